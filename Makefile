@@ -1,0 +1,24 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: stylize test lint benchmarks clean
+
+stylize: .venv/installed
+	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/dusk.jpg \
+		output=pavilion_at_dusk.jpg overwrite=true
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,492 @@
+"""Photos between file and array: nothing a camera or an editor stored is lost on the way.
+
+Pillow decodes and encodes; what this module adds is upright RGB whatever the file's colour mode,
+errors that say what is right, little memory, and files that are complete or not there.
+"""
+
+import logging
+import os
+import secrets
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Self
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms
+from torch import Tensor
+
+from ops.errors import ArgumentError, check_number
+
+logger = logging.getLogger(__name__)
+
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
+"""Where the format's own header ends; the others reach further than memory does."""
+
+MIN_SIDE = 16
+"""Below this the coarsest features have no pixel left."""
+
+MAX_PIXELS = 200_000_000
+"""Of the largest cameras' files (150 megapixels) none is refused; decoded, it takes 1.4 GB."""
+
+_READABLE = tuple(dict.fromkeys(FORMATS.values()))
+_READABLE_NAMES = "a JPEG, PNG, WebP, TIFF or BMP file"
+# What Pillow's decoders raise on bytes that are not what the header promised.
+_DECODER_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error,
+)  # fmt: skip
+_GREY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+_WIDE_GREY_MODES = _GREY_MODES - {"1", "L", "LA"}
+_COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr", "CMYK"}
+_STRIP_PIXELS = 1 << 20
+# Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
+_PILLOW_STATE = threading.Lock()
+
+# Facts about the photo. All other tags are about how one file stored its pixels (in TIFF, EXIF
+# stands among offsets and strip sizes), and the thumbnail would show the photo before the transfer.
+_KEPT_TAGS = {
+    ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model,
+    ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit,
+    ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright,
+    ExifTags.Base.Rating, ExifTags.Base.RatingPercent,
+    ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
+    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject,
+}  # fmt: skip
+_DROPPED_EXIF_TAGS = {
+    ExifTags.Base.ExifImageWidth,
+    ExifTags.Base.ExifImageHeight,
+    ExifTags.IFD.Interop,
+}
+_MAX_JPEG_EXIF = 65_533
+
+# EXIF orientation -> the view of an upright (H, W, ...) array whose rows are the file's rows.
+_STORED_VIEW: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: upright.swapaxes(0, 1)[::-1],
+    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A decoded photo and what its file says about it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, upright RGB as coded in the file (``icc_profile`` says what the
+            numbers mean; sRGB if it is None).
+        alpha: (H, W) uint8, 255 is opaque; None for a photo without transparency.
+        icc_profile: an RGB profile, or None.
+        exif: an EXIF block without orientation (it is applied), pixel size and thumbnail, or None.
+
+    Raises:
+        ValueError: ``pixels`` or ``alpha`` has another shape or dtype.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+
+    def __post_init__(self):
+        shape = self.pixels.shape
+        if len(shape) != 3 or shape[2] != 3 or self.pixels.dtype != np.uint8:
+            raise ValueError(f"pixels must be (H, W, 3) uint8, not {shape} {self.pixels.dtype}")
+        if self.alpha is not None and (
+            self.alpha.shape != shape[:2] or self.alpha.dtype != np.uint8
+        ):
+            raise ValueError(
+                f"alpha must be {shape[:2]} uint8, not {self.alpha.shape} {self.alpha.dtype}"
+            )
+
+    def tensor(self, size: int | None = None) -> Tensor:
+        """The photo as float32 (1, 3, h, w) in [0, 1].
+
+        ``size`` is the long side in pixels; a larger photo is resized to it with antialiasing
+        (Lanczos), a smaller one is never enlarged.
+        """
+        height, width = self.pixels.shape[:2]
+        scale = 1 if size is None else min(1, size / max(height, width))
+        pixels = self.pixels
+        if scale < 1:
+            smaller = (max(1, round(width * scale)), max(1, round(height * scale)))
+            pixels = _resized(pixels, smaller)
+        # One copy that torch may own, then one in float.
+        planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+        return planes[None].to(torch.float32).div_(255)
+
+    def with_pixels(self, pixels: np.ndarray) -> Self:
+        """The same photo with other pixels (h, w, 3) uint8; alpha is resized to their size."""
+        alpha = self.alpha
+        if alpha is not None and alpha.shape != pixels.shape[:2]:
+            alpha = _resized(alpha, (pixels.shape[1], pixels.shape[0]))
+        return replace(self, pixels=pixels, alpha=alpha)
+
+
+def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.LANCZOS))
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def load_photo(
+    path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
+) -> Photo:
+    """Read a photo: JPEG, PNG, WebP, TIFF or BMP, of any colour mode, as upright 8-bit RGB.
+
+    Grey becomes three equal channels, 16 bits are scaled to 8, a palette is looked up. CMYK and
+    grey go to sRGB through the file's ICC profile where it has one; an RGB profile is kept. Of
+    several frames the first is read.
+
+    Args:
+        path: the file.
+        argument: the caller's name for it, for error messages.
+        max_pixels: refuse more than this, by the header, before anything is decoded.
+
+    Raises:
+        ArgumentError: no such file, a folder, not permitted, empty, not a picture, truncated or
+            damaged, less than 16 pixels on a side, more than ``max_pixels``, or with numbers that
+            are no colours (Lab, integers beyond 16 bits, floats outside [0, 1]).
+    """
+    with open_image(path, argument=argument, max_pixels=max_pixels) as image:
+        transform, icc_profile = _colour_management(image, path)
+        orientation, exif = read_exif(image, path)
+        pixels, alpha = decode(image, path, argument, orientation, transform=transform)
+    return Photo(pixels, alpha, icc_profile, exif)
+
+
+def load_image(
+    path: str | os.PathLike, size: int | None = None, *, argument: str = "content"
+) -> Tensor:
+    """Read a photo as float32 (1, 3, H, W) in [0, 1], the long side at most ``size`` pixels.
+
+    Raises:
+        ArgumentError: as :func:`load_photo`.
+    """
+    return load_photo(path, argument=argument).tensor(size)
+
+
+@contextmanager
+def open_image(
+    path: str | os.PathLike, *, argument: str, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """Open and decode an image file as Pillow has it: neither turned upright nor made RGB.
+
+    Raises:
+        ArgumentError: as :func:`load_photo`, for the file and its size.
+    """
+    with _open_file(path, argument) as file:
+        try:
+            with _pillow_without_limit():
+                image = Image.open(file, formats=_READABLE)
+        except _DECODER_ERRORS as error:
+            raise ArgumentError(
+                argument, path, f"not a picture that can be read; give {_READABLE_NAMES}"
+            ) from error
+        width, height = image.size
+        if min(width, height) < MIN_SIDE:
+            expected = f"{width} x {height} pixels are too few; give at least {MIN_SIDE} a side"
+            raise ArgumentError(argument, path, expected)
+        if width * height > max_pixels:
+            expected = f"{width} x {height} pixels are too many; give at most {max_pixels:,} in all"
+            raise ArgumentError(argument, path, expected)
+        try:
+            with _pillow_without_limit():
+                image.load()
+        except _DECODER_ERRORS as error:
+            raise ArgumentError(
+                argument, path, f"truncated or damaged ({error}); give a complete file"
+            ) from error
+        yield image
+
+
+def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ArgumentError(argument, path, f"is a folder; give {_READABLE_NAMES}")
+        # A named pipe would block for ever.
+        if path.exists() and not path.is_file():
+            raise ArgumentError(argument, path, f"is no regular file; give {_READABLE_NAMES}")
+        if path.is_file() and path.stat().st_size == 0:
+            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE_NAMES}")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise ArgumentError(argument, path, f"no such file; give {_READABLE_NAMES}") from error
+    except PermissionError as error:
+        raise ArgumentError(argument, path, "no permission to read it") from error
+    except OSError as error:
+        raise ArgumentError(argument, path, f"cannot be opened: {error.strerror}") from error
+
+
+@contextmanager
+def _pillow_without_limit() -> Iterator[None]:
+    """Let Pillow decode without its opinions, one thread at a time.
+
+    It warns of large images and refuses larger ones, where ``max_pixels`` decides, and it warns of
+    damaged metadata before it goes on without, or raises.
+    """
+    with _PILLOW_STATE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def decode(
+    image: Image.Image,
+    path: str | os.PathLike,
+    argument: str,
+    orientation: int,
+    *,
+    transform: ImageCms.ImageCmsTransform | None = None,
+    white: int = 65_535,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The upright pixels (H, W, 3) uint8 and alpha (H, W) uint8 or None of an opened image.
+
+    ``transform`` replaces Pillow's own conversion to RGB; ``white`` is the level of an integer
+    grey image of more than 8 bits that becomes 255.
+
+    Raises:
+        ArgumentError: the image's numbers are no colours.
+    """
+    if image.mode not in _GREY_MODES | _COLOUR_MODES:
+        raise ArgumentError(argument, path, f"colours are {image.mode}; save it as RGB")
+    wide_grey = image.mode in _WIDE_GREY_MODES
+    if wide_grey:
+        white = 1 if image.mode == "F" else white
+        low, high = _extrema(image)
+        if not (low >= 0 and high <= white):  # a NaN is neither
+            expected = f"grey levels from {low:g} to {high:g}; save it with 0 (black) to {white}"
+            raise ArgumentError(argument, path, expected)
+    has_alpha = image.has_transparency_data and not wide_grey
+
+    width, height = image.size
+    shape = (width, height) if orientation >= 5 else (height, width)
+    pixels = np.empty((*shape, 3), np.uint8)
+    alpha = np.empty(shape, np.uint8) if has_alpha else None
+    stored_pixels = _STORED_VIEW[orientation](pixels)
+    stored_alpha = _STORED_VIEW[orientation](alpha) if has_alpha else None
+
+    # In strips, straight into place: no second whole copy for conversion or orientation.
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        strip = image.crop((0, top, width, bottom))
+        if wide_grey:
+            levels = np.asarray(strip).astype(np.float64) * (255 / white)
+            strip = Image.fromarray(np.rint(levels).astype(np.uint8))
+        if has_alpha:
+            strip = strip.convert("RGBA")
+            stored_alpha[top:bottom] = np.asarray(strip)[..., 3]
+        if transform is not None:
+            strip = ImageCms.applyTransform(strip.convert(transform.input_mode), transform)
+        stored_pixels[top:bottom] = np.asarray(strip.convert("RGB"))
+    return pixels, alpha
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    # Not image.getextrema(), which passes over NaN.
+    levels = np.asarray(image)
+    return levels.min(), levels.max()
+
+
+def _colour_management(
+    image: Image.Image, path: str | os.PathLike
+) -> tuple[ImageCms.ImageCmsTransform | None, bytes | None]:
+    """The transform to sRGB that the file's profile asks for, and the profile to keep."""
+    icc_profile = image.info.get("icc_profile")
+    if not icc_profile:
+        return None, None
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
+        space = profile.profile.xcolor_space.strip()
+        if space == "RGB" and image.mode != "CMYK":
+            return None, icc_profile
+        if space == "CMYK" and image.mode == "CMYK":
+            return _to_srgb(profile, "CMYK"), None
+        if space == "GRAY" and image.mode in _GREY_MODES:
+            return _to_srgb(profile, "L"), None
+    except (OSError, ImageCms.PyCMSError) as error:
+        logger.warning("%s: its ICC profile is damaged and is not used (%s)", path, error)
+        return None, None
+    logger.warning("%s: its ICC profile is for %s, not for its pixels; not used", path, space)
+    return None, None
+
+
+def _to_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
+    return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
+
+
+def read_exif(image: Image.Image, path: str | os.PathLike) -> tuple[int, bytes | None]:
+    """The orientation, 1 to 8, of a decoded image and the EXIF block to keep."""
+    orientation = 1
+    try:
+        exif = image.getexif()
+        stored = exif.get(ExifTags.Base.Orientation, 1)
+        orientation = stored if stored in _STORED_VIEW else 1
+        kept = Image.Exif()
+        kept.update({tag: value for tag, value in exif.items() if tag in _KEPT_TAGS})
+        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            tags = exif.get_ifd(ifd).items()
+            if values := {tag: value for tag, value in tags if tag not in _DROPPED_EXIF_TAGS}:
+                kept[ifd] = values
+        return orientation, kept.tobytes() if len(kept) else None
+    except _DECODER_ERRORS as error:
+        logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
+        return orientation, None
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def check_output(
+    path: str | os.PathLike, *, overwrite: bool = False, argument: str = "output"
+) -> None:
+    """Check that a picture can be written to ``path``; call it before any work.
+
+    Raises:
+        ArgumentError: the suffix belongs to no format, the folder does not exist or must not be
+            written to, ``path`` is a folder, or it exists and ``overwrite`` is false.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ArgumentError(argument, path, "is a folder; give the name of a file")
+    _format_of(path, argument)
+    if not path.parent.is_dir():
+        raise ArgumentError(argument, path, f"there is no folder {path.parent}; create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ArgumentError(argument, path, f"no permission to write to the folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise ArgumentError(argument, path, "exists; give another name or overwrite=true")
+
+
+def save_photo(
+    path: str | os.PathLike, photo: Photo, *, quality: int = 95, argument: str = "output"
+) -> None:
+    """Write a photo in the format of the suffix: .jpg .jpeg .png .webp .tif .tiff .bmp.
+
+    ICC profile and EXIF are kept in all but BMP. Alpha is kept in PNG, WebP and TIFF; JPEG and BMP
+    hold none, and the pixels are written as they are, over no background. JPEG is written without
+    chroma subsampling. An existing file is replaced, and only by a complete one.
+
+    Args:
+        path: the file; its folder exists.
+        photo: what to write.
+        quality: 1 to 100, for JPEG and WebP.
+        argument: the caller's name for ``path``, for error messages.
+
+    Raises:
+        ArgumentError: no format has this suffix, the format cannot hold so large a picture, or
+            ``quality`` is out of range.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    file_format = _format_of(path, argument)
+    check_number("quality", quality, 1, 100)
+    height, width = photo.pixels.shape[:2]
+    longest = LONGEST_SIDE.get(file_format, max(height, width))
+    if max(height, width) > longest:
+        expected = f"{file_format} holds at most {longest} pixels a side, not {width} x {height}"
+        raise ArgumentError(argument, path, f"{expected}; use .png or .tif")
+
+    image = Image.fromarray(photo.pixels)
+    if photo.alpha is not None and file_format in ("PNG", "WEBP", "TIFF"):
+        image.putalpha(Image.fromarray(photo.alpha))
+    with atomic_file(path) as file:
+        image.save(file, format=file_format, **_encoder_options(file_format, photo, quality))
+
+
+def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) -> None:
+    """Write an image (1, 3, H, W), clamped to [0, 1], in the format of the suffix.
+
+    Raises:
+        ValueError: another shape or dtype, or values that are not finite.
+        ArgumentError, OSError: as :func:`save_photo`.
+    """
+    save_photo(path, Photo(to_pixels(tensor)), quality=quality)
+
+
+def to_pixels(tensor: Tensor) -> np.ndarray:
+    """An image (1, 3, H, W) as (H, W, 3) uint8: clamped to [0, 1], rounded to nearest.
+
+    Raises:
+        ValueError: another shape or dtype, or values that are not finite.
+    """
+    if tensor.ndim != 4 or tuple(tensor.shape[:2]) != (1, 3) or not tensor.is_floating_point():
+        shape = tuple(tensor.shape)
+        raise ValueError(f"an image must be (1, 3, H, W) of floats, not {shape} {tensor.dtype}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError("an image must be finite, this one holds NaN or infinity")
+    levels = tensor.detach()[0].clamp(0, 1).mul(255).round_().to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write to that appears as ``path`` when the block ends, and never otherwise.
+
+    It is written beside ``path``, since only within one file system a rename is a single step.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        # Not tempfile: it opens for the owner only, whatever the umask says.
+        with temporary.open("x+b") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _format_of(path: Path, argument: str) -> str:
+    file_format = FORMATS.get(path.suffix.lower())
+    if file_format is None:
+        raise ArgumentError(argument, path, f"end its name in one of {' '.join(FORMATS)}")
+    return file_format
+
+
+def _encoder_options(file_format: str, photo: Photo, quality: int) -> dict:
+    options: dict = {}
+    if file_format == "JPEG":
+        options = {"quality": quality, "subsampling": "4:4:4"}
+    elif file_format == "WEBP":
+        # exact: the colours under full transparency belong to the photo as well.
+        options = {"quality": quality, "exact": True}
+    elif file_format == "TIFF":
+        options = {"compression": "tiff_adobe_deflate"}
+    if file_format == "BMP":
+        return options
+    if photo.icc_profile is not None:
+        options["icc_profile"] = photo.icc_profile
+    if photo.exif is not None:
+        if file_format == "JPEG" and len(photo.exif) > _MAX_JPEG_EXIF:
+            logger.warning("EXIF data of %d bytes do not fit into a JPEG file", len(photo.exif))
+        else:
+            options["exif"] = photo.exif
+    return options

@@ -1,0 +1,313 @@
+"""The matting Laplacian on the CPU: Numba kernels over bands of rows, one band per thread.
+
+A band walks down the image once. Running sums over columns, then over rows, turn p into the sums of
+each window (pass 1); the ridge regression of the window follows; and a second pair of running sums
+turns its coefficients into the sums of each pixel (pass 2). Only the last 2r+1 rows of coefficients
+are kept, so the cost is independent of the radius and no image-sized temporary exists.
+
+Sums run in float64 whatever the dtype: a running sum of E[Ip] − E[I]E[p] would lose everything in
+float32. The inverse of Σ_k + ε/|w| Id is kept as W_k with W_kᵀ W_k = (Σ_k + ε/|w| Id)⁻¹, whose
+error goes with the square root of the condition number.
+"""
+
+import functools
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+# Means (3) and the lower triangle of W (6) of each window.
+STATISTICS = 9
+# A band shorter than this spends its time on the 2r rows that it shares with its neighbour.
+MIN_BAND_WINDOWS = 4
+
+
+@functools.cache
+def _executor(process: int, threads: int) -> ThreadPoolExecutor:
+    # Keyed by process, because threads do not survive a fork.
+    return ThreadPoolExecutor(threads, thread_name_prefix="matting_laplacian")
+
+
+def _over_bands(kernel, rows: int, radius: int, batch: int, *arguments) -> None:
+    """Call ``kernel(image, first, last, *arguments)`` for bands of rows that cover each image."""
+    threads = torch.get_num_threads()
+    shortest = MIN_BAND_WINDOWS * (2 * radius + 1)
+    bands = max(1, min(-(-threads // batch), rows // shortest))
+    edges = [rows * band // bands for band in range(bands + 1)]
+    tasks = [(b, edges[i], edges[i + 1]) for b in range(batch) for i in range(bands)]
+    if len(tasks) == 1:
+        kernel(*tasks[0], *arguments)
+        return
+    executor = _executor(os.getpid(), threads)
+    futures = [executor.submit(kernel, *task, *arguments) for task in tasks[1:]]
+    kernel(*tasks[0], *arguments)
+    for future in futures:
+        future.result()
+
+
+@njit(nogil=True, cache=True)
+def _add_row(sums, sign, guide, p, row):
+    """sums += sign · (p, I₀p, I₁p, I₂p) of one row of pixels."""
+    for x in range(p.shape[1]):
+        value = sign * np.float64(p[row, x])
+        sums[0, x] += value
+        sums[1, x] += value * guide[0, row, x]
+        sums[2, x] += value * guide[1, row, x]
+        sums[3, x] += value * guide[2, row, x]
+
+
+@njit(nogil=True, cache=True)
+def _window_sums(columns, size, windows):
+    """windows[:, x] = the sum of columns[:, x : x + size], by a running sum."""
+    s0 = s1 = s2 = s3 = 0.0
+    for x in range(size - 1):
+        s0 += columns[0, x]
+        s1 += columns[1, x]
+        s2 += columns[2, x]
+        s3 += columns[3, x]
+    for x in range(columns.shape[1] - size + 1):
+        last = x + size - 1
+        s0 += columns[0, last]
+        s1 += columns[1, last]
+        s2 += columns[2, last]
+        s3 += columns[3, last]
+        windows[0, x] = s0
+        windows[1, x] = s1
+        windows[2, x] = s2
+        windows[3, x] = s3
+        s0 -= columns[0, x]
+        s1 -= columns[1, x]
+        s2 -= columns[2, x]
+        s3 -= columns[3, x]
+
+
+@njit(nogil=True, cache=True)
+def _regress(windows, statistics, row, area, ab):
+    """a_k = WᵀW cov(I, p) and b_k = mean(p) − a_kᵀμ_k of a row of windows, from sums of (p, Ip)."""
+    for x in range(statistics.shape[2]):
+        mean = windows[0, x] / area
+        m0 = statistics[0, row, x]
+        m1 = statistics[1, row, x]
+        m2 = statistics[2, row, x]
+        c0 = windows[1, x] / area - m0 * mean
+        c1 = windows[2, x] / area - m1 * mean
+        c2 = windows[3, x] / area - m2 * mean
+        w11 = statistics[4, row, x]
+        w21 = statistics[6, row, x]
+        v0 = statistics[3, row, x] * c0
+        v1 = w11 * c0 + statistics[5, row, x] * c1
+        v2 = w21 * c0 + statistics[7, row, x] * c1 + statistics[8, row, x] * c2
+        a0 = statistics[3, row, x] * v0 + w11 * v1 + w21 * v2
+        a1 = statistics[5, row, x] * v1 + statistics[7, row, x] * v2
+        a2 = statistics[8, row, x] * v2
+        ab[0, x] = a0
+        ab[1, x] = a1
+        ab[2, x] = a2
+        ab[3, x] = mean - a0 * m0 - a1 * m1 - a2 * m2
+
+
+@njit(nogil=True, cache=True)
+def _pixel_sums(ab, size, oldest, total):
+    """Exchange the oldest row of sums over windows by this one, in the ring and in the total."""
+    s0 = s1 = s2 = s3 = 0.0
+    windows = ab.shape[1]
+    for x in range(total.shape[1]):
+        if x < windows:
+            s0 += ab[0, x]
+            s1 += ab[1, x]
+            s2 += ab[2, x]
+            s3 += ab[3, x]
+        if x >= size:
+            s0 -= ab[0, x - size]
+            s1 -= ab[1, x - size]
+            s2 -= ab[2, x - size]
+            s3 -= ab[3, x - size]
+        total[0, x] += s0 - oldest[0, x]
+        total[1, x] += s1 - oldest[1, x]
+        total[2, x] += s2 - oldest[2, x]
+        total[3, x] += s3 - oldest[3, x]
+        oldest[0, x] = s0
+        oldest[1, x] = s1
+        oldest[2, x] = s2
+        oldest[3, x] = s3
+
+
+@njit(nogil=True, cache=True)
+def _count(position, length, size):
+    """How many of the windows along one axis hold the pixel at ``position``."""
+    return min(position, length - size) - max(position - size + 1, 0) + 1
+
+
+@njit(nogil=True, cache=True)
+def _write_product(p, guide, total, row, size, out):
+    """(L p)_i = D_i p_i − (Σ_k a_k)ᵀ I_i − Σ_k b_k for one row of pixels."""
+    height, width = p.shape
+    vertical = _count(row, height, size)
+    for x in range(width):
+        fitted = (
+            total[0, x] * guide[0, row, x]
+            + total[1, x] * guide[1, row, x]
+            + total[2, x] * guide[2, row, x]
+            + total[3, x]
+        )
+        out[row, x] = vertical * _count(x, width, size) * np.float64(p[row, x]) - fitted
+
+
+@njit(nogil=True, cache=True)
+def _write_coefficients(total, row, size, height, out):
+    """Σ_k (a_k, b_k) / D_i for one row of pixels."""
+    width = total.shape[1]
+    vertical = _count(row, height, size)
+    for c in range(4):
+        for x in range(width):
+            out[c, row, x] = total[c, x] / (vertical * _count(x, width, size))
+
+
+@njit(nogil=True, cache=True)
+def _band(image, first, last, p, guide, statistics, radius, out, as_coefficients):
+    """Rows first to last of L p, (B, K, H, W), or of the coefficients, (B, K·4, H, W)."""
+    size = 2 * radius + 1
+    area = float(size * size)
+    channels, height, width = p.shape[1:]
+    columns = np.zeros((channels, 4, width))
+    ring = np.zeros((channels, size, 4, width))
+    total = np.zeros((channels, 4, width))
+    windows = np.empty((4, width - 2 * radius))
+    ab = np.empty((4, width - 2 * radius))
+    guide_, statistics_ = guide[image], statistics[image]
+
+    top = max(0, first - 2 * radius)  # the first row of windows that reaches this band
+    for k in range(channels):
+        for row in range(top, top + 2 * radius):
+            _add_row(columns[k], 1.0, guide_, p[image, k], row)
+    for row in range(top, last):
+        for k in range(channels):
+            p_ = p[image, k]
+            if row < height - 2 * radius:
+                _add_row(columns[k], 1.0, guide_, p_, row + 2 * radius)
+                _window_sums(columns[k], size, windows)
+                _add_row(columns[k], -1.0, guide_, p_, row)
+                _regress(windows, statistics_, row, area, ab)
+            else:
+                ab[:] = 0.0
+            _pixel_sums(ab, size, ring[k, row % size], total[k])
+            if row >= first:
+                if as_coefficients:
+                    _write_coefficients(total[k], row, size, height, out[image, 4 * k : 4 * k + 4])
+                else:
+                    _write_product(p_, guide_, total[k], row, size, out[image, k])
+
+
+@njit(nogil=True, cache=True)
+def _add_moments(sums, sign, guide, row):
+    """sums += sign · (I, upper triangle of I Iᵀ) of one row of pixels."""
+    for x in range(guide.shape[2]):
+        i0 = np.float64(guide[0, row, x])
+        i1 = np.float64(guide[1, row, x])
+        i2 = np.float64(guide[2, row, x])
+        sums[0, x] += sign * i0
+        sums[1, x] += sign * i1
+        sums[2, x] += sign * i2
+        sums[3, x] += sign * i0 * i0
+        sums[4, x] += sign * i1 * i0
+        sums[5, x] += sign * i1 * i1
+        sums[6, x] += sign * i2 * i0
+        sums[7, x] += sign * i2 * i1
+        sums[8, x] += sign * i2 * i2
+
+
+@njit(nogil=True, cache=True)
+def _whiten(moments, ridge, statistics, row, x):
+    """μ_k and W_k = M⁻¹ of one window, where M Mᵀ is the Cholesky factorisation of Σ_k + ridge Id.
+
+    In exact arithmetic no pivot is below the ridge; the clamp keeps rounding from undercutting it.
+    """
+    m0, m1, m2 = moments[0], moments[1], moments[2]
+    d0 = math.sqrt(max(moments[3] - m0 * m0 + ridge, ridge))
+    l10 = (moments[4] - m1 * m0) / d0
+    l20 = (moments[6] - m2 * m0) / d0
+    d1 = math.sqrt(max(moments[5] - m1 * m1 + ridge - l10 * l10, ridge))
+    l21 = (moments[7] - m2 * m1 - l20 * l10) / d1
+    d2 = math.sqrt(max(moments[8] - m2 * m2 + ridge - l20 * l20 - l21 * l21, ridge))
+    w10 = -l10 / (d0 * d1)
+    statistics[0, row, x] = m0
+    statistics[1, row, x] = m1
+    statistics[2, row, x] = m2
+    statistics[3, row, x] = 1.0 / d0
+    statistics[4, row, x] = w10
+    statistics[5, row, x] = 1.0 / d1
+    statistics[6, row, x] = -(l20 / d0 + l21 * w10) / d2
+    statistics[7, row, x] = -l21 / (d1 * d2)
+    statistics[8, row, x] = 1.0 / d2
+
+
+@njit(nogil=True, cache=True)
+def _statistics_band(image, first, last, guide, radius, ridge, statistics):
+    """Rows first to last of the windows' statistics."""
+    size = 2 * radius + 1
+    guide_ = guide[image]
+    columns = np.zeros((STATISTICS, guide.shape[3]))
+    sums = np.empty(STATISTICS)
+    moments = np.empty(STATISTICS)
+    for row in range(first, first + 2 * radius):
+        _add_moments(columns, 1.0, guide_, row)
+    for row in range(first, last):
+        _add_moments(columns, 1.0, guide_, row + 2 * radius)
+        sums[:] = 0.0
+        for x in range(2 * radius):
+            for s in range(STATISTICS):
+                sums[s] += columns[s, x]
+        for x in range(statistics.shape[3]):
+            for s in range(STATISTICS):
+                sums[s] += columns[s, x + 2 * radius]
+                moments[s] = sums[s] / (size * size)
+                sums[s] -= columns[s, x]
+            _whiten(moments, ridge, statistics[image], row, x)
+        _add_moments(columns, -1.0, guide_, row)
+
+
+def _three_channels(guide: Tensor) -> np.ndarray:
+    # A grey guide is a colour guide with two constant channels: their slopes are zero.
+    if guide.shape[1] == 1:
+        guide = torch.nn.functional.pad(guide, (0, 0, 0, 0, 0, 2))
+    return guide.numpy()
+
+
+def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
+    """μ_k and W_k of all windows, (B, C, H, W) -> (B, 9, H-2r, W-2r) float64."""
+    batch, _, height, width = guide.shape
+    windows = height - 2 * radius
+    statistics = torch.empty(batch, STATISTICS, windows, width - 2 * radius, dtype=torch.float64)
+    ridge = epsilon / (2 * radius + 1) ** 2
+    _over_bands(
+        _statistics_band, windows, radius, batch,
+        _three_channels(guide), radius, ridge, statistics.numpy(),
+    )  # fmt: skip
+    return statistics
+
+
+def product(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
+    """L p, (B, K, H, W)."""
+    out = torch.empty_like(p)
+    _run(p, guide, statistics, radius, out, False)
+    return out
+
+
+def coefficients(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
+    """Means of (a_k, b_k) over the windows that hold each pixel, (B, K, C+1, H, W)."""
+    batch, channels, height, width = p.shape
+    out = p.new_empty(batch, channels, 4, height, width)
+    _run(p, guide, statistics, radius, out.flatten(1, 2), True)
+    return out if guide.shape[1] == 3 else out[:, :, [0, 3]]
+
+
+def _run(p, guide, statistics, radius, out, as_coefficients) -> None:
+    batch, _, height, _ = p.shape
+    _over_bands(
+        _band, height, radius, batch,
+        p.numpy(), _three_channels(guide), statistics.numpy(), radius, out.numpy(), as_coefficients,
+    )  # fmt: skip

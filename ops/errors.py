@@ -1,0 +1,33 @@
+"""The one exception for values a user can put right."""
+
+
+class ArgumentError(ValueError):
+    """A value that the caller gave and can correct.
+
+    The message is one line that names the argument, the value and what would be right. Entry points
+    print it and exit with 2; everything else is a defect of ours and keeps its traceback.
+    """
+
+    def __init__(self, argument: str, value: object, expected: str):
+        super().__init__(f"{argument}={value}: {expected}")
+        self.argument = argument
+
+
+def check_choice(argument: str, value: object, choices) -> None:
+    """Raise :class:`ArgumentError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ArgumentError(
+            argument, value, f"unknown; choose one of {', '.join(map(str, choices))}"
+        )
+
+
+def check_number(
+    argument: str, value: object, minimum: float, maximum: float | None = None
+) -> None:
+    """Raise :class:`ArgumentError` unless ``value`` is a finite number in [minimum, maximum]."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    upper = float("inf") if maximum is None else maximum
+    # A NaN fails the comparison, an infinity is refused by the strict one.
+    if not (is_number and minimum <= value <= upper and abs(value) < float("inf")):
+        limits = f"at least {minimum:g}" if maximum is None else f"from {minimum:g} to {maximum:g}"
+        raise ArgumentError(argument, value, f"give a number {limits}")

@@ -1,0 +1,280 @@
+"""Content, style and photorealism losses, and their sum: the objective of both modes.
+
+All losses are means or relative errors, so that a weight keeps its meaning when the size changes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.errors import ArgumentError, check_choice, check_number
+from ops.features import VGGFeatures
+from ops.matting_laplacian import MattingLaplacian
+
+# Guards the division by a target of zeros (a black style).
+TINY = 1e-12
+
+
+def gram_matrix(features: Tensor, masks: Tensor) -> Tensor:
+    """G_m = Σ_i m_i F_i F_iᵀ / Σ_i m_i for each mask, Gatys et al. (2016), eq. 3.
+
+    Args:
+        features: (B, C, H, W).
+        masks: (M, H, W), weights in [0, 1].
+
+    Returns:
+        (B, M, C, C).
+    """
+    return torch.stack(
+        [
+            (pixels * weights[:, None]).mT @ pixels / weights.sum()
+            for pixels, weights in _masked_pixels(features, masks)
+        ],
+        dim=1,
+    )
+
+
+def mean_and_deviation(features: Tensor, masks: Tensor) -> Tensor:
+    """Channel means and standard deviations under each mask, Li et al. (2017),
+    "Demystifying neural style transfer".
+
+    Args:
+        features: (B, C, H, W).
+        masks: (M, H, W), weights in [0, 1].
+
+    Returns:
+        (B, M, 2C).
+    """
+    statistics = []
+    for pixels, weights in _masked_pixels(features, masks):
+        weights = (weights / weights.sum())[:, None]
+        mean = (pixels * weights).sum(1, keepdim=True)
+        variance = ((pixels - mean).square() * weights).sum(1)
+        # Dead channels have no variance, and no gradient of its root either.
+        statistics.append(torch.cat([mean[:, 0], (variance + TINY).sqrt()], dim=1))
+    return torch.stack(statistics, dim=1)
+
+
+STATISTICS = {"gram": gram_matrix, "mean_and_deviation": mean_and_deviation}
+
+
+def content_loss(features: Tensor, target: Tensor) -> Tensor:
+    """‖F − F_target‖² / ‖F_target‖² over (B, C, H, W), a scalar."""
+    return (features - target).square().sum() / target.square().sum().clamp(min=TINY)
+
+
+def style_loss(statistics: Tensor, target: Tensor, areas: Tensor) -> Tensor:
+    """Σ_m area_m ‖S_m − T_m‖² / ‖T_m‖², averaged over the batch, a scalar.
+
+    Args:
+        statistics: (B, M, ...), what :func:`gram_matrix` or :func:`mean_and_deviation` return.
+        target: (1, M, ...), the same of the style.
+        areas: (M,), shares of the content's area, sum 1.
+    """
+    error = (statistics - target).flatten(2).square().sum(2)
+    error = error / target.flatten(2).square().sum(2).clamp(min=TINY)
+    return (error * areas).sum(1).mean()
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring pixels of (B, C, H, W), a scalar."""
+    return image.diff(dim=-1).square().mean() + image.diff(dim=-2).square().mean()
+
+
+class LossTerms(Mapping):
+    """Weighted losses by name: a mapping that adds up, term by term, and prints."""
+
+    def __init__(self, terms: Mapping[str, Tensor]):
+        self._terms = dict(terms)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._terms[name]
+
+    def __iter__(self):
+        return iter(self._terms)
+
+    def __len__(self) -> int:
+        return len(self._terms)
+
+    def __add__(self, other: "LossTerms") -> "LossTerms":
+        names = dict.fromkeys((*self, *other))
+        return LossTerms({name: self.get(name, 0.0) + other.get(name, 0.0) for name in names})
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of all terms, a scalar."""
+        return sum(self._terms.values())
+
+    def detach(self) -> "LossTerms":
+        """The same terms without their graph."""
+        return LossTerms({name: value.detach() for name, value in self.items()})
+
+    def __str__(self) -> str:
+        parts = [f"{name} {float(value):.4g}" for name, value in self.items()]
+        return "  ".join([*parts, f"total {float(self.total):.4g}"])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What an image is compared with: made by :meth:`StyleObjective.targets`.
+
+    Attributes:
+        content: features of the content by layer, (B, C, H', W').
+        style: statistics of the style by layer, (1, M, ...).
+        masks: content masks at each style layer's size, (M, H', W').
+        areas: (M,), each mask's share of the content.
+        laplacian: the content's, for the energy; ``None`` when its weight is zero.
+    """
+
+    content: dict[str, Tensor]
+    style: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    areas: Tensor
+    laplacian: MattingLaplacian | None
+
+
+class StyleObjective(nn.Module):
+    """content + style + photorealism: what both modes minimise.
+
+    Args:
+        encoder: called with the names of all layers, it returns the network that gives them;
+            ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
+        content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
+        style_layers: layers whose statistics are matched.
+        content_weight, style_weight, energy_weight, variation_weight: at least 0; a loss of weight
+            0 is not computed. The energy is pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
+        statistic: ``"gram"`` or ``"mean_and_deviation"``.
+        energy_radius, energy_epsilon: of the matting Laplacian that measures the energy.
+        backend: of the matting Laplacian.
+
+    Raises:
+        ArgumentError: for a weight that is negative or no number, a missing or unknown layer, or
+            an unknown statistic or backend.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
+        *,
+        content_layers: tuple[str, ...] | list[str] = ("relu4_2",),
+        style_layers: tuple[str, ...] | list[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+        content_weight: float = 1.0,
+        style_weight: float = 30.0,
+        energy_weight: float = 1e4,
+        variation_weight: float = 0.0,
+        statistic: str = "gram",
+        energy_radius: int = 1,
+        energy_epsilon: float = 1e-5,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        self.weights = {
+            "content": content_weight,
+            "style": style_weight,
+            "energy": energy_weight,
+            "variation": variation_weight,
+        }
+        for name, weight in self.weights.items():
+            check_number(f"{name}_weight", weight, 0)
+        check_choice("statistic", statistic, STATISTICS)
+        for argument, layers in (
+            ("content_layers", content_layers),
+            ("style_layers", style_layers),
+        ):
+            if isinstance(layers, str) or not layers:
+                raise ArgumentError(argument, layers, "give a list of at least one layer")
+        self.content_layers = tuple(content_layers)
+        self.style_layers = tuple(style_layers)
+        self.features = encoder((*self.content_layers, *self.style_layers))
+        self.statistic = STATISTICS[statistic]
+        self.energy_radius = energy_radius
+        self.energy_epsilon = energy_epsilon
+        self.backend = backend
+
+    @torch.no_grad()
+    def targets(
+        self, content: Tensor, style: Tensor, content_masks: Tensor, style_masks: Tensor
+    ) -> Targets:
+        """What an image must match to be this content in that style.
+
+        Args:
+            content: (B, 3, H, W), values in [0, 1].
+            style: (1, 3, H', W'), values in [0, 1].
+            content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+            style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
+                content.
+        """
+        if len(content_masks) != len(style_masks):
+            raise ArgumentError(
+                "style_masks", len(style_masks), f"give one for each of {len(content_masks)}"
+            )
+        content_features = self.features(content)
+        areas = content_masks.flatten(1).sum(1)
+        return Targets(
+            content={layer: content_features[layer] for layer in self.content_layers},
+            style=self.style_statistics(style, style_masks),
+            masks={
+                layer: _average_down(content_masks, content_features[layer].shape[-2:])
+                for layer in self.style_layers
+            },
+            areas=areas / areas.sum(),
+            laplacian=self.laplacian(content),
+        )
+
+    @torch.no_grad()
+    def style_statistics(self, style: Tensor, masks: Tensor) -> dict[str, Tensor]:
+        """Statistics of (1, 3, H, W) under (M, H, W) masks by layer, (1, M, ...)."""
+        features = self.features(style)
+        return {
+            layer: self.statistic(features[layer], _average_down(masks, features[layer].shape[-2:]))
+            for layer in self.style_layers
+        }
+
+    def laplacian(self, content: Tensor) -> MattingLaplacian | None:
+        """The matting Laplacian that the energy is measured with, if it has a weight."""
+        if not self.weights["energy"]:
+            return None
+        return MattingLaplacian(content, self.energy_radius, self.energy_epsilon, self.backend)
+
+    def forward(self, image: Tensor, targets: Targets) -> LossTerms:
+        """The weighted losses of an image.
+
+        Args:
+            image: (B, 3, H, W), values around [0, 1].
+            targets: what :meth:`targets` returned for a content of the same shape.
+        """
+        features = self.features(image)
+        terms = {}
+        if self.weights["content"]:
+            losses = [content_loss(features[layer], f) for layer, f in targets.content.items()]
+            terms["content"] = sum(losses) / len(losses)
+        if self.weights["style"]:
+            losses = [
+                style_loss(self.statistic(features[layer], targets.masks[layer]), s, targets.areas)
+                for layer, s in targets.style.items()
+            ]
+            terms["style"] = sum(losses) / len(losses)
+        if targets.laplacian is not None:
+            terms["energy"] = targets.laplacian.energy(image).mean()
+        if self.weights["variation"]:
+            terms["variation"] = total_variation(image)
+        return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
+
+
+def _masked_pixels(features: Tensor, masks: Tensor):
+    """For each mask the pixels it weighs, (B, N, C), and their weights, (N,)."""
+    pixels = features.permute(0, 2, 3, 1).flatten(1, 2)
+    for mask in masks.flatten(1):
+        index = mask.nonzero()[:, 0]
+        if len(index) == len(mask):
+            yield pixels, mask
+        else:
+            # Masks hardly overlap, so the work stays that of one mask.
+            yield pixels[:, index], mask[index]
+
+
+def _average_down(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(masks[None], size=tuple(size), mode="area")[0]

@@ -1,0 +1,230 @@
+"""The matting Laplacian L of a photo as an operator: L·p without ever building L."""
+
+import functools
+import logging
+
+import torch
+from torch import Tensor
+
+from ops import _cpu, _cuda, _reference
+from ops.errors import ArgumentError, check_choice, check_number
+
+BACKENDS = ("auto", "cuda", "cpu", "reference")
+
+logger = logging.getLogger(__name__)
+
+
+class MattingLaplacian:
+    """The matting Laplacian of a guide photo (Levin et al. 2006), applied as in He et al. (2010).
+
+    For windows w_k of (2r+1)² pixels, all inside the image, L measures how far p is from an affine
+    function of the guide's colours in every window. It is symmetric and positive semi-definite, and
+    L·1 = 0. All methods are linear (``energy``: quadratic) in p and differentiable in p to any
+    order.
+
+    Args:
+        guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1].
+            Not differentiated: it must not require grad.
+        radius: r ≥ 1; windows are (2r+1) x (2r+1) pixels and must fit into the image.
+        epsilon: the regularisation ε > 0 of Levin et al.; ε/|w| is added to the windows' colour
+            variances, as in ``pymatting.cf_laplacian``.
+        backend: ``"cuda"`` (CuPy kernels), ``"cpu"`` (Numba), ``"reference"`` (plain PyTorch, any
+            device, slow) or ``"auto"``, the fastest that the guide's device has.
+
+    Raises:
+        ArgumentError: (a ``ValueError``) for a guide, radius, epsilon or backend other than these,
+            and for ``"cuda"`` without a GPU or without CuPy.
+    """
+
+    def __init__(
+        self, guide: Tensor, radius: int = 1, epsilon: float = 1e-7, backend: str = "auto"
+    ):
+        _check_image("guide", guide)
+        if guide.shape[1] not in (1, 3):
+            raise ArgumentError("guide", tuple(guide.shape), "give 1 or 3 channels, (B, C, H, W)")
+        if guide.requires_grad:
+            raise ArgumentError(
+                "guide", "requires_grad", "L is not differentiated in it; detach it"
+            )
+        if not isinstance(radius, int) or radius < 1:
+            raise ArgumentError("radius", radius, "give a whole number of pixels, at least 1")
+        if min(guide.shape[2:]) < 2 * radius + 1:
+            height, width = guide.shape[2:]
+            size = 2 * radius + 1
+            raise ArgumentError("radius", radius, f"{size}x{size} windows exceed {height}x{width}")
+        check_number("epsilon", epsilon, 0)
+        if epsilon == 0:
+            raise ArgumentError("epsilon", epsilon, "give a number above 0")
+        self.backend = _choose_backend(backend, guide.device)
+        self.guide = guide.contiguous()
+        self.radius = radius
+        self.epsilon = float(epsilon)
+        self._statistics = (
+            None
+            if self.backend == "reference"
+            else _implementation(guide.device).window_statistics(self.guide, radius, self.epsilon)
+        )
+
+    @functools.cached_property
+    def counts(self) -> Tensor:
+        """D: the number of windows that hold each pixel, (H, W), in the guide's dtype."""
+        height, width = self.guide.shape[2:]
+        counts = _reference.counts(height, width, self.radius, self.guide.device)
+        return counts.to(self.guide.dtype)
+
+    def product(self, p: Tensor) -> Tensor:
+        """L p, channel by channel.
+
+        Args:
+            p: (B, K, H, W), any K, in the guide's dtype and on its device.
+
+        Returns:
+            (B, K, H, W): (L p)_i = D_i p_i − (Σ_k a_k)ᵀ I_i − Σ_k b_k, He et al. (2010).
+
+        Raises:
+            ArgumentError: when p's shape, dtype or device do not fit the guide.
+        """
+        self._check(p)
+        if self.backend == "reference":
+            return _reference.product(p, self.guide, self.radius, self.epsilon)
+        return _product(p, self.guide, self._statistics, self.radius)
+
+    def energy(self, p: Tensor) -> Tensor:
+        """The mean energy pᵀLp / (K·H·W) of each image, (B, K, H, W) -> (B,)."""
+        return _QuadraticForm.apply(p, self.product(p)) / p[0].numel()
+
+    def project(self, p: Tensor) -> Tensor:
+        """P p = p − D⁻¹ L p, (B, K, H, W): p made locally affine in the guide.
+
+        This is the guided filter (He et al. 2013, eq. 8) with windows inside the image only.
+        """
+        return p - self.product(p) / self.counts
+
+    def coefficients(self, p: Tensor) -> Tensor:
+        """The local affine model of p, such that P p = A·I + b.
+
+        Args:
+            p: as for :meth:`product`.
+
+        Returns:
+            (B, K, C+1, H, W): for each of p's channels the C slopes over the guide's channels, then
+            the offset; means of (a_k, b_k) over the windows that hold the pixel.
+        """
+        self._check(p)
+        if self.backend == "reference":
+            return _reference.coefficients(p, self.guide, self.radius, self.epsilon)
+        return _coefficients(p, self.guide, self._statistics, self.radius, self.epsilon)
+
+    def _check(self, p: Tensor) -> None:
+        _check_image("p", p)
+        batch, _, height, width = self.guide.shape
+        if (p.shape[0], *p.shape[2:]) != (batch, height, width):
+            expected = f"give ({batch}, K, {height}, {width}), as the guide"
+            raise ArgumentError("p", tuple(p.shape), expected)
+        if p.dtype != self.guide.dtype:
+            raise ArgumentError("p", p.dtype, f"give {self.guide.dtype}, as the guide")
+        if p.device != self.guide.device:
+            raise ArgumentError("p", p.device, f"move it to {self.guide.device}, as the guide")
+
+
+def _check_image(argument: str, image: Tensor) -> None:
+    if not isinstance(image, Tensor):
+        raise ArgumentError(argument, type(image).__name__, "give a torch.Tensor (B, C, H, W)")
+    if image.dim() != 4 or 0 in image.shape:
+        raise ArgumentError(argument, tuple(image.shape), "give (B, C, H, W), none of them empty")
+    if image.dtype not in (torch.float32, torch.float64):
+        raise ArgumentError(argument, image.dtype, "give float32 or float64")
+
+
+def _choose_backend(backend: str, device: torch.device) -> str:
+    check_choice("backend", backend, BACKENDS)
+    if backend == "auto":
+        backend = device.type if device.type in ("cpu", "cuda") else "reference"
+        reason = _cuda.availability() if backend == "cuda" else None
+        if reason:
+            backend = "reference"
+        _log_choice(device.type, backend, reason)
+    elif backend == "cuda" and (reason := _cuda.availability()):
+        raise ArgumentError("backend", backend, reason)
+    if backend in ("cpu", "cuda") and device.type != backend:
+        raise ArgumentError("backend", backend, f"the guide is on {device}; move it or use 'auto'")
+    return backend
+
+
+@functools.cache
+def _log_choice(device: str, backend: str, reason: str | None) -> None:
+    # Cached, so that each choice is logged once.
+    suffix = f" ({reason})" if reason else ""
+    logger.info("matting Laplacian on %s: backend %s%s", device, backend, suffix)
+
+
+def _implementation(device: torch.device):
+    return _cuda if device.type == "cuda" else _cpu
+
+
+# Registered with PyTorch, so that torch.compile treats each as one opaque node.
+
+
+@torch.library.custom_op("photostyle::matting_laplacian_product", mutates_args=())
+def _product(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
+    return _implementation(p.device).product(p.contiguous(), guide, statistics, radius)
+
+
+@_product.register_fake
+def _(p, guide, statistics, radius):
+    return torch.empty_like(p, memory_format=torch.contiguous_format)
+
+
+def _product_context(ctx, inputs, output):
+    _, guide, statistics, ctx.radius = inputs
+    ctx.save_for_backward(guide, statistics)
+
+
+def _product_backward(ctx, gradient):
+    # L is symmetric.
+    return _product(gradient, *ctx.saved_tensors, ctx.radius), None, None, None
+
+
+_product.register_autograd(_product_backward, setup_context=_product_context)
+
+
+@torch.library.custom_op("photostyle::matting_laplacian_coefficients", mutates_args=())
+def _coefficients(
+    p: Tensor, guide: Tensor, statistics: Tensor, radius: int, epsilon: float
+) -> Tensor:
+    return _implementation(p.device).coefficients(p.contiguous(), guide, statistics, radius)
+
+
+@_coefficients.register_fake
+def _(p, guide, statistics, radius, epsilon):
+    batch, channels, height, width = p.shape
+    return p.new_empty(batch, channels, guide.shape[1] + 1, height, width)
+
+
+def _coefficients_context(ctx, inputs, output):
+    _, guide, _, ctx.radius, ctx.epsilon = inputs
+    ctx.save_for_backward(guide)
+
+
+def _coefficients_backward(ctx, gradient):
+    # Rarely needed, so the slow definition is good enough.
+    (guide,) = ctx.saved_tensors
+    adjoint = _reference.coefficients_adjoint(gradient, guide, ctx.radius, ctx.epsilon)
+    return adjoint, None, None, None, None
+
+
+_coefficients.register_autograd(_coefficients_backward, setup_context=_coefficients_context)
+
+
+class _QuadraticForm(torch.autograd.Function):
+    """pᵀ(Lp) per image. Its gradient 2Lp reuses the product; it carries Lp's own graph along."""
+
+    @staticmethod
+    def forward(ctx, p, product):
+        ctx.save_for_backward(product)
+        return (p * product).flatten(1).sum(1)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (product,) = ctx.saved_tensors
+        return 2 * gradient[:, None, None, None] * product, None

@@ -1,0 +1,297 @@
+"""Gatys et al. (2016) on images that are photos by construction.
+
+Optimising pixels under a heavy photorealism loss is badly conditioned. Instead the losses are
+measured on the projection P x of the optimised x, which is locally affine in the content, and
+differentiated through P: every iterate is a photo, and a few dozen L-BFGS steps are enough.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ops import LossTerms, MattingLaplacian, StyleObjective, Targets, colour_transfer
+from ops.errors import ArgumentError, check_choice, check_number
+
+INITS = ("colour_transfer", "content", "noise", "style")
+OPTIMIZERS = ("lbfgs", "adam")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The guided filter that makes an image locally affine in the content.
+
+    Attributes:
+        radius: of its windows, at every scale.
+        ridge: ε/|w|, added to the windows' colour variances: the guided filter's own ε.
+        backend: of the matting Laplacian.
+    """
+
+    radius: int = 8
+    ridge: float = 1e-3
+    backend: str = "auto"
+
+    def __post_init__(self):
+        if self.ridge == 0:
+            raise ArgumentError("ridge", self.ridge, "give a number above 0")
+        check_number("ridge", self.ridge, 0)
+
+    def laplacian(self, guide: Tensor) -> MattingLaplacian:
+        """The guide's matting Laplacian; small images get the largest radius that fits."""
+        radius = min(self.radius, (min(guide.shape[2:]) - 1) // 2)
+        return MattingLaplacian(guide, radius, self.ridge * (2 * radius + 1) ** 2, self.backend)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the callback of :func:`optimize_image` is told after each evaluation of the objective.
+
+    Attributes:
+        number, total: of this step, from 1, and of all steps of all scales. The last line search of
+            a scale may take a few more.
+        size: the long side of the current scale in pixels.
+        terms: the weighted losses, detached.
+        image: the current result, (1, 3, h, w), detached, not clamped.
+    """
+
+    number: int
+    total: int
+    size: int
+    terms: LossTerms
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class OptimizedImage:
+    """What :func:`optimize_image` returns.
+
+    Attributes:
+        image: (1, 3, H, W) in [0, 1], at the content's size.
+        coefficients: (1, 3, 4, H, W) such that image = A·I + b before clamping, to apply to the
+            content at any size; ``None`` without a projection.
+        terms: the losses of the best step at the last scale, ``None`` if there was none.
+        stopped: why it ended early (``"interrupted"``, or a sentence about a loss that was not
+            finite), or ``None``.
+    """
+
+    image: Tensor
+    coefficients: Tensor | None
+    terms: LossTerms | None
+    stopped: str | None
+
+
+def optimize_image(
+    content: Tensor,
+    style: Tensor,
+    objective: StyleObjective,
+    *,
+    content_masks: Tensor | None = None,
+    style_masks: Tensor | None = None,
+    projection: Projection | None = Projection(),
+    scales: Sequence[float] = (0.25, 0.5, 1.0),
+    steps: Sequence[int] = (30, 20, 12),
+    optimizer: str = "lbfgs",
+    learning_rate: float = 1.0,
+    init: str = "colour_transfer",
+    seed: int = 0,
+    callback: Callable[[Step], None] | None = None,
+) -> OptimizedImage:
+    """Find the content photo in the style's light.
+
+    Args:
+        content: (1, 3, H, W), values in [0, 1]; its size is the working size.
+        style: (1, 3, H', W'), values in [0, 1].
+        objective: the losses and their weights, on the content's device.
+        content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
+            from mask m to mask m. Both or neither.
+        projection: ``None`` turns photorealism by projection off.
+        scales: shares of the working size, from coarse to fine, each at most 1.
+        steps: evaluations of the objective at each scale.
+        optimizer: ``"lbfgs"`` (strong Wolfe line search) or ``"adam"``.
+        learning_rate: of the optimiser.
+        init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"`` or the
+            ``"style"``.
+        seed: of the noise.
+        callback: told of each step.
+
+    Returns:
+        The result of the best step. Ctrl-C and a loss that is not finite end early with the best so
+        far; ``stopped`` says so.
+
+    Raises:
+        ArgumentError: for values other than these.
+    """
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    check_choice("init", init, INITS)
+    check_number("learning_rate", learning_rate, 0)
+    _check_schedule(scales, steps)
+    if (content_masks is None) != (style_masks is None):
+        missing = "content_masks" if content_masks is None else "style_masks"
+        raise ArgumentError(missing, None, "give masks of both photos or of neither")
+    if content_masks is None:
+        content_masks = content.new_ones(1, *content.shape[2:])
+        style_masks = style.new_ones(1, *style.shape[2:])
+
+    search = _Search(objective, sum(steps), callback)
+    estimate = _Estimate(_initial(init, content, style, content_masks, style_masks, seed))
+    stopped = None
+    try:
+        for scale, count in zip(scales, steps, strict=True):
+            guide, scaled_style = _scale(content, scale), _scale(style, scale)
+            targets = objective.targets(
+                guide,
+                scaled_style,
+                _average_down(content_masks, guide),
+                _average_down(style_masks, scaled_style),
+            )
+            search.start(estimate.at(guide), targets, projection and projection.laplacian(guide))
+            _minimise(search.x, search.evaluate, optimizer, learning_rate, count)
+            estimate = search.best()
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    except _NonFiniteLossError as error:
+        stopped = str(error)
+    if stopped and search.best_terms is not None:
+        estimate = search.best()
+    image = estimate.at(content).clamp(0, 1)
+    return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
+
+
+def apply_affine(coefficients: Tensor, image: Tensor) -> Tensor:
+    """A·I + b, (B, K, C+1, H, W) and (B, C, H, W) -> (B, K, H, W)."""
+    return (coefficients[:, :, :-1] * image[:, None]).sum(2) + coefficients[:, :, -1]
+
+
+class _NonFiniteLossError(ArithmeticError):
+    pass
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """An image at one scale that can be had at any other.
+
+    With coefficients it takes its edges from the guide of that other scale (joint upsampling, Kopf
+    et al. 2007); resized pixels would have to find them again.
+    """
+
+    image: Tensor
+    coefficients: Tensor | None = None
+
+    def at(self, guide: Tensor) -> Tensor:
+        if self.coefficients is None:
+            return _fit(self.image, guide)
+        return apply_affine(self.coefficients_at(guide), guide)
+
+    def coefficients_at(self, guide: Tensor) -> Tensor | None:
+        if self.coefficients is None or self.coefficients.shape[3:] == guide.shape[2:]:
+            return self.coefficients
+        channels = self.coefficients.flatten(1, 2)
+        resized = F.interpolate(channels, guide.shape[2:], mode="bilinear")
+        return resized.unflatten(1, self.coefficients.shape[1:3])
+
+
+class _Search:
+    """The image that is being optimised, its objective, and the best of it so far."""
+
+    def __init__(self, objective, total, callback):
+        self.objective = objective
+        self.total = total
+        self.callback = callback
+        self.number = 0
+        self.best_terms: LossTerms | None = None
+
+    def start(self, x: Tensor, targets: Targets, laplacian: MattingLaplacian | None) -> None:
+        """Begin a scale. Losses of another scale are of other features and do not compare."""
+        self.x = x.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
+        self.targets = targets
+        self.laplacian = laplacian
+        self.best_x = x.detach().clone()
+        self.best_terms = None
+
+    def evaluate(self) -> Tensor:
+        """The loss at x; leaves the gradient in x.grad."""
+        y = self.x if self.laplacian is None else self.laplacian.project(self.x)
+        terms = self.objective(y, self.targets)
+        self.number += 1
+        if not torch.isfinite(terms.total):
+            raise _NonFiniteLossError(f"the loss is not finite at step {self.number}: {terms}")
+        # The encoder's gradients are channels_last, which L-BFGS does not take.
+        self.x.grad = torch.autograd.grad(terms.total, self.x)[0].contiguous()
+        terms = terms.detach()
+        if self.best_terms is None or terms.total < self.best_terms.total:
+            self.best_x.copy_(self.x.detach())
+            self.best_terms = terms
+        if self.callback:
+            size = max(self.x.shape[2:])
+            self.callback(Step(self.number, self.total, size, terms, y.detach()))
+        return terms.total
+
+    @torch.no_grad()
+    def best(self) -> _Estimate:
+        """The best result of this scale, P x."""
+        if self.laplacian is None:
+            return _Estimate(self.best_x)
+        coefficients = self.laplacian.coefficients(self.best_x)
+        return _Estimate(apply_affine(coefficients, self.laplacian.guide), coefficients)
+
+
+def _minimise(x, evaluate, optimizer, learning_rate, steps) -> None:
+    if optimizer == "adam":
+        adam = torch.optim.Adam([x], lr=learning_rate)
+        for _ in range(steps):
+            adam.step(evaluate)
+        return
+    lbfgs = torch.optim.LBFGS(
+        [x],
+        lr=learning_rate,
+        max_iter=steps,
+        max_eval=steps,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+        # The losses are means: their gradients are tiny long before the minimum.
+        tolerance_grad=0,
+        tolerance_change=0,
+    )
+    lbfgs.step(evaluate)
+
+
+def _check_schedule(scales, steps) -> None:
+    if len(scales) != len(steps) or not scales:
+        expected = f"give one number for each of the scales {list(scales)}"
+        raise ArgumentError("steps", list(steps), expected)
+    for scale in scales:
+        check_number("scales", scale, 0.01, 1)
+    for count in steps:
+        if not isinstance(count, int) or count < 1:
+            raise ArgumentError("steps", list(steps), "give whole numbers of at least 1")
+
+
+def _initial(init, content, style, content_masks, style_masks, seed) -> Tensor:
+    if init == "colour_transfer":
+        return colour_transfer(content, style, content_masks, style_masks)
+    if init == "content":
+        return content
+    if init == "style":
+        return _fit(style, content)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(content.shape, generator=generator, dtype=content.dtype)
+    return noise.to(content.device)
+
+
+def _scale(image: Tensor, scale: float) -> Tensor:
+    # At least 16 pixels a side: relu4_1 comes after three poolings.
+    return _fit(image, [max(16, round(side * scale)) for side in image.shape[2:]])
+
+
+def _fit(image: Tensor, size) -> Tensor:
+    """Resize (B, C, H, W) to a size, or to that of another image."""
+    height, width = size.shape[2:] if isinstance(size, Tensor) else size
+    if image.shape[2:] == (height, width):
+        return image
+    return F.interpolate(image, (height, width), mode="bicubic", antialias=True)
+
+
+def _average_down(masks: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(masks[None], like.shape[2:], mode="area")[0]

@@ -1,0 +1,63 @@
+// Runs CUDA kernels on the CPU: just enough of CUDA C++ for matting_laplacian.cu, with a real
+// thread for each CUDA thread and a real barrier for __syncthreads, so that ThreadSanitizer sees
+// what a GPU would race on. Blocks run one after another, so that a static variable can stand for
+// the shared memory of a block.
+#pragma once
+
+#include <algorithm>
+#include <barrier>
+#include <cmath>
+#include <cstddef>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __shared__ static
+
+struct Dim {
+    unsigned x = 0, y = 0;
+};
+
+inline thread_local Dim threadIdx, blockIdx;
+inline thread_local std::barrier<>* block_barrier = nullptr;
+
+inline void __syncthreads() {
+    block_barrier->arrive_and_wait();
+}
+
+using std::max;
+using std::min;
+using std::sqrt;
+
+// Like cuLaunchKernel: arguments[i] points to the i-th argument, whose type the kernel knows.
+template <typename... Arguments, std::size_t... I>
+void call(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I...>) {
+    kernel(*static_cast<std::remove_const_t<Arguments>*>(arguments[I])...);
+}
+
+template <auto kernel>
+void launch(Dim grid, Dim block, void** arguments) {
+    const auto invoke = [arguments]<typename... A>(void (*function)(A...)) {
+        call(function, arguments, std::index_sequence_for<A...>());
+    };
+    std::barrier<> barrier(block.x * block.y);
+    const auto run_thread = [&](Dim thread) {
+        threadIdx = thread;
+        block_barrier = &barrier;
+        for (unsigned y = 0; y < grid.y; ++y) {
+            for (unsigned x = 0; x < grid.x; ++x) {
+                blockIdx = {x, y};
+                invoke(kernel);
+                // Threads that return early must not enter the next block while others use this
+                // one's memory.
+                barrier.arrive_and_wait();
+            }
+        }
+    };
+    std::vector<std::jthread> threads;
+    for (unsigned y = 0; y < block.y; ++y)
+        for (unsigned x = 0; x < block.x; ++x) threads.emplace_back(run_thread, Dim{x, y});
+}

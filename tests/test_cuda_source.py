@@ -1,0 +1,297 @@
+"""The CUDA kernels without a GPU: NVRTC compiles them, and g++ runs the same text on the CPU.
+
+The second part calls ``ops._cuda`` itself, on CPU tensors and with the launch replaced, so that the
+grid, the scratch memory and the arguments are those of the GPU path too.
+"""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ops import _cuda
+
+TESTS = Path(__file__).parent
+EPSILONS = (1e-7, 1e-5)
+RADII = (1, 2, 3, 8)
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+def test_nvrtc_compiles_every_kernel_without_warnings(architecture):
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:
+        pytest.skip(f"NVRTC is not installed: {error}")
+
+    def check(status, *values):
+        assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, status
+        return values[0] if values else None
+
+    program = check(*nvrtc.nvrtcCreateProgram(_cuda.source().encode(), b"kernels.cu", 0, [], []))
+    for name in _cuda.KERNELS:
+        check(*nvrtc.nvrtcAddNameExpression(program, name.encode()))
+    options = [option.encode() for option in _cuda.compile_options(_cuda.BLOCK)]
+    options.append(f"--gpu-architecture={architecture}".encode())
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    log = b" " * check(*nvrtc.nvrtcGetProgramLogSize(program))
+    check(*nvrtc.nvrtcGetProgramLog(program, log))
+    log = log.rstrip(b"\0 \n").decode()
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log
+    assert not log
+    for name in _cuda.KERNELS:
+        assert check(*nvrtc.nvrtcGetLoweredName(program, name.encode()))
+    assert check(*nvrtc.nvrtcGetCUBINSize(program)) > 0
+    check(*nvrtc.nvrtcDestroyProgram(program))
+
+
+class Emulator:
+    """The kernels as compiled by g++ for one block shape; puts itself in the place of the GPU."""
+
+    def __init__(self, block, directory):
+        compiler = shutil.which("g++")
+        if compiler is None:
+            pytest.skip("g++ is not installed")
+        self.block = block
+        library = directory / f"kernels_{block[0]}x{block[1]}.so"
+        defines = [option for option in _cuda.compile_options(block) if option.startswith("-D")]
+        command = [compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
+        command += ["-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread", *defines]
+        command += ["-I", Path(_cuda.__file__).parent, TESTS / "cuda_shim.cpp", "-o", library]
+        subprocess.run(command, check=True)
+        self.library = ctypes.CDLL(library)
+
+    def launch(self, name, grid, arguments):
+        types = {int: ctypes.c_int64, np.int32: ctypes.c_int32, np.float64: ctypes.c_double}
+        values = [_cuda._kernel_argument(argument) for argument in arguments]
+        values = [types[type(value)](value) for value in values]
+        pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        assert self.library.launch_kernel(name.encode(), *grid, pointers) == 0, name
+
+
+@pytest.fixture(scope="module")
+def emulators(tmp_path_factory):
+    """The GPU's block shape, and one so small that small images have many strips and pieces."""
+    directory = tmp_path_factory.mktemp("kernels")
+    return {block: Emulator(block, directory) for block in (_cuda.BLOCK, (16, 2))}
+
+
+@pytest.fixture
+def emulate(emulators, monkeypatch):
+    def use(block):
+        monkeypatch.setattr(_cuda, "BLOCK", block)
+        monkeypatch.setattr(_cuda, "_launch", emulators[block].launch)
+
+    use((16, 2))
+    return use
+
+
+def definition(p, guide, radius, epsilon):
+    """He et al. (2010), eq. 8-10, window by window in float64.
+
+    Returns:
+        L p (B, K, H, W), the sum of p_i − a_kᵀ I_i − b_k over the windows k that hold pixel i, and
+        (B, K, C+1, H, W), the means of a_k and b_k over them.
+    """
+    p, guide = np.asarray(p, np.float64), np.asarray(guide, np.float64)
+    batch, guide_channels, height, width = guide.shape
+    side, area = 2 * radius + 1, (2 * radius + 1) ** 2
+    ridge = epsilon / area * np.eye(guide_channels)
+    product = np.zeros_like(p)
+    means = np.zeros((*p.shape[:2], guide_channels + 1, height, width))
+    counts = np.zeros((height, width))
+    for y, x in np.ndindex(height - side + 1, width - side + 1):
+        window = slice(y, y + side), slice(x, x + side)
+        counts[window] += 1
+        for image in range(batch):
+            colours = guide[image][:, *window].reshape(guide_channels, area)
+            values = p[image][:, *window].reshape(-1, area)
+            colour_mean, mean = colours.mean(1, keepdims=True), values.mean(1, keepdims=True)
+            centred = colours - colour_mean
+            covariance = centred @ (values - mean).T / area
+            a = np.linalg.solve(centred @ centred.T / area + ridge, covariance).T
+            b = mean - a @ colour_mean
+            residual = values - mean - a @ centred
+            product[image][:, *window] += residual.reshape(-1, side, side)
+            means[image][:, :, *window] += np.concatenate([a, b], 1)[:, :, None, None]
+    return product, means / counts
+
+
+def apply(p, guide, radius, epsilon):
+    """L p and the coefficients by ops._cuda."""
+    statistics = _cuda.window_statistics(guide, radius, epsilon)
+    product = _cuda.product(p, guide, statistics, radius)
+    return product.numpy(), _cuda.coefficients(p, guide, statistics, radius).numpy()
+
+
+def relative_error(actual, expected):
+    return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
+
+
+# Relative L2 errors against the definition in float32, over the photos and radii below, with the
+# measured worst in the comments. The fit āᵀI + b̄ is how the coefficients act on the photo: on a
+# grey one the ridge alone decides how the slope is shared among its three equal channels.
+BOUNDS = {
+    # ε: (L p for random p, L p for smooth p, fit)
+    1e-7: (2e-5, 5e-5, 1e-5),  # 7.2e-6, 1.4e-5, 2.4e-6
+    1e-5: (5e-6, 2e-5, 5e-6),  # 1.8e-6, 5.3e-6, 1.2e-6
+}
+FLOAT64_BOUND = 1e-10  # 1.7e-11, of all these
+COEFFICIENT_BOUND = {torch.float32: 1e-4, torch.float64: 1e-10}  # 3.2e-5, 1.8e-11; without grey
+
+
+def smooth_field(random, channels, height, width):
+    """(channels, H, W), a few waves longer than a dozen pixels; values in [-1, 1]."""
+    y, x = np.mgrid[:height, :width] / 32
+    field = np.zeros((channels, height, width))
+    for channel in field:
+        for _ in range(6):
+            fy, fx, phase = (
+                random.uniform(-1, 1),
+                random.uniform(-1, 1),
+                random.uniform(0, 2 * np.pi),
+            )
+            channel += np.sin(2 * np.pi * (fy * y + fx * x) + phase) / 6
+    return field
+
+
+def quantise(photo):
+    return np.round(np.clip(photo, 0, 1) * 255) / 255
+
+
+def photo(kind, height=36, width=44):
+    """(1, 3, H, W): photos that are hard on the arithmetic, each in its way."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    field = 0.5 + 0.45 * smooth_field(random, 3, height, width)
+    grey = field[:1]
+    noise = random.normal(0, 0.001, field.shape)
+    sky = np.stack([0.45 + 0.15 * y / height, 0.6 + 0.1 * y / height, 0.9 - 0.05 * x / width])
+    stars = np.where((y % 9 == 0) & (x % 9 == 0), 1.0, 0.02 + noise)
+    photos = {
+        "colour": field,
+        "8-bit sky": quantise(sky),
+        "grey": quantise(np.repeat(grey, 3, 0)),
+        "sepia": quantise(np.concatenate([0.98 * grey, 0.9 * grey + 0.02, 0.8 * grey + 0.05])),
+        "saturated": np.clip(3 * field - 1, 0, 1),
+        "stars": stars,
+    }
+    return photos[kind][None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", ["colour", "8-bit sky", "grey", "sepia", "saturated", "stars"])
+def test_accuracy(emulate, kind, dtype):
+    random = np.random.default_rng(1)
+    guide = torch.tensor(photo(kind), dtype=dtype)
+    height, width = guide.shape[2:]
+    noise = random.uniform(size=(1, height, width))
+    smooth = 0.5 + 0.4 * smooth_field(random, 1, height, width)
+    p = torch.tensor(np.stack([noise, smooth], 1), dtype=dtype)
+    homogeneous = np.concatenate([guide, torch.ones_like(guide[:, :1])], 1)[:, None].astype(float)
+
+    for radius in RADII:
+        for epsilon in EPSILONS:
+            product, means = apply(p, guide, radius, epsilon)
+            expected, expected_means = definition(p, guide, radius, epsilon)
+            bounds = BOUNDS[epsilon] if dtype == torch.float32 else (FLOAT64_BOUND,) * 3
+            errors = (
+                relative_error(product[:, 0], expected[:, 0]),
+                relative_error(product[:, 1], expected[:, 1]),
+                relative_error((means * homogeneous).sum(2), (expected_means * homogeneous).sum(2)),
+            )
+            assert np.all(np.less_equal(errors, bounds)), (radius, epsilon, errors)
+            if kind != "grey":
+                error = relative_error(means, expected_means)
+                assert error <= COEFFICIENT_BOUND[dtype], (radius, epsilon, error)
+
+
+# Height, width, radius; images, channels of the guide, channels of p. A block has 16 x 2 threads;
+# up to radius 4 its strip is narrower than that, from radius 5 it takes its columns in pieces.
+SIZES = [
+    (3, 3, 1, 1, 3, 1),  # a single window
+    (5, 7, 1, 2, 3, 3),
+    (7, 5, 2, 1, 1, 5),
+    (3, 50, 1, 1, 3, 1),  # one row of windows, many strips
+    (50, 3, 1, 1, 1, 1),
+    (8, 33, 1, 1, 3, 3),  # several strips, the last one not full
+    (9, 41, 3, 2, 3, 5),
+    (23, 37, 4, 1, 3, 1),
+    (12, 29, 5, 1, 3, 3),
+    (17, 17, 8, 1, 1, 1),
+    (19, 60, 8, 2, 3, 3),
+    (21, 80, 10, 1, 3, 1),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("block", [(16, 2), _cuda.BLOCK], ids=["small block", "gpu block"])
+def test_sizes(emulate, block, dtype):
+    emulate(block)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-10  # a mistake in an index is of order 1
+    sizes = SIZES if block == (16, 2) else [(5, 7, 1, 2, 3, 3), (9, 41, 3, 1, 1, 2)]
+    for height, width, radius, batch, guide_channels, channels in sizes:
+        random = torch.Generator().manual_seed(height)
+        guide = torch.rand(batch, guide_channels, height, width, dtype=dtype, generator=random)
+        p = torch.rand(batch, channels, height, width, dtype=dtype, generator=random)
+        for actual, expected in zip(
+            apply(p, guide, radius, 1e-5), definition(p, guide, radius, 1e-5), strict=True
+        ):
+            assert actual.shape == expected.shape
+            error = relative_error(actual, expected)
+            assert error < tolerance, (height, width, radius, error)
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_symmetric_and_positive(emulate, kind, epsilon):
+    guide = torch.tensor(photo(kind), dtype=torch.float32)
+    p = torch.rand(1, 2, *guide.shape[2:], generator=torch.Generator().manual_seed(0))
+    statistics = _cuda.window_statistics(guide, 1, epsilon)
+    product = _cuda.product(p, guide, statistics, 1)[0].double()
+    assert product.isfinite().all()
+    forms = torch.einsum("ihw,jhw->ij", p[0].double(), product)
+    assert abs(forms[0, 1] - forms[1, 0]) < 1e-6 * forms.diagonal().min()
+    assert (forms.diagonal() > 0).all()
+
+    # What is affine in the guide costs nothing.
+    affine = (0.2 + 0.5 * guide[:, :1]).contiguous()
+    cost = (affine * _cuda.product(affine, guide, statistics, 1)).double().sum()
+    assert abs(cost) < 1e-3 * forms.diagonal().min()
+
+
+def test_constant_gives_exactly_zero(emulate):
+    guide = torch.tensor(photo("colour"), dtype=torch.float32)
+    p = torch.full_like(guide, 0.3)
+    product, means = apply(p, guide, 2, 1e-7)
+    assert not product.any()
+    assert not means[:, :, :3].any()
+    assert (means[:, :, 3] == np.float32(0.3)).all()
+
+
+def test_tiny_epsilon_stays_finite(emulate):
+    guide = torch.full((1, 3, 9, 9), 0.7)
+    guide[..., 4:] = 0.1
+    product, means = apply(torch.rand(1, 1, 9, 9), guide, 1, 1e-20)
+    assert np.isfinite(product).all()
+    assert np.isfinite(means).all()
+
+
+def test_every_pixel_is_in_one_block_and_its_columns_in_reach():
+    for radius in (1, 2, 31, 32, 33, 64, 500):
+        for columns in (1, 62, 63, 64, 65, 126, 127, 1000):
+            grid, strip = _cuda.launch_geometry(6, 7, columns, radius, (128, 2))
+            assert grid[0] == 6 * 4
+            assert (grid[1] - 1) * strip < columns <= grid[1] * strip
+            assert 64 <= strip <= 128
+
+
+def test_large_images_stay_within_the_grid_limits():
+    for height, width in ((8192, 8192), (1_000_000, 3), (3, 1_000_000)):
+        grid, _ = _cuda.launch_geometry(64, height, width, 1, _cuda.BLOCK)
+        assert grid[0] < 2**31
+        assert grid[1] < 2**16

@@ -1,0 +1,517 @@
+"""Photos between file and array: every format and colour mode, metadata, and every bad file."""
+
+import os
+import stat
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
+
+from data import Photo, check_output, load_image, load_photo, save_image, save_photo
+from ops.errors import ArgumentError
+
+HEIGHT, WIDTH = 24, 40
+SUFFIXES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".Png"]
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+# Upright pixels -> the pixels that a file of this orientation stores (EXIF 2.3, tag 274).
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.fixture
+def pixels():
+    """A smooth picture, different in every corner and channel."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    planes = [x * 255 / (WIDTH - 1), y * 255 / (HEIGHT - 1), 60 + x + 2 * y]
+    return np.stack(planes, -1).round().astype(np.uint8)
+
+
+@pytest.fixture
+def grey(pixels):
+    return pixels[..., 0].copy()
+
+
+def alpha_ramp():
+    return np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+
+
+def exif_block(orientation=None):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera"
+    exif[ExifTags.Base.Copyright] = "Somebody"
+    exif[ExifTags.IFD.Exif] = {
+        ExifTags.Base.DateTimeOriginal: "2020:02:03 04:05:06",
+        ExifTags.Base.ExifImageWidth: 999,
+    }
+    exif[ExifTags.IFD.GPSInfo] = {1: "N", 2: (46.0, 30.0, 15.0)}
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    return exif.tobytes()
+
+
+def grey_profile(gamma):
+    """A minimal grey ICC profile with a pure power law (ICC.1:2010, 8.4)."""
+    curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big")
+    white = b"XYZ " + bytes(4)
+    white += b"".join(v.to_bytes(4, "big") for v in (0xF6D6, 0x10000, 0xD32D))
+    text = b"desc" + bytes(4) + (5).to_bytes(4, "big") + b"grey\0" + bytes(78)
+    body, table = b"", b""
+    for name, data in ((b"desc", text), (b"wtpt", white), (b"kTRC", curve)):
+        table += name + (132 + 36 + len(body)).to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        body += data + bytes(-len(data) % 4)
+    size = (132 + 36 + len(body)).to_bytes(4, "big")
+    header = size + bytes(4) + b"\x02\x40\0\0" + b"mntrGRAYXYZ " + bytes(12) + b"acsp" + bytes(28)
+    header += b"".join(v.to_bytes(4, "big") for v in (0xF6D6, 0x10000, 0xD32D))
+    return header.ljust(128, b"\0") + (3).to_bytes(4, "big") + table + body
+
+
+def save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_pixels(self, tmp_path, pixels, suffix):
+        path = tmp_path / f"photo{suffix}"
+        save_photo(path, Photo(pixels))
+        loaded = load_photo(path)
+        tolerance = 12 if suffix == ".webp" else 6 if suffix.lower() in (".jpg", ".jpeg") else 0
+        assert np.abs(loaded.pixels.astype(int) - pixels).max() <= tolerance
+        assert loaded.pixels.flags.writeable
+        assert loaded.alpha is None
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+    def test_metadata(self, tmp_path, pixels, suffix):
+        save(tmp_path / "camera.jpg", pixels, exif=exif_block(6), icc_profile=SRGB)
+        photo = load_photo(tmp_path / "camera.jpg")
+        path = tmp_path / f"result{suffix}"
+        save_photo(path, photo)
+        loaded = load_photo(path)
+        assert loaded.icc_profile == SRGB
+        assert loaded.pixels.shape == (WIDTH, HEIGHT, 3)
+        exif = Image.Exif()
+        exif.load(loaded.exif)
+        assert exif[ExifTags.Base.Make] == "Camera"
+        assert exif[ExifTags.Base.Copyright] == "Somebody"
+        assert ExifTags.Base.Orientation not in exif
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        assert details[ExifTags.Base.DateTimeOriginal] == "2020:02:03 04:05:06"
+        assert ExifTags.Base.ExifImageWidth not in details
+        assert exif.get_ifd(ExifTags.IFD.GPSInfo)[2] == (46.0, 30.0, 15.0)
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+    def test_from_tiff_only_what_describes_the_photo(self, tmp_path, pixels, suffix):
+        save(tmp_path / "scan.tif", pixels, exif=exif_block(), compression="tiff_lzw")
+        save_photo(tmp_path / f"result{suffix}", load_photo(tmp_path / "scan.tif"))
+        exif = Image.Exif()
+        exif.load(load_photo(tmp_path / f"result{suffix}").exif)
+        assert exif[ExifTags.Base.Make] == "Camera"
+        assert ExifTags.Base.StripOffsets not in exif
+
+    def test_bmp_holds_no_metadata(self, tmp_path, pixels):
+        save_photo(tmp_path / "a.bmp", Photo(pixels, alpha_ramp(), SRGB, exif_block()))
+        loaded = load_photo(tmp_path / "a.bmp")
+        assert (loaded.alpha, loaded.icc_profile, loaded.exif) == (None, None, None)
+        np.testing.assert_array_equal(loaded.pixels, pixels)
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+    def test_alpha_is_kept(self, tmp_path, pixels, suffix):
+        save_photo(tmp_path / f"a{suffix}", Photo(pixels, alpha_ramp()))
+        np.testing.assert_array_equal(load_photo(tmp_path / f"a{suffix}").alpha, alpha_ramp())
+
+    def test_alpha_is_dropped_without_compositing(self, tmp_path, pixels):
+        save_photo(tmp_path / "with.jpg", Photo(pixels, np.zeros((HEIGHT, WIDTH), np.uint8)))
+        save_photo(tmp_path / "without.jpg", Photo(pixels))
+        assert (tmp_path / "with.jpg").read_bytes() == (tmp_path / "without.jpg").read_bytes()
+
+    def test_jpeg_keeps_its_chroma_and_heeds_quality(self, tmp_path, pixels):
+        save_photo(tmp_path / "fine.jpg", Photo(pixels))
+        save_photo(tmp_path / "coarse.jpg", Photo(pixels), quality=20)
+        with Image.open(tmp_path / "fine.jpg") as image:
+            assert JpegImagePlugin.get_sampling(image) == 0
+        assert (tmp_path / "coarse.jpg").stat().st_size < (tmp_path / "fine.jpg").stat().st_size
+
+    def test_exif_too_long_for_jpeg_is_left_out_with_a_warning(self, tmp_path, pixels, caplog):
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = "x" * 70_000
+        photo = Photo(pixels, exif=exif.tobytes())
+        save_photo(tmp_path / "a.jpg", photo)
+        assert load_photo(tmp_path / "a.jpg").exif is None
+        assert "do not fit into a JPEG" in caplog.text
+        save_photo(tmp_path / "a.png", photo)
+        assert load_photo(tmp_path / "a.png").exif is not None
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("orientation", STORED)
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+    def test_is_applied_once(self, tmp_path, pixels, orientation, suffix):
+        image = Image.fromarray(np.dstack([pixels, alpha_ramp()]))
+        if STORED[orientation] is not None:
+            image = image.transpose(STORED[orientation])
+        path = tmp_path / f"a{suffix}"
+        options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+        image.save(path, exif=exif_block(orientation), **options)
+        photo = load_photo(path)
+        np.testing.assert_array_equal(photo.pixels, pixels)
+        np.testing.assert_array_equal(photo.alpha, alpha_ramp())
+        save_photo(tmp_path / "again.png", photo)
+        np.testing.assert_array_equal(load_photo(tmp_path / "again.png").pixels, pixels)
+
+    @pytest.mark.parametrize("value", [0, 9, 1000])
+    def test_a_meaningless_one_is_ignored(self, tmp_path, pixels, value):
+        path = save(tmp_path / "a.png", pixels, exif=exif_block(value))
+        np.testing.assert_array_equal(load_photo(path).pixels, pixels)
+
+    def test_damaged_exif_is_left_out_with_a_warning(self, tmp_path, pixels, caplog):
+        path = save(tmp_path / "a.jpg", pixels, exif=b"Exif\0\0nonsense that is no TIFF header")
+        photo = load_photo(path)
+        assert photo.exif is None
+        assert photo.pixels.shape == pixels.shape
+        assert "EXIF data are damaged" in caplog.text
+
+
+class TestColourModes:
+    @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".bmp"])
+    def test_grey(self, tmp_path, grey, suffix):
+        path = tmp_path / f"a{suffix}"
+        save(path, grey)
+        loaded = load_photo(path).pixels
+        assert (loaded == loaded[..., :1]).all()
+        assert np.abs(loaded[..., 0].astype(int) - grey).max() <= (4 if suffix == ".jpg" else 0)
+
+    def test_grey_with_alpha(self, tmp_path, grey):
+        image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha_ramp())])
+        image.save(tmp_path / "a.png")
+        photo = load_photo(tmp_path / "a.png")
+        np.testing.assert_array_equal(photo.pixels, np.dstack([grey] * 3))
+        np.testing.assert_array_equal(photo.alpha, alpha_ramp())
+
+    def test_one_bit(self, tmp_path, grey):
+        Image.fromarray(grey > 127).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(
+            load_photo(tmp_path / "a.png").pixels[..., 1], np.where(grey > 127, 255, 0)
+        )
+
+    @pytest.mark.parametrize("transparency", [None, 1, bytes([255, 0, 128])])
+    def test_palette(self, tmp_path, transparency):
+        indices = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3
+        image = Image.fromarray(indices).convert("P")
+        colours = np.array([[200, 10, 20], [30, 220, 40], [50, 60, 240]], np.uint8)
+        image.putdata(indices.ravel().tolist())
+        image.putpalette(colours.tobytes())
+        options = {} if transparency is None else {"transparency": transparency}
+        image.save(tmp_path / "a.png", **options)
+        photo = load_photo(tmp_path / "a.png")
+        np.testing.assert_array_equal(photo.pixels, colours[indices])
+        if transparency is None:
+            assert photo.alpha is None
+        else:
+            levels = [255, 0, 255] if transparency == 1 else [255, 0, 128]
+            np.testing.assert_array_equal(photo.alpha, np.array(levels)[indices])
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    def test_sixteen_bit_grey_is_scaled(self, tmp_path, grey, suffix):
+        path = save(tmp_path / f"a{suffix}", grey.astype(np.uint16) * 257)
+        np.testing.assert_array_equal(load_photo(path).pixels[..., 2], grey)
+
+    def test_32_bit_integer_grey(self, tmp_path, grey):
+        path = save(tmp_path / "a.tif", grey.astype(np.int32) * 257)
+        np.testing.assert_array_equal(load_photo(path).pixels[..., 0], grey)
+
+    def test_float_grey(self, tmp_path, grey):
+        path = save(tmp_path / "a.tif", grey.astype(np.float32) / 255)
+        np.testing.assert_array_equal(load_photo(path).pixels[..., 0], grey)
+
+    @pytest.mark.parametrize(
+        ("array", "message"),
+        [
+            (np.full((20, 20), 1.5, np.float32), "grey levels from 1.5 to 1.5; .* 0 .black. to 1"),
+            (np.full((20, 20), np.nan, np.float32), "grey levels from nan"),
+            (np.full((20, 20), -1, np.int32), "grey levels from -1"),
+            (np.full((20, 20), 70_000, np.int32), "to 65535"),
+        ],
+    )
+    def test_numbers_that_are_no_colours(self, tmp_path, array, message):
+        with pytest.raises(ArgumentError, match=message):
+            load_photo(save(tmp_path / "a.tif", array))
+
+    def test_lab_is_refused(self, tmp_path):
+        Image.new("LAB", (20, 20)).save(tmp_path / "a.tif")
+        with pytest.raises(ArgumentError, match=r"colours are LAB; save it as RGB"):
+            load_photo(tmp_path / "a.tif")
+
+    def test_cmyk_without_profile(self, tmp_path, pixels):
+        image = Image.fromarray(pixels).convert("CMYK")
+        image.save(tmp_path / "a.tif")
+        np.testing.assert_array_equal(
+            load_photo(tmp_path / "a.tif").pixels, np.asarray(image.convert("RGB"))
+        )
+
+    def test_a_profile_for_other_pixels_is_dropped(self, tmp_path, pixels, caplog):
+        Image.fromarray(pixels).convert("CMYK").save(tmp_path / "a.tif", icc_profile=SRGB)
+        assert load_photo(tmp_path / "a.tif").icc_profile is None
+        assert "ICC profile is for RGB" in caplog.text
+
+    def test_a_damaged_profile_is_dropped(self, tmp_path, pixels, caplog):
+        path = save(tmp_path / "a.png", pixels, icc_profile=b"no profile")
+        assert load_photo(path).icc_profile is None
+        assert "ICC profile is damaged" in caplog.text
+
+    def test_grey_profile_is_applied_and_not_kept(self, tmp_path):
+        grey = np.tile(np.arange(0, 256, 6, dtype=np.uint8), (20, 1))
+        path = save(tmp_path / "a.png", grey, icc_profile=grey_profile(gamma=1.0))
+        photo = load_photo(path)
+        assert photo.icc_profile is None
+        linear = grey / 255
+        srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        assert np.abs(photo.pixels - 255 * srgb[..., None]).max() < 2.5
+
+    def test_rgb_profile_of_a_grey_photo_is_kept(self, tmp_path, grey):
+        path = save(tmp_path / "a.png", grey, icc_profile=SRGB)
+        assert load_photo(path).icc_profile == SRGB
+
+
+class TestBadInput:
+    def check(self, path, message, **options):
+        with pytest.raises(ArgumentError, match=message) as caught:
+            load_photo(path, argument="style", **options)
+        assert caught.value.argument == "style"
+        assert str(caught.value).startswith(f"style={path}: ")
+        assert "\n" not in str(caught.value)
+
+    def test_missing(self, tmp_path):
+        self.check(tmp_path / "none.jpg", "no such file; give a JPEG")
+
+    def test_folder(self, tmp_path):
+        self.check(tmp_path, "is a folder; give a JPEG")
+
+    def test_below_a_file(self, tmp_path):
+        (tmp_path / "a").write_text("text")
+        self.check(tmp_path / "a" / "b.jpg", "cannot be opened: Not a directory")
+
+    def test_named_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        self.check(tmp_path / "pipe", "no regular file")
+
+    def test_empty(self, tmp_path):
+        (tmp_path / "a.jpg").touch()
+        self.check(tmp_path / "a.jpg", "the file is empty")
+
+    @pytest.mark.parametrize("content", [b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+    def test_no_picture(self, tmp_path, content):
+        (tmp_path / "a.jpg").write_bytes(content * 3)
+        self.check(tmp_path / "a.jpg", "not a picture")
+
+    def test_not_permitted(self, tmp_path, pixels, monkeypatch):
+        path = save(tmp_path / "a.png", pixels)
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        # Not chmod: it does not stop a root user.
+        monkeypatch.setattr(type(path), "open", refuse)
+        self.check(path, "no permission to read it")
+
+    @pytest.mark.parametrize(
+        ("suffix", "options"),
+        [
+            (".jpg", {}),
+            (".jpg", {"progressive": True}),
+            (".png", {}),
+            (".webp", {}),
+            (".tif", {}),
+            (".tif", {"compression": "tiff_lzw"}),
+            (".bmp", {}),
+        ],
+    )
+    def test_cut_in_half(self, tmp_path, suffix, options):
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        path = save(tmp_path / f"a{suffix}", noise, **options)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        self.check(path, "truncated or damaged|not a picture")
+
+    def test_too_small(self, tmp_path, pixels):
+        path = save(tmp_path / "a.png", pixels[:15])
+        self.check(path, "40 x 15 pixels are too few; give at least 16 a side")
+
+    def test_too_large_by_the_header_alone(self, tmp_path, pixels, monkeypatch):
+        path = save(tmp_path / "a.png", pixels)
+        monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+        self.check(path, "40 x 24 pixels are too many; give at most 959", max_pixels=959)
+
+    def test_our_limit_replaces_that_of_pillow(self, tmp_path, pixels, monkeypatch):
+        path = save(tmp_path / "a.tif", pixels)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        assert load_photo(path, max_pixels=960).pixels.shape == pixels.shape
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+
+class TestTensor:
+    def test_values_and_layout(self, pixels):
+        tensor = Photo(pixels).tensor()
+        assert tensor.shape == (1, 3, HEIGHT, WIDTH)
+        assert tensor.dtype == torch.float32
+        assert tensor.is_contiguous()
+        np.testing.assert_allclose(tensor[0].permute(1, 2, 0), pixels / 255, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("size", "shape"), [(20, (12, 20)), (30, (18, 30)), (40, (24, 40)), (512, (24, 40))]
+    )
+    def test_size_is_the_long_side_and_never_enlarges(self, pixels, size, shape):
+        assert Photo(pixels).tensor(size).shape == (1, 3, *shape)
+        assert Photo(pixels.swapaxes(0, 1)).tensor(size).shape == (1, 3, *shape[::-1])
+
+    def test_resizing_is_antialiased(self):
+        stripes = np.zeros((64, 64, 3), np.uint8)
+        stripes[:, ::2] = 255
+        centre = Photo(stripes).tensor(16)[..., 4:12, 4:12]
+        assert (centre - 0.5).abs().max() < 0.02
+
+    def test_load_and_save_image(self, tmp_path):
+        image = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+        save_image(image, tmp_path / "a.png")
+        loaded = load_image(tmp_path / "a.png")
+        assert (loaded - image).abs().max() <= 0.5 / 255 + 1e-6
+        assert load_image(tmp_path / "a.png", size=15).shape == (1, 3, 10, 15)
+
+    def test_save_image_clamps(self, tmp_path):
+        image = torch.tensor([-1.0, 0.5, 2.0])[None, :, None, None].expand(1, 3, 16, 16)
+        save_image(image.clone().requires_grad_(), tmp_path / "a.png")
+        assert load_photo(tmp_path / "a.png").pixels[3, 3].tolist() == [0, 128, 255]
+
+    @pytest.mark.parametrize(
+        ("image", "message"),
+        [
+            (torch.zeros(3, 16, 16), "must be .1, 3, H, W."),
+            (torch.zeros(2, 3, 16, 16), "must be .1, 3, H, W."),
+            (torch.zeros(1, 1, 16, 16), "must be .1, 3, H, W."),
+            (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "of floats"),
+            (torch.full((1, 3, 16, 16), torch.nan), "must be finite"),
+        ],
+    )
+    def test_save_image_refuses(self, tmp_path, image, message):
+        with pytest.raises(ValueError, match=message):
+            save_image(image, tmp_path / "a.png")
+        assert not list(tmp_path.iterdir())
+
+
+class TestPhoto:
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ((np.zeros((8, 8), np.uint8),), "pixels must be"),
+            ((np.zeros((8, 8, 3), np.float32),), "pixels must be"),
+            ((np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), np.uint8)), "alpha must be"),
+        ],
+    )
+    def test_refuses_other_arrays(self, arrays, message):
+        with pytest.raises(ValueError, match=message):
+            Photo(*arrays)
+
+    def test_with_pixels_keeps_the_rest(self, pixels):
+        photo = Photo(pixels, alpha_ramp(), SRGB, b"exif")
+        other = photo.with_pixels(255 - pixels)
+        assert other.alpha is photo.alpha
+        assert (other.icc_profile, other.exif) == (SRGB, b"exif")
+        smaller = photo.with_pixels(pixels[::2, ::2])
+        assert smaller.alpha.shape == (12, 20)
+        assert np.abs(smaller.alpha.astype(int) - alpha_ramp()[::2, ::2]).max() < 8
+
+
+class TestWriting:
+    @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+    @pytest.mark.parametrize("before", [None, b"earlier result"])
+    def test_interrupted_half_way(self, tmp_path, pixels, monkeypatch, error, before):
+        path = tmp_path / "a.png"
+        if before is not None:
+            path.write_bytes(before)
+
+        def half(_, file, **__):
+            file.write(b"half a picture")
+            raise error
+
+        monkeypatch.setattr(Image.Image, "save", half)
+        with pytest.raises(type(error)):
+            save_photo(path, Photo(pixels))
+        assert [p.name for p in tmp_path.iterdir()] == ([] if before is None else ["a.png"])
+        assert before is None or path.read_bytes() == before
+
+    def test_permissions_follow_the_umask(self, tmp_path, pixels):
+        previous = os.umask(0o027)
+        try:
+            save_photo(tmp_path / "a.png", Photo(pixels))
+        finally:
+            os.umask(previous)
+        assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == 0o640
+
+    def test_replaces_an_existing_file(self, tmp_path, pixels):
+        path = save(tmp_path / "a.png", 255 - pixels)
+        save_photo(str(path), Photo(pixels))
+        np.testing.assert_array_equal(load_photo(str(path)).pixels, pixels)
+        assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+    @pytest.mark.parametrize("quality", [0, 101, "high"])
+    def test_quality_out_of_range(self, tmp_path, pixels, quality):
+        with pytest.raises(ArgumentError, match=f"quality={quality}: give a number from 1 to 100"):
+            save_photo(tmp_path / "a.jpg", Photo(pixels), quality=quality)
+
+    def test_unknown_suffix(self, tmp_path, pixels):
+        with pytest.raises(ArgumentError, match=r"end its name in one of \.jpg \.jpeg \.png"):
+            save_photo(tmp_path / "a.gif", Photo(pixels))
+
+    def test_too_large_for_the_format(self, tmp_path):
+        panorama = Photo(np.zeros((16, 16_384, 3), np.uint8))
+        with pytest.raises(ArgumentError, match=r"WEBP holds at most 16383 .*; use \.png or \.tif"):
+            save_photo(tmp_path / "a.webp", panorama)
+        assert not list(tmp_path.iterdir())
+
+
+class TestCheckOutput:
+    def check(self, path, message, **options):
+        with pytest.raises(ArgumentError, match=message) as caught:
+            check_output(path, **options)
+        assert str(caught.value).startswith(f"output={path}: ")
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_accepts(self, tmp_path, suffix):
+        check_output(tmp_path / f"a{suffix}")
+
+    def test_suffix(self, tmp_path):
+        self.check(tmp_path / "a.gif", r"one of \.jpg \.jpeg \.png \.webp \.tif \.tiff \.bmp")
+        self.check(tmp_path / "a", "end its name")
+
+    def test_folder(self, tmp_path):
+        self.check(tmp_path, "is a folder")
+
+    def test_no_such_folder(self, tmp_path):
+        self.check(tmp_path / "b" / "a.png", "there is no folder .*; create it first")
+
+    def test_not_permitted(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        self.check(tmp_path / "a.png", "no permission to write to the folder")
+
+    def test_exists(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        self.check(tmp_path / "a.png", "exists; give another name or overwrite=true")
+        check_output(tmp_path / "a.png", overwrite=True)
+
+
+def test_animation_gives_its_first_frame(tmp_path, pixels):
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    buffer = BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    (tmp_path / "a.webp").write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(load_photo(tmp_path / "a.webp").pixels, pixels)
