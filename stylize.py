@@ -1,0 +1,16 @@
+"""Stylise photos from the command line; conf/stylize.yaml lists every argument."""
+
+from hydra.utils import instantiate
+
+from conf import entry_point
+
+
+@entry_point("stylize")
+def main(config):
+    report = instantiate(config.method)
+    print(report)
+    return report.exit_code
+
+
+if __name__ == "__main__":
+    main()

@@ -129,7 +129,7 @@ class Photo:
         scale = 1 if size is None else min(1, size / max(height, width))
         pixels = self.pixels
         if scale < 1:
-            smaller = (max(1, round(width * scale)), max(1, round(height * scale)))
+            smaller = [max(MIN_SIDE, round(side * scale)) for side in (width, height)]
             pixels = _resized(pixels, smaller)
         # One copy that torch may own, then one in float.
         planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
@@ -198,7 +198,7 @@ def open_image(
     """
     with _open_file(path, argument) as file:
         try:
-            with _pillow_without_limit():
+            with _pillow_on_our_terms():
                 image = Image.open(file, formats=_READABLE)
         except _DECODER_ERRORS as error:
             raise ArgumentError(
@@ -212,7 +212,7 @@ def open_image(
             expected = f"{width} x {height} pixels are too many; give at most {max_pixels:,} in all"
             raise ArgumentError(argument, path, expected)
         try:
-            with _pillow_without_limit():
+            with _pillow_on_our_terms():
                 image.load()
         except _DECODER_ERRORS as error:
             raise ArgumentError(
@@ -241,7 +241,7 @@ def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
 
 
 @contextmanager
-def _pillow_without_limit() -> Iterator[None]:
+def _pillow_on_our_terms() -> Iterator[None]:
     """Let Pillow decode without its opinions, one thread at a time.
 
     It warns of large images and refuses larger ones, where ``max_pixels`` decides, and it warns of
@@ -346,16 +346,17 @@ def read_exif(image: Image.Image, path: str | os.PathLike) -> tuple[int, bytes |
     """The orientation, 1 to 8, of a decoded image and the EXIF block to keep."""
     orientation = 1
     try:
-        exif = image.getexif()
-        stored = exif.get(ExifTags.Base.Orientation, 1)
-        orientation = stored if stored in _STORED_VIEW else 1
-        kept = Image.Exif()
-        kept.update({tag: value for tag, value in exif.items() if tag in _KEPT_TAGS})
-        for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            tags = exif.get_ifd(ifd).items()
-            if values := {tag: value for tag, value in tags if tag not in _DROPPED_EXIF_TAGS}:
-                kept[ifd] = values
-        return orientation, kept.tobytes() if len(kept) else None
+        with _pillow_on_our_terms():
+            exif = image.getexif()
+            stored = exif.get(ExifTags.Base.Orientation, 1)
+            orientation = stored if stored in _STORED_VIEW else 1
+            kept = Image.Exif()
+            kept.update({tag: value for tag, value in exif.items() if tag in _KEPT_TAGS})
+            for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+                tags = exif.get_ifd(ifd).items()
+                if values := {tag: value for tag, value in tags if tag not in _DROPPED_EXIF_TAGS}:
+                    kept[ifd] = values
+            return orientation, kept.tobytes() if len(kept) else None
     except _DECODER_ERRORS as error:
         logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
         return orientation, None
@@ -390,7 +391,8 @@ def save_photo(
 ) -> None:
     """Write a photo in the format of the suffix: .jpg .jpeg .png .webp .tif .tiff .bmp.
 
-    ICC profile and EXIF are kept in all but BMP. Alpha is kept in PNG, WebP and TIFF; JPEG and BMP
+    ICC profile and EXIF are kept in all but BMP. TIFF is not compressed, since Pillow keeps EXIF in
+    no other. Alpha is kept in PNG, WebP and TIFF; JPEG and BMP
     hold none, and the pixels are written as they are, over no background. JPEG is written without
     chroma subsampling. An existing file is replaced, and only by a complete one.
 
@@ -478,8 +480,6 @@ def _encoder_options(file_format: str, photo: Photo, quality: int) -> dict:
     elif file_format == "WEBP":
         # exact: the colours under full transparency belong to the photo as well.
         options = {"quality": quality, "exact": True}
-    elif file_format == "TIFF":
-        options = {"compression": "tiff_adobe_deflate"}
     if file_format == "BMP":
         return options
     if photo.icc_profile is not None:

@@ -120,8 +120,11 @@ def _read_codes(path: str | os.PathLike, argument: str) -> np.ndarray:
     if alpha is not None and alpha.min() < 255:
         expected = "has transparent pixels; fill them with the colour of a label"
         raise ArgumentError(argument, path, expected)
-    red, green, blue = pixels.astype(np.int32).transpose(2, 0, 1)
-    return red << 16 | green << 8 | blue
+    codes = np.zeros(pixels.shape[:2], np.int32)
+    for channel in range(3):
+        codes <<= 8
+        codes |= pixels[..., channel]
+    return codes
 
 
 def _white_level(image: Image.Image, path: str | os.PathLike, argument: str) -> int:
@@ -146,7 +149,7 @@ def _find_labels(content: np.ndarray, style: np.ndarray) -> tuple[np.ndarray, np
     indices 0, 1, 2 differ by one level. In other files colours drift within a region, and close
     ones are one label, named after the one with the largest interior.
     """
-    distinct = len(np.union1d(content, style))
+    distinct = len(np.union1d(np.unique(content), np.unique(style)))
     reach = 1 if distinct <= MAX_LABELS else MERGE_DISTANCE
     rest, shares = _interior_shares(content, style)
     colours, label_shares = [], []

@@ -1,5 +1,13 @@
 """The slow, high-quality mode: one image, optimised."""
 
 from optimize.image_optimizer import OptimizedImage, Projection, Step, optimize_image
+from optimize.stylize_photo import Report, stylize_photo
 
-__all__ = ["OptimizedImage", "Projection", "Step", "optimize_image"]
+__all__ = [
+    "OptimizedImage",
+    "Projection",
+    "Report",
+    "Step",
+    "optimize_image",
+    "stylize_photo",
+]

@@ -17,6 +17,8 @@ from ops.errors import ArgumentError, check_choice, check_number
 
 INITS = ("colour_transfer", "content", "noise", "style")
 OPTIMIZERS = ("lbfgs", "adam")
+FIRST_MOVE = 1e-2
+"""Mean change of a pixel in the first step of L-BFGS, before its line search."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def optimize_image(
                 _average_down(style_masks, scaled_style),
             )
             search.start(estimate.at(guide), targets, projection and projection.laplacian(guide))
-            _minimise(search.x, search.evaluate, optimizer, learning_rate, count)
+            search.minimise(optimizer, learning_rate, count)
             estimate = search.best()
     except KeyboardInterrupt:
         stopped = "interrupted"
@@ -204,27 +206,52 @@ class _Search:
 
     def start(self, x: Tensor, targets: Targets, laplacian: MattingLaplacian | None) -> None:
         """Begin a scale. Losses of another scale are of other features and do not compare."""
-        self.x = x.detach().clone(memory_format=torch.contiguous_format).requires_grad_(True)
+        self.x = x.detach().clone(memory_format=torch.contiguous_format)
         self.targets = targets
         self.laplacian = laplacian
         self.best_x = x.detach().clone()
         self.best_terms = None
 
-    def evaluate(self) -> Tensor:
-        """The loss at x; leaves the gradient in x.grad."""
-        y = self.x if self.laplacian is None else self.laplacian.project(self.x)
+    def minimise(self, optimizer: str, learning_rate: float, steps: int) -> None:
+        """Evaluate the objective ``steps`` times on the way to its minimum."""
+        if optimizer == "adam":
+            x = self.x.requires_grad_(True)
+            adam = torch.optim.Adam([x], lr=learning_rate)
+            for _ in range(steps):
+                adam.step(lambda: self.evaluate(x, x))
+            return
+        # L-BFGS does not depend on the unit of its variable, but for the first step, whose absolute
+        # values add up to 1. In this unit the line search need not grow it by powers of ten.
+        unit = FIRST_MOVE * self.x.numel()
+        z = (self.x / unit).requires_grad_(True)
+        lbfgs = torch.optim.LBFGS(
+            [z],
+            lr=learning_rate,
+            max_iter=steps,
+            max_eval=steps,
+            history_size=20,
+            line_search_fn="strong_wolfe",
+            # The losses are means: their gradients are tiny long before the minimum.
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+        lbfgs.step(lambda: self.evaluate(z, z * unit))
+
+    def evaluate(self, variable: Tensor, x: Tensor) -> Tensor:
+        """The loss at x, a function of the variable; leaves the variable's gradient."""
+        y = x if self.laplacian is None else self.laplacian.project(x)
         terms = self.objective(y, self.targets)
         self.number += 1
         if not torch.isfinite(terms.total):
             raise _NonFiniteLossError(f"the loss is not finite at step {self.number}: {terms}")
         # The encoder's gradients are channels_last, which L-BFGS does not take.
-        self.x.grad = torch.autograd.grad(terms.total, self.x)[0].contiguous()
+        variable.grad = torch.autograd.grad(terms.total, variable)[0].contiguous()
         terms = terms.detach()
         if self.best_terms is None or terms.total < self.best_terms.total:
-            self.best_x.copy_(self.x.detach())
+            self.best_x.copy_(x.detach())
             self.best_terms = terms
         if self.callback:
-            size = max(self.x.shape[2:])
+            size = max(x.shape[2:])
             self.callback(Step(self.number, self.total, size, terms, y.detach()))
         return terms.total
 
@@ -235,26 +262,6 @@ class _Search:
             return _Estimate(self.best_x)
         coefficients = self.laplacian.coefficients(self.best_x)
         return _Estimate(apply_affine(coefficients, self.laplacian.guide), coefficients)
-
-
-def _minimise(x, evaluate, optimizer, learning_rate, steps) -> None:
-    if optimizer == "adam":
-        adam = torch.optim.Adam([x], lr=learning_rate)
-        for _ in range(steps):
-            adam.step(evaluate)
-        return
-    lbfgs = torch.optim.LBFGS(
-        [x],
-        lr=learning_rate,
-        max_iter=steps,
-        max_eval=steps,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-        # The losses are means: their gradients are tiny long before the minimum.
-        tolerance_grad=0,
-        tolerance_change=0,
-    )
-    lbfgs.step(evaluate)
 
 
 def _check_schedule(scales, steps) -> None:

@@ -91,7 +91,7 @@ def emulate(emulators, monkeypatch):
 
 
 def definition(p, guide, radius, epsilon):
-    """He et al. (2010), eq. 8-10, window by window in float64.
+    """He et al. (2010), window by window in float64.
 
     Returns:
         L p (B, K, H, W), the sum of p_i − a_kᵀ I_i − b_k over the windows k that hold pixel i, and

@@ -1,0 +1,362 @@
+"""Results for a folder of pairs, measured beside simpler methods: numbers and pictures."""
+
+import csv
+import io
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from tqdm import tqdm
+
+from data.images import MIN_SIDE, Photo, atomic_file, load_image, load_photo, to_pixels
+from data.masks import Masks, load_masks
+from data.pairs import Pair, find_image, find_pairs
+from ops.colour_transfer import colour_transfer
+from ops.errors import ArgumentError
+from ops.metrics import ENERGY_EPSILON, STYLE_LAYERS, StyleDistance, edge_ssim, energy
+
+logger = logging.getLogger(__name__)
+
+UNTOUCHED = "untouched"
+GLOBAL_TRANSFER = "global colour transfer"
+MASKED_TRANSFER = "colour transfer per mask"
+RESULTS = "results"
+
+METRICS = {
+    "style_distance": "‖G(y) − G(s)‖ / ‖G(s)‖ (Frobenius) of the Gram matrices under each mask, "
+    f"mean over the masks by area and over {', '.join(STYLE_LAYERS)} of VGG-16; lower is better",
+    "edge_ssim": "SSIM of the Sobel magnitudes of luma of content and image, Gaussian window of "
+    "σ = 1.5; 1: all edges are kept",
+    "energy": "pᵀLp per pixel and channel, L the content's matting Laplacian at radius 1, "
+    f"ε = {ENERGY_EPSILON:g}; lower is closer to a photo",
+}
+
+ASPECT_TOLERANCE = 0.02
+"""A result's aspect ratio may differ by this share: other programs round or crop by some pixels."""
+
+CELL_WIDTH = 320
+CELL_MARGIN = 8
+LABEL_HEIGHT = 44
+FONT_SIZE = 14
+ROWS_PER_PAGE = 8
+"""A contact sheet that a person can look at in one piece."""
+
+_OWN_FILE = re.compile(r"evaluation\.(json|csv)|contact_sheet(_\d+)?\.png")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What :data:`METRICS` defines, of one image or averaged over pairs."""
+
+    style_distance: float
+    edge_ssim: float
+    energy: float
+
+    def __str__(self) -> str:
+        return f"{self.style_distance:.3f}  {self.edge_ssim:.3f}  {self.energy:.2e}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of every pair and method.
+
+    Attributes:
+        scores: by the pair's name, then by method; the same methods for every pair, in the same
+            order, and at least one pair.
+    """
+
+    scores: dict[str, dict[str, Scores]]
+
+    @property
+    def means(self) -> dict[str, Scores]:
+        """The mean over the pairs, by method."""
+        methods = next(iter(self.scores.values()))
+        columns = {
+            method: np.array([astuple(pair[method]) for pair in self.scores.values()])
+            for method in methods
+        }
+        return {
+            method: Scores(*map(float, values.mean(axis=0))) for method, values in columns.items()
+        }
+
+    def __str__(self) -> str:
+        """A text table: a block for each pair, and one for the mean."""
+        blocks = {**self.scores, f"mean of {len(self.scores)}": self.means}
+        header = ("pair", "method", "style distance", "edge SSIM", "energy")
+        lines = [
+            (
+                pair if first else "",
+                method,
+                f"{scores.style_distance:.3f}",
+                f"{scores.edge_ssim:.3f}",
+                f"{scores.energy:.2e}",
+            )
+            for pair, methods in blocks.items()
+            for first, (method, scores) in zip(
+                (True, *[False] * len(methods)), methods.items(), strict=False
+            )
+        ]
+        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if column < 2 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in (header, *lines)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """A pair at working size, (1, 3, H, W) in [0, 1] each, and the images to score by method."""
+
+    name: str
+    content: Tensor
+    style: Tensor
+    masks: Masks
+    images: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, pair: Pair, result: Path, size: int) -> Self:
+        content = load_image(pair.content, size, argument="pairs")
+        style = load_image(pair.style, size, argument="pairs")
+        sizes = content.shape[2:], style.shape[2:]
+        if min(*sizes[0], *sizes[1]) < MIN_SIDE:
+            expected = f"leaves less than {MIN_SIDE} pixels a side in {pair.folder}; give more"
+            raise ArgumentError("size", size, expected)
+        masks = load_masks(pair.content_mask, pair.style_mask, *sizes)
+        images = {
+            UNTOUCHED: content,
+            GLOBAL_TRANSFER: _transfer(content, style, Masks.whole(*sizes)),
+            MASKED_TRANSFER: _transfer(content, style, masks),
+        }
+        if pair.baseline is not None:
+            images[pair.baseline.name] = _load_as(content, pair.baseline, "baseline")
+        images[RESULTS] = _load_as(content, result, "results")
+        return cls(pair.name, content, style, masks, images)
+
+
+def evaluate_results(
+    results: str | os.PathLike,
+    pairs: str | os.PathLike,
+    *,
+    output: str | os.PathLike,
+    baseline: str | None = None,
+    size: int = 512,
+    overwrite: bool = False,
+) -> Evaluation:
+    """Score results for pairs of photos, beside the untouched content and two colour transfers.
+
+    Writes ``evaluation.json`` (settings, definitions, versions, means and scores),
+    ``evaluation.csv`` (a line for each pair and method) and contact sheets, ``contact_sheet.png``
+    or, of more than :data:`ROWS_PER_PAGE` pairs, ``contact_sheet_1.png`` and so on.
+
+    Args:
+        results: folder of pictures named after the pairs, ``01.png`` for ``pairs/01``, in the
+            content's aspect ratio and of any size. Pairs without one are left out, with a warning.
+        pairs: folder as described in :mod:`data.pairs`.
+        output: folder for what is written; created if need be.
+        baseline: file name of another method's result that lies in every pair's folder.
+        size: long side in pixels at which all is measured; photos are never enlarged.
+        overwrite: replace the files of an earlier evaluation.
+
+    Raises:
+        ArgumentError: ``pairs`` or ``baseline`` as :func:`data.pairs.find_pairs`; ``results`` is no
+            folder, has nothing for any pair or two pictures for one; a picture cannot be read or
+            has another aspect ratio than its content; ``size`` is no whole number or too small;
+            ``output`` cannot be written to, or holds an evaluation and ``overwrite`` is false.
+    """
+    if not isinstance(size, int) or isinstance(size, bool) or size < MIN_SIDE:
+        raise ArgumentError("size", size, f"give a whole number of pixels, at least {MIN_SIDE}")
+    found = find_pairs(pairs, baseline)
+    files = _find_results(results, found)
+    output = _prepare_output(output, overwrite)
+
+    style_distance = StyleDistance()
+    scores, rows = {}, []
+    for pair in tqdm([pair for pair in found if pair.name in files], "evaluate", unit="pair"):
+        case = _Case.load(pair, files[pair.name], size)
+        scores[case.name] = _score(case, style_distance)
+        rows.append(_sheet_row(case, scores[case.name]))
+    evaluation = Evaluation(scores)
+
+    settings = {
+        "results": str(results),
+        "pairs": str(pairs),
+        "baseline": baseline,
+        "size": size,
+        "number_of_pairs": len(scores),
+        "pairs_without_result": [pair.name for pair in found if pair.name not in files],
+    }
+    stale = _own_files(output)
+    written = [
+        _write(output / "evaluation.json", _to_json(evaluation, settings)),
+        _write(output / "evaluation.csv", _to_csv(evaluation)),
+        *_write_sheets(output, rows),
+    ]
+    for path in set(stale) - set(written):
+        path.unlink()
+    logger.info("scores and contact sheets are in %s", output)
+    return evaluation
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def _find_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Path]:
+    """The result of each pair that has one, by the pair's name."""
+    found = {pair.name: find_image(folder, pair.name, argument=RESULTS) for pair in pairs}
+    missing = [name for name, path in found.items() if path is None]
+    if len(missing) == len(pairs):
+        expected = f"holds no result; name them after their pairs, {pairs[0].name}.png and so on"
+        raise ArgumentError(RESULTS, folder, expected)
+    if missing:
+        logger.warning("%s holds no result for %s; left out", folder, ", ".join(missing))
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _prepare_output(folder: str | os.PathLike, overwrite: bool) -> Path:
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ArgumentError("output", folder, "is a file; give a folder") from error
+    except OSError as error:
+        expected = f"cannot be created: {error.strerror}"
+        raise ArgumentError("output", folder, expected) from error
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ArgumentError("output", folder, "no permission to write to this folder")
+    if _own_files(folder) and not overwrite:
+        expected = "holds an evaluation; give another folder or overwrite=true"
+        raise ArgumentError("output", folder, expected)
+    return folder
+
+
+def _own_files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name)]
+
+
+def _load_as(content: Tensor, path: Path, argument: str) -> Tensor:
+    """A picture resized, with antialiasing, to the content's working size."""
+    pixels = load_photo(path, argument=argument).pixels
+    height, width = content.shape[2:]
+    aspect = pixels.shape[1] / pixels.shape[0]
+    if abs(aspect * height / width - 1) > ASPECT_TOLERANCE:
+        stored = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        expected = f"is {stored}, which is not the shape of its content ({width} x {height})"
+        raise ArgumentError(argument, path, f"{expected}; give the whole picture")
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
+    return Photo(np.asarray(resized)).tensor()
+
+
+def _write(path: Path, text: str) -> Path:
+    with atomic_file(path) as file:
+        file.write(text.encode())
+    return path
+
+
+def _to_json(evaluation: Evaluation, settings: dict) -> str:
+    document = {
+        "settings": settings,
+        "metrics": METRICS,
+        "versions": {name: version(name) for name in ("torch", "scikit-image", "pillow")},
+        "mean": {method: asdict(scores) for method, scores in evaluation.means.items()},
+        "pairs": {
+            pair: {method: asdict(scores) for method, scores in methods.items()}
+            for pair, methods in evaluation.scores.items()
+        },
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _to_csv(evaluation: Evaluation) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["pair", "method", *(field.name for field in fields(Scores))])
+    for pair, methods in evaluation.scores.items():
+        for method, scores in methods.items():
+            writer.writerow([pair, method, *astuple(scores)])
+    return text.getvalue()
+
+
+# ---------------------------------------------------------------------------------------- scoring
+
+
+def _transfer(content: Tensor, style: Tensor, masks: Masks) -> Tensor:
+    """The colour transfer in 8 bits, since results come from files and rounding costs energy."""
+    return Photo(to_pixels(colour_transfer(content, style, masks.content, masks.style))).tensor()
+
+
+def _score(case: _Case, style_distance: StyleDistance) -> dict[str, Scores]:
+    masks = case.masks.content, case.masks.style
+    return {
+        method: Scores(
+            style_distance(image, case.style, *masks),
+            edge_ssim(case.content, image),
+            energy(case.content, image),
+        )
+        for method, image in case.images.items()
+    }
+
+
+# ---------------------------------------------------------------------------------- contact sheet
+
+
+def _sheet_row(case: _Case, scores: dict[str, Scores]) -> Image.Image:
+    """Content, style, result and what it is compared with, side by side."""
+    # The baseline, or else the best of the simple methods, is the last before the results.
+    *_, other, results = case.images
+    cells = [
+        _cell(case.content, f"{case.name}  content", str(scores[UNTOUCHED])),
+        _cell(case.style, f"{case.name}  style", "style distance  edge SSIM  energy"),
+        _cell(case.images[results], f"{case.name}  {results}", str(scores[results])),
+        _cell(case.images[other], f"{case.name}  {other}", str(scores[other])),
+    ]
+    return _stack(cells, axis=1)
+
+
+def _cell(image: Tensor, *label: str) -> Image.Image:
+    """A thumbnail with its label below, on white."""
+    thumbnail = Image.fromarray(to_pixels(image))
+    thumbnail.thumbnail((CELL_WIDTH, CELL_WIDTH), Image.Resampling.LANCZOS)
+    size = (CELL_WIDTH + 2 * CELL_MARGIN, thumbnail.height + CELL_MARGIN + LABEL_HEIGHT)
+    cell = Image.new("RGB", size, "white")
+    cell.paste(thumbnail, ((size[0] - thumbnail.width) // 2, CELL_MARGIN))
+    position = (CELL_MARGIN, CELL_MARGIN + thumbnail.height + 2)
+    font = ImageFont.load_default(FONT_SIZE)
+    ImageDraw.Draw(cell).multiline_text(position, "\n".join(label), "black", font)
+    return cell
+
+
+def _stack(images: list[Image.Image], axis: int) -> Image.Image:
+    """Images on white, one after the other: downwards (axis 0) or to the right (axis 1)."""
+    if axis == 0:
+        size = max(image.width for image in images), sum(image.height for image in images)
+    else:
+        size = sum(image.width for image in images), max(image.height for image in images)
+    sheet = Image.new("RGB", size, "white")
+    position = 0
+    for image in images:
+        sheet.paste(image, (0, position) if axis == 0 else (position, 0))
+        position += image.height if axis == 0 else image.width
+    return sheet
+
+
+def _write_sheets(output: Path, rows: list[Image.Image]) -> Iterator[Path]:
+    """Write the rows to one sheet, or to several numbered ones."""
+    pages = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
+    for number, page in enumerate(pages, start=1):
+        name = "contact_sheet" if len(pages) == 1 else f"contact_sheet_{number}"
+        path = output / f"{name}.png"
+        with atomic_file(path) as file:
+            _stack(page, axis=0).save(file, format="PNG")
+        yield path

@@ -1,0 +1,142 @@
+"""The slow mode from file to file."""
+
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import Photo, apply_coefficients, check_output, load_masks, load_photo, save_photo
+from data.images import MAX_PIXELS, to_pixels
+from ops import LossTerms, StyleObjective
+from ops.devices import select_device
+from ops.errors import ArgumentError, check_number
+from optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
+from optimize.image_optimizer import OptimizedImage, Projection, optimize_image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`stylize_photo` did."""
+
+    output: Path
+    size: tuple[int, int]
+    seconds: float
+    terms: LossTerms | None
+    stopped: str | None
+
+    @property
+    def exit_code(self) -> int:
+        """0; 130 after Ctrl-C, 1 after a loss that was not finite."""
+        return {None: 0, "interrupted": 130}.get(self.stopped, 1)
+
+    def __str__(self) -> str:
+        height, width = self.size
+        text = f"{self.output}: {width} x {height}, {self.seconds:.0f} s"
+        if self.terms is not None:
+            text += f"\nlosses: {self.terms}"
+        if self.stopped:
+            text += f"\nended early ({self.stopped}); this is the best picture so far"
+        return text
+
+
+def stylize_photo(
+    content: str | Path,
+    style: str | Path,
+    output: str | Path | None = None,
+    *,
+    objective: StyleObjective,
+    content_mask: str | Path | None = None,
+    style_mask: str | Path | None = None,
+    projection: Projection | None,
+    size: int = 512,
+    full_resolution: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    quality: int = 95,
+    max_pixels: int = MAX_PIXELS,
+    log_dir: str | Path | None = None,
+    intermediate_dir: str | Path | None = None,
+    intermediate_every: int = 10,
+    **optimisation,
+) -> Report:
+    """Write the content photo in the style photo's light.
+
+    Args:
+        content, style: image files.
+        output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
+        objective: the losses and their weights.
+        content_mask, style_mask: see :func:`data.load_masks`.
+        projection: ``None`` turns photorealism by projection off; the result then has the working
+            size, since nothing ties it to the photo's own pixels.
+        size: long side in pixels at which the result is found.
+        full_resolution: apply the result to the photo at its own size.
+        device: see :func:`ops.devices.select_device`.
+        seed: of every random number.
+        overwrite: whether ``output`` may exist.
+        quality: of JPEG and WebP, 1 to 100.
+        max_pixels: refuse larger photos.
+        log_dir: folder for TensorBoard.
+        intermediate_dir: folder for a picture every ``intermediate_every`` steps.
+        optimisation: passed on to :func:`optimize.optimize_image`.
+
+    Raises:
+        ArgumentError: for anything the caller got wrong, before anything is written.
+    """
+    start = time.monotonic()
+    output = Path(output or f"{Path(content).stem}_{Path(style).stem}.jpg")
+    check_output(output, overwrite=overwrite)
+    for argument, value, minimum, maximum in (
+        ("size", size, 32, None),
+        ("quality", quality, 1, 100),
+        ("intermediate_every", intermediate_every, 1, None),
+        ("max_pixels", max_pixels, 1, None),
+    ):
+        check_number(argument, value, minimum, maximum)
+        if not isinstance(value, int):
+            raise ArgumentError(argument, value, "give a whole number")
+    device = select_device(device)
+    photo = load_photo(content, argument="content", max_pixels=max_pixels)
+    guide = photo.tensor(size)
+    style_image = load_photo(style, argument="style", max_pixels=max_pixels).tensor(size)
+    masks = load_masks(content_mask, style_mask, guide.shape[2:], style_image.shape[2:])
+
+    torch.manual_seed(seed)
+    with ExitStack() as stack:
+        callbacks = [stack.enter_context(ProgressBar())]
+        if log_dir is not None:
+            callbacks.append(stack.enter_context(TensorBoardLog(log_dir, intermediate_every)))
+        if intermediate_dir is not None:
+            callbacks.append(IntermediatePictures(intermediate_dir, intermediate_every))
+        result = optimize_image(
+            guide.to(device),
+            style_image.to(device),
+            objective.to(device),
+            content_masks=masks.content.to(device),
+            style_masks=masks.style.to(device),
+            projection=projection,
+            seed=seed,
+            callback=lambda step: [callback(step) for callback in callbacks],
+            **optimisation,
+        )
+    if result.stopped:
+        logger.warning("%s; writing the best picture so far", result.stopped)
+    stylized = photo.with_pixels(_pixels(result, photo, full_resolution))
+    save_photo(output, stylized, quality=quality)
+    seconds = time.monotonic() - start
+    return Report(output, stylized.pixels.shape[:2], seconds, result.terms, result.stopped)
+
+
+def _pixels(result: OptimizedImage, photo: Photo, full_resolution: bool) -> np.ndarray:
+    """The result as (H, W, 3) uint8, at the photo's own size if that can be had."""
+    if full_resolution and result.coefficients is not None:
+        return apply_coefficients(result.coefficients.cpu(), photo.pixels)
+    if full_resolution:
+        logger.info("without the projection the result has the working size")
+    return to_pixels(result.image)
