@@ -122,8 +122,8 @@ class Photo:
     def tensor(self, size: int | None = None) -> Tensor:
         """The photo as float32 (1, 3, h, w) in [0, 1].
 
-        ``size`` is the long side in pixels; a larger photo is resized to it with antialiasing
-        (Lanczos), a smaller one is never enlarged.
+        A larger photo is resized with antialiasing (Lanczos) to a long side of ``size`` pixels, the
+        short one at least 16; a smaller photo is never enlarged.
         """
         height, width = self.pixels.shape[:2]
         scale = 1 if size is None else min(1, size / max(height, width))
