@@ -4,11 +4,13 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -36,9 +38,12 @@ def entry_point(config_name: str):
         )
         @functools.wraps(main)
         def task(config: DictConfig):
-            for key in sorted(OmegaConf.missing_keys(config)):
-                raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
-            sys.exit(main(config) or 0)
+            # Hydra announces what it raises with a line of its own, but not an exit.
+            with _one_line_errors():
+                for key in config:
+                    if OmegaConf.is_missing(config, key):
+                        raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
+                sys.exit(main(config) or 0)
 
         @functools.wraps(main)
         def run():
@@ -48,10 +53,8 @@ def entry_point(config_name: str):
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             sys.argv[1:] = map(_quote_path, sys.argv[1:])
             try:
-                task()
-            except (ArgumentError, HydraException, OmegaConfBaseException) as error:
-                print("error:", " ".join(str(error).split()), file=sys.stderr)
-                sys.exit(USER_ERROR)
+                with _one_line_errors():
+                    task()
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(INTERRUPTED)
@@ -61,10 +64,27 @@ def entry_point(config_name: str):
     return decorate
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Report what the user got wrong, and exit."""
+    try:
+        yield
+    except (ArgumentError, HydraException, OmegaConfBaseException) as error:
+        reason = error
+        # It wraps whatever the functions that it calls have raised, defects included.
+        while isinstance(reason, InstantiationException) and reason.__cause__ is not None:
+            reason = reason.__cause__
+        if not isinstance(reason, ArgumentError | HydraException | OmegaConfBaseException):
+            raise
+        print("error:", " ".join(str(reason).split()), file=sys.stderr)
+        sys.exit(USER_ERROR)
+
+
 def _quote_path(argument: str) -> str:
     """Quote the value of ``key=path``, which Hydra's grammar would otherwise take apart."""
     key, separator, value = argument.partition("=")
-    if not separator or key not in PATHS or value in ("", "null") or value[0] in "'\"":
+    if not separator or key not in PATHS or value in ("", "null"):
         return argument
-    escaped = value.replace('"', r"\"")
-    return f'{key}="{escaped}"'
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return argument
+    return f"{key}={QuotedString(value, Quote.double).with_quotes()}"

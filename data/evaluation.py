@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +39,8 @@ METRICS = {
     f"ε = {ENERGY_EPSILON:g}; lower is closer to a photo",
 }
 
+TITLES = ("style distance", "edge SSIM", "energy")
+
 ASPECT_TOLERANCE = 0.02
 """A result's aspect ratio may differ by this share: other programs round or crop by some pixels."""
 
@@ -61,8 +62,9 @@ class Scores:
     edge_ssim: float
     energy: float
 
-    def __str__(self) -> str:
-        return f"{self.style_distance:.3f}  {self.edge_ssim:.3f}  {self.energy:.2e}"
+    def formatted(self) -> tuple[str, str, str]:
+        """The three numbers as a person reads them."""
+        return f"{self.style_distance:.3f}", f"{self.edge_ssim:.3f}", f"{self.energy:.2e}"
 
 
 @dataclass(frozen=True)
@@ -90,28 +92,19 @@ class Evaluation:
 
     def __str__(self) -> str:
         """A text table: a block for each pair, and one for the mean."""
-        blocks = {**self.scores, f"mean of {len(self.scores)}": self.means}
-        header = ("pair", "method", "style distance", "edge SSIM", "energy")
-        lines = [
-            (
-                pair if first else "",
-                method,
-                f"{scores.style_distance:.3f}",
-                f"{scores.edge_ssim:.3f}",
-                f"{scores.energy:.2e}",
-            )
-            for pair, methods in blocks.items()
-            for first, (method, scores) in zip(
-                (True, *[False] * len(methods)), methods.items(), strict=False
-            )
-        ]
-        widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+        lines = [("pair", "method", *TITLES)]
+        for pair, methods in {**self.scores, f"mean of {len(self.scores)}": self.means}.items():
+            # The name stands beside the first of its methods only.
+            names = [pair] + [""] * (len(methods) - 1)
+            lines += [
+                (name, method, *scores.formatted())
+                for name, (method, scores) in zip(names, methods.items(), strict=True)
+            ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        pads = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust)
         return "\n".join(
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in (header, *lines)
+            "  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True))
+            for line in lines
         )
 
 
@@ -173,10 +166,13 @@ def evaluate_results(
         ArgumentError: ``pairs`` or ``baseline`` as :func:`data.pairs.find_pairs`; ``results`` is no
             folder, has nothing for any pair or two pictures for one; a picture cannot be read or
             has another aspect ratio than its content; ``size`` is no whole number or too small;
-            ``output`` cannot be written to, or holds an evaluation and ``overwrite`` is false.
+            ``output`` cannot be written to, or holds an evaluation and ``overwrite`` is false;
+            ``overwrite`` is no bool.
     """
     if not isinstance(size, int) or isinstance(size, bool) or size < MIN_SIDE:
         raise ArgumentError("size", size, f"give a whole number of pixels, at least {MIN_SIDE}")
+    if not isinstance(overwrite, bool):
+        raise ArgumentError("overwrite", overwrite, "give true or false")
     found = find_pairs(pairs, baseline)
     files = _find_results(results, found)
     output = _prepare_output(output, overwrite)
@@ -316,15 +312,15 @@ def _sheet_row(case: _Case, scores: dict[str, Scores]) -> Image.Image:
     # The baseline, or else the best of the simple methods, is the last before the results.
     *_, other, results = case.images
     cells = [
-        _cell(case.content, f"{case.name}  content", str(scores[UNTOUCHED])),
-        _cell(case.style, f"{case.name}  style", "style distance  edge SSIM  energy"),
-        _cell(case.images[results], f"{case.name}  {results}", str(scores[results])),
-        _cell(case.images[other], f"{case.name}  {other}", str(scores[other])),
+        _cell(case.content, f"{case.name}  content", scores[UNTOUCHED].formatted()),
+        _cell(case.style, f"{case.name}  style", TITLES),
+        _cell(case.images[results], f"{case.name}  {results}", scores[results].formatted()),
+        _cell(case.images[other], f"{case.name}  {other}", scores[other].formatted()),
     ]
     return _stack(cells, axis=1)
 
 
-def _cell(image: Tensor, *label: str) -> Image.Image:
+def _cell(image: Tensor, title: str, numbers: tuple[str, ...]) -> Image.Image:
     """A thumbnail with its label below, on white."""
     thumbnail = Image.fromarray(to_pixels(image))
     thumbnail.thumbnail((CELL_WIDTH, CELL_WIDTH), Image.Resampling.LANCZOS)
@@ -332,8 +328,9 @@ def _cell(image: Tensor, *label: str) -> Image.Image:
     cell = Image.new("RGB", size, "white")
     cell.paste(thumbnail, ((size[0] - thumbnail.width) // 2, CELL_MARGIN))
     position = (CELL_MARGIN, CELL_MARGIN + thumbnail.height + 2)
+    label = f"{title}\n{'   '.join(numbers)}"
     font = ImageFont.load_default(FONT_SIZE)
-    ImageDraw.Draw(cell).multiline_text(position, "\n".join(label), "black", font)
+    ImageDraw.Draw(cell).multiline_text(position, label, "black", font)
     return cell
 
 
@@ -351,12 +348,12 @@ def _stack(images: list[Image.Image], axis: int) -> Image.Image:
     return sheet
 
 
-def _write_sheets(output: Path, rows: list[Image.Image]) -> Iterator[Path]:
+def _write_sheets(folder: Path, rows: list[Image.Image]) -> list[Path]:
     """Write the rows to one sheet, or to several numbered ones."""
     pages = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
-    for number, page in enumerate(pages, start=1):
-        name = "contact_sheet" if len(pages) == 1 else f"contact_sheet_{number}"
-        path = output / f"{name}.png"
+    numbers = [""] if len(pages) == 1 else [f"_{number + 1}" for number in range(len(pages))]
+    paths = [folder / f"contact_sheet{number}.png" for number in numbers]
+    for path, page in zip(paths, pages, strict=True):
         with atomic_file(path) as file:
             _stack(page, axis=0).save(file, format="PNG")
-        yield path
+    return paths

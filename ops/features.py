@@ -1,6 +1,8 @@
 """VGG encoders with named layers: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
 
+import struct
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
@@ -21,6 +23,11 @@ BLOCKS = {
 }
 ENCODERS = (*BLOCKS, *(f"{name}_bn" for name in BLOCKS))
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
+# What the readers raise on bytes that are not what the file's name promised.
+_READER_ERRORS = (
+    SafetensorError, OSError, EOFError, RuntimeError, ValueError, TypeError, LookupError,
+    AttributeError, AssertionError, struct.error,
+)  # fmt: skip
 
 
 class VGGFeatures(nn.Module):
@@ -70,6 +77,10 @@ class VGGFeatures(nn.Module):
         # 1.7 times as fast as the default layout on a CPU, and what tensor cores want.
         self.to(memory_format=torch.channels_last)
 
+    def train(self, mode: bool = True) -> "VGGFeatures":
+        """Nothing: a network that trains with these losses leaves the batch statistics alone."""
+        return super().train(False)
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Activations by layer name, each (B, C, H', W').
 
@@ -97,7 +108,10 @@ class VGGFeatures(nn.Module):
                         }
                     )
         except RuntimeError:
-            raise ArgumentError("weights", weights, f"these are no weights of {encoder}") from None
+            expected = f"these are no weights of {encoder} up to {list(self.network)[-1]}"
+            if encoder == "vgg16" and weights is None:
+                expected = "the embedded weights end at relu5_1; give a file with all layers"
+            raise ArgumentError("weights", weights, expected) from None
 
 
 def _modules(encoder: str) -> dict[str, nn.Module]:
@@ -151,14 +165,16 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise ArgumentError("weights", path, f"no readable weights file ({error})") from None
-    except Exception as error:
-        # torch.load raises pickle.UnpicklingError for anything that is more than tensors.
-        if type(error).__name__ != "UnpicklingError":
-            raise
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        # Also for anything that is more than tensors.
         raise ArgumentError("weights", path, "no weights file") from None
+    except _READER_ERRORS as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ArgumentError("weights", path, f"no readable weights file ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ArgumentError("weights", path, "no weights file: give a dict of tensors")
+    return state
 
 
 def _download(encoder: str) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ class ProgressBar:
     """A bar with the current losses and the time left; a context manager."""
 
     def __init__(self):
-        self._bar = tqdm(unit="step")
+        # The delay keeps it off the screen until there is a step.
+        self._bar = tqdm(unit="step", delay=1e-3)
 
     def __call__(self, step: Step) -> None:
         self._bar.total = max(step.number, step.total)
@@ -28,13 +29,19 @@ class ProgressBar:
 
 
 class TensorBoardLog:
-    """Every loss at each step, the image every ``image_every`` steps; a context manager."""
+    """Every loss at each step, the image every ``image_every`` steps; a context manager.
+
+    The folder is made at the first step.
+    """
 
     def __init__(self, folder: str | Path, image_every: int):
-        self._writer = SummaryWriter(folder)
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
         self._image_every = image_every
 
     def __call__(self, step: Step) -> None:
+        if self._writer is None:
+            self._writer = SummaryWriter(self._folder)
         for name, value in {**step.terms, "total": step.terms.total}.items():
             self._writer.add_scalar(f"loss/{name}", float(value), step.number)
         self._writer.add_scalar("size", step.size, step.number)
@@ -45,7 +52,8 @@ class TensorBoardLog:
         return self
 
     def __exit__(self, *_) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class IntermediatePictures:
@@ -53,9 +61,9 @@ class IntermediatePictures:
 
     def __init__(self, folder: str | Path, every: int):
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._every = every
 
     def __call__(self, step: Step) -> None:
         if step.number % self._every == 0:
+            self._folder.mkdir(parents=True, exist_ok=True)
             save_image(step.image.clamp(0, 1), self._folder / f"step_{step.number:04d}.png")

@@ -1,6 +1,7 @@
 """The slow mode from file to file."""
 
 import logging
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
 from optimize.image_optimizer import OptimizedImage, Projection, optimize_image
 
 logger = logging.getLogger(__name__)
+
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,12 @@ def stylize_photo(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
+    for argument, value in (("content", content), ("style", style)):
+        if value is None:
+            raise ArgumentError(argument, value, "required; give an image file")
+    for argument, value in (("overwrite", overwrite), ("full_resolution", full_resolution)):
+        if not isinstance(value, bool):
+            raise ArgumentError(argument, value, "give true or false")
     output = Path(output or f"{Path(content).stem}_{Path(style).stem}.jpg")
     check_output(output, overwrite=overwrite)
     for argument, value, minimum, maximum in (
@@ -97,10 +106,14 @@ def stylize_photo(
         ("quality", quality, 1, 100),
         ("intermediate_every", intermediate_every, 1, None),
         ("max_pixels", max_pixels, 1, None),
+        ("seed", seed, 0, LARGEST_SEED),
     ):
         check_number(argument, value, minimum, maximum)
         if not isinstance(value, int):
             raise ArgumentError(argument, value, "give a whole number")
+    for argument, folder in (("log_dir", log_dir), ("intermediate_dir", intermediate_dir)):
+        if folder is not None:
+            _check_folder(argument, Path(folder))
     device = select_device(device)
     photo = load_photo(content, argument="content", max_pixels=max_pixels)
     guide = photo.tensor(size)
@@ -131,6 +144,16 @@ def stylize_photo(
     save_photo(output, stylized, quality=quality)
     seconds = time.monotonic() - start
     return Report(output, stylized.pixels.shape[:2], seconds, result.terms, result.stopped)
+
+
+def _check_folder(argument: str, folder: Path) -> None:
+    """Check that files can be written to a folder, which need not exist yet."""
+    parents = (folder.absolute(), *folder.absolute().parents)
+    existing = next(parent for parent in parents if parent.exists())
+    if not existing.is_dir():
+        raise ArgumentError(argument, folder, f"{existing} is a file; give a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ArgumentError(argument, folder, f"no permission to write to the folder {existing}")
 
 
 def _pixels(result: OptimizedImage, photo: Photo, full_resolution: bool) -> np.ndarray:

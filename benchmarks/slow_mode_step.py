@@ -1,0 +1,73 @@
+"""Seconds per step of the slow mode with and without photorealism.
+
+python benchmarks/slow_mode_step.py [--sizes 201x134 ...] [--device cpu]
+
+The sizes are those of the original system's chart. A step is one evaluation of the objective and
+its gradient; photorealism is the projection, forward and backward, and the energy. The two kinds of
+step alternate, so that the machine's moods meet both.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.common import machine, table
+
+from ops import StyleObjective
+from optimize import Projection
+
+
+def step(x, objective, targets, laplacian) -> None:
+    y = x if laplacian is None else laplacian.project(x)
+    torch.autograd.grad(objective(y, targets).total, x)
+
+
+def seconds_per_step(width: int, height: int, repeats: int, device: str) -> tuple[float, float]:
+    """Median seconds without and with photorealism."""
+    generator = torch.Generator().manual_seed(0)
+    content, style = torch.rand(2, 1, 3, height, width, generator=generator).to(device)
+    masks = torch.ones(1, height, width, device=device)
+    variants = []
+    for photorealism in (False, True):
+        objective = StyleObjective(energy_weight=1e4 * photorealism).to(device)
+        targets = objective.targets(content, style, masks, masks)
+        laplacian = Projection().laplacian(content) if photorealism else None
+        variants.append((objective, targets, laplacian))
+    x = content.clone().requires_grad_(True)
+    times = ([], [])
+    for repeat in range(repeats + 1):
+        for variant, seconds in zip(variants, times, strict=True):
+            start = time.perf_counter()
+            step(x, *variant)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if repeat:  # the first warms up
+                seconds.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["201x134", "251x167", "502x335", "904x603"])
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    rows = []
+    for size in arguments.sizes:
+        width, height = map(int, size.split("x"))
+        without, with_ = seconds_per_step(width, height, arguments.repeats, arguments.device)
+        added = 100 * (with_ / without - 1)
+        rows.append([size, f"{without:.3f}", f"{with_:.3f}", f"{added:+.1f} %"])
+        print(*rows[-1], sep="\t", file=sys.stderr, flush=True)
+    print(f"{machine()}; device {arguments.device}\n")
+    print(table(["size", "without, s", "with photorealism, s", "added"], rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Every configuration file composes and makes what it says."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import conf
+import optimize
+from conf.entry_point import PATHS
+from ops import StyleObjective, VGGFeatures
+from ops.features import ENCODERS
+from ops.losses import STATISTICS
+from ops.matting_laplacian import BACKENDS
+from optimize import Projection, stylize_photo
+from optimize.image_optimizer import INITS, OPTIMIZERS
+
+FOLDER = Path(conf.__file__).parent.resolve()
+GROUPS = {
+    group.name: sorted(file.stem for file in group.glob("*.yaml"))
+    for group in sorted(FOLDER.iterdir())
+    if group.is_dir() and any(group.glob("*.yaml"))
+}
+CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
+REQUIRED = ["content=photo.jpg", "style=dusk.jpg"]
+
+pytestmark = pytest.mark.usefixtures("no_network", "hydra_folder")
+
+
+@pytest.fixture
+def hydra_folder():
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        yield
+    GlobalHydra.instance().clear()
+
+
+def resolved(*overrides, name="stylize"):
+    """A composed configuration as plain Python values; fails if anything is left open."""
+    config = compose(name, [*REQUIRED, *overrides] if name == "stylize" else [*overrides])
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_every_file_belongs_to_a_test():
+    """A new group or entry point has to be added here."""
+    assert set(GROUPS) == {"encoder", "method", "objective", "optimizer", "photorealism"}
+    names = {file.stem for file in FOLDER.glob("*.yaml")}
+    assert names == {"command_line", "evaluate", "stylize"}
+    assert set(GROUPS["encoder"]) == set(ENCODERS)
+    assert set(GROUPS["optimizer"]) == set(OPTIMIZERS)
+    assert set(GROUPS["objective"]) == set(STATISTICS)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice):
+    config = resolved(choice)
+    assert config["method"]["content"] == "photo.jpg"
+
+
+def test_defaults_are_the_documented_ones():
+    config = resolved()
+    expected = {
+        "content": "photo.jpg",
+        "style": "dusk.jpg",
+        "output": None,
+        "overwrite": False,
+        "content_mask": None,
+        "style_mask": None,
+        "size": 512,
+        "full_resolution": True,
+        "init": "colour_transfer",
+        "seed": 0,
+        "device": "auto",
+        "backend": "auto",
+        "quality": 95,
+        "log_dir": None,
+        "intermediate_dir": None,
+    }
+    assert {key: config[key] for key in expected} == expected
+    assert config["init"] in INITS
+    assert config["backend"] in BACKENDS
+    assert config["encoder"]["encoder"] == "vgg16"
+    assert config["encoder"]["weights"] is None
+    assert config["objective"]["statistic"] == "gram"
+    assert config["objective"]["content_layers"] == ["relu4_2"]
+    assert config["objective"]["style_layers"] == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    assert config["optimizer"]["name"] == "lbfgs"
+    assert config["optimizer"]["scales"] == [0.25, 0.5, 1.0]
+    assert len(config["optimizer"]["steps"]) == 3
+    assert config["objective"]["energy_weight"] > 0
+    assert config["photorealism"]["projection"]["radius"] == 8
+    assert config["photorealism"]["projection"]["ridge"] == 1e-3
+
+
+def test_required_values_are_open():
+    for name, expected in (("stylize", {"content", "style"}), ("evaluate", {"results", "pairs"})):
+        config = compose(name)
+        assert {key for key in config if OmegaConf.is_missing(config, key)} == expected
+
+
+def test_evaluate():
+    config = resolved("results=a", "pairs=b", name="evaluate")
+    assert config["size"] == 512
+    assert config["baseline"] is None
+    assert config["overwrite"] is False
+
+
+def test_paths_are_keys_of_the_configurations():
+    """The keys whose values may be any file name exist, and nobody forgot one that is a path."""
+    keys = set()
+    for name in ("stylize", "evaluate"):
+        keys |= set(compose(name))
+    assert {path for path in PATHS if "." not in path} <= keys
+    assert OmegaConf.select(compose("stylize"), "encoder.weights") is None
+    assert "encoder.weights" in PATHS
+    files = {key for key in keys if key.endswith(("_dir", "_mask", "output"))}
+    assert files <= PATHS
+
+
+@pytest.mark.parametrize("encoder", GROUPS["encoder"])
+def test_encoder(encoder):
+    """A function of the layers alone; called only for the encoder whose weights are embedded."""
+    factory = instantiate(compose("stylize", [f"encoder={encoder}"]).encoder)
+    assert factory.func is VGGFeatures
+    assert factory.keywords == {"encoder": encoder, "weights": None}
+    if encoder == "vgg16":
+        assert isinstance(factory(["relu1_1"]), VGGFeatures)
+
+
+@pytest.mark.parametrize("objective", GROUPS["objective"])
+@pytest.mark.parametrize("photorealism", GROUPS["photorealism"])
+def test_objective(objective, photorealism):
+    config = compose(
+        "stylize",
+        [
+            f"objective={objective}",
+            f"photorealism={photorealism}",
+            "objective.style_weight=7",
+            "objective.style_layers=[relu1_1,relu2_1]",
+            "objective.content_layers=[relu2_2]",
+            "backend=reference",
+        ],
+    )
+    made = instantiate(config.objective)
+    assert isinstance(made, StyleObjective)
+    assert made.statistic is STATISTICS[objective]
+    assert made.style_layers == ("relu1_1", "relu2_1")
+    assert made.content_layers == ("relu2_2",)
+    assert made.backend == "reference"
+    assert made.weights["style"] == 7
+    assert (made.weights["energy"] == 0) == (photorealism == "off")
+
+
+@pytest.mark.parametrize("photorealism", GROUPS["photorealism"])
+def test_photorealism(photorealism):
+    config = compose("stylize", [f"photorealism={photorealism}", "backend=reference"])
+    projection = instantiate(config.photorealism).projection
+    if photorealism == "off":
+        assert projection is None
+    else:
+        assert projection == Projection(radius=8, ridge=1e-3, backend="reference")
+
+
+@pytest.mark.parametrize("optimizer", GROUPS["optimizer"])
+def test_optimizer_and_method(monkeypatch, optimizer):
+    """What the method is called with, down to plain lists: called in place of the real one."""
+    calls = []
+    monkeypatch.setattr(optimize, "stylize_photo", lambda **arguments: calls.append(arguments))
+    overrides = [*REQUIRED, f"optimizer={optimizer}", "objective.style_layers=[relu1_1]"]
+    config = compose("stylize", [*overrides, "objective.content_layers=[relu1_1]"])
+    instantiate(config.method)
+    (arguments,) = calls
+    assert arguments["optimizer"] == optimizer
+    assert isinstance(arguments["scales"], list)
+    assert len(arguments["scales"]) == len(arguments["steps"])
+    assert isinstance(arguments["objective"], StyleObjective)
+    assert isinstance(arguments["projection"], Projection)
+    # Every argument is one that the real function names, or passes on by name.
+    known = {*inspect.signature(stylize_photo).parameters}
+    known |= {*inspect.signature(optimize.optimize_image).parameters}
+    assert set(arguments) <= known

@@ -1,0 +1,178 @@
+"""The metrics against hand computations, and the properties that make them worth reading."""
+
+from pathlib import Path
+
+import numpy as np
+import pymatting
+import pytest
+import torch
+from torchvision.transforms.functional import gaussian_blur
+
+from data import load_image
+from ops import VGGFeatures
+from ops.metrics import ENERGY_EPSILON, LUMA, STYLE_LAYERS, StyleDistance, edge_ssim, energy
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def style_distance():
+    return StyleDistance()
+
+
+@pytest.fixture(scope="module")
+def pavilion():
+    return load_image(EXAMPLES / "pavilion.jpg", 160)[..., :64, :96].contiguous()
+
+
+@pytest.fixture(scope="module")
+def sunset():
+    return load_image(EXAMPLES / "sunset.jpg", 160)[..., :80, :64].contiguous()
+
+
+def whole(image):
+    return torch.ones(1, *image.shape[2:])
+
+
+def halves(image, share=0.5):
+    """Left and right, split at a column that VGG's pooling down to relu4_1 keeps."""
+    left = torch.zeros(image.shape[2:])
+    left[:, : int(image.shape[3] * share)] = 1
+    return torch.stack([left, 1 - left])
+
+
+def noisy(image, amplitude):
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    return (image + amplitude * noise).clamp(0, 1)
+
+
+# --------------------------------------------------------------------------------- style distance
+
+
+def distances_by_hand(image, style, masks, style_masks):
+    """‖G(y) − G(s)‖ / ‖G(s)‖ by mask and layer, (M, layers), in NumPy."""
+    features = VGGFeatures(STYLE_LAYERS)
+    result = []
+    for layer in STYLE_LAYERS:
+        grams = []
+        for photo, weights in ((image, masks), (style, style_masks)):
+            activations = features(photo)[layer][0].double().numpy()
+            channels, height, width = activations.shape
+            step = weights.shape[1] // height
+            blocks = weights.double().numpy().reshape(-1, height, step, width, step)
+            weights = blocks.mean((2, 4)).reshape(len(weights), -1)
+            pixels = activations.reshape(channels, -1)
+            grams.append([(pixels * w) @ pixels.T / w.sum() for w in weights])
+        ours, target = map(np.array, grams)
+        result.append(
+            np.linalg.norm(ours - target, axis=(1, 2)) / np.linalg.norm(target, axis=(1, 2))
+        )
+    return np.array(result).T
+
+
+def test_style_distance_of_the_style_itself_is_zero(style_distance, sunset):
+    assert style_distance(sunset, sunset, whole(sunset), whole(sunset)) == 0
+    assert style_distance(sunset, sunset, halves(sunset), halves(sunset)) == 0
+
+
+def test_style_distance_by_hand(style_distance, pavilion, sunset):
+    by_hand = distances_by_hand(pavilion, sunset, whole(pavilion), whole(sunset))
+    distance = style_distance(pavilion, sunset, whole(pavilion), whole(sunset))
+    assert distance == pytest.approx(by_hand.mean(), rel=1e-5)
+
+
+def test_masks_count_by_their_area_in_the_image(style_distance, pavilion, sunset):
+    masks, style_masks = halves(pavilion, 0.25), halves(sunset, 0.5)
+    by_hand = distances_by_hand(pavilion, sunset, masks, style_masks).mean(1)
+    assert abs(by_hand[0] - by_hand[1]) > 0.05
+    distance = style_distance(pavilion, sunset, masks, style_masks)
+    assert distance == pytest.approx(0.25 * by_hand[0] + 0.75 * by_hand[1], rel=1e-5)
+
+
+def test_style_distance_does_not_depend_on_the_order_of_masks(style_distance, pavilion, sunset):
+    masks, style_masks = halves(pavilion, 0.25), halves(sunset)
+    distance = style_distance(pavilion, sunset, masks, style_masks)
+    flipped = style_distance(pavilion, sunset, masks.flip(0), style_masks.flip(0))
+    assert flipped == pytest.approx(distance, rel=1e-6)
+
+
+def test_style_distance_is_relative_to_the_style(style_distance, pavilion, sunset):
+    there = style_distance(pavilion, sunset, whole(pavilion), whole(sunset))
+    back = style_distance(sunset, pavilion, whole(sunset), whole(pavilion))
+    assert there > 0.2
+    assert back > 0.2
+    assert there != pytest.approx(back, rel=0.01)
+
+
+def test_style_distance_grows_with_the_share_of_another_photo(style_distance, sunset):
+    other = sunset.flip(1)
+    distances = [
+        style_distance(torch.lerp(sunset, other, share), sunset, whole(sunset), whole(sunset))
+        for share in (0, 0.25, 0.5, 1)
+    ]
+    assert distances == sorted(distances)
+    assert distances[0] == 0
+
+
+# -------------------------------------------------------------------------------------- edge SSIM
+
+
+def test_edge_ssim_of_the_same_photo_is_one(pavilion):
+    assert edge_ssim(pavilion, pavilion) == 1
+
+
+def test_edge_ssim_is_symmetric(pavilion):
+    blurred = gaussian_blur(pavilion, [5, 5], [1.0, 1.0])
+    there, back = edge_ssim(pavilion, blurred), edge_ssim(blurred, pavilion)
+    assert there == pytest.approx(back, abs=1e-12)
+
+
+def test_edge_ssim_falls_with_blur_noise_and_contrast(pavilion):
+    blurred = [gaussian_blur(pavilion, [15, 15], [sigma, sigma]) for sigma in (0.5, 1.0, 2.0)]
+    noise = [noisy(pavilion, amplitude) for amplitude in (0.02, 0.05, 0.2)]
+    flattened = [pavilion * contrast for contrast in (0.8, 0.5, 0.2)]
+    for images in (blurred, noise, flattened):
+        values = [edge_ssim(pavilion, image) for image in [pavilion, *images]]
+        assert values == sorted(values, reverse=True)
+        assert values[-1] < 0.8
+
+
+def test_edge_ssim_sees_neither_brightness_nor_hue(pavilion):
+    dim = 0.2 + 0.6 * pavilion.double()
+    assert edge_ssim(dim, dim + 0.1) == pytest.approx(1, abs=1e-9)
+    assert edge_ssim(dim, 1 - dim) == pytest.approx(1, abs=1e-9)
+    # A shift from red to blue that keeps every pixel's luma.
+    red, _, blue = LUMA
+    shift = 0.05 * torch.tensor([1 / red, 0, -1 / blue], dtype=torch.float64)
+    varying = dim[:, 1:2] * shift[:, None, None]
+    assert edge_ssim(dim, dim + varying) == pytest.approx(1, abs=1e-9)
+
+
+def test_edge_ssim_keeps_the_dtype_out_of_it(pavilion):
+    blurred = gaussian_blur(pavilion, [5, 5], [1.0, 1.0])
+    single, double = edge_ssim(pavilion, blurred), edge_ssim(pavilion.double(), blurred.double())
+    assert single == pytest.approx(double, abs=1e-12)
+
+
+# ----------------------------------------------------------------------------------------- energy
+
+
+def test_energy_against_the_explicit_matrix(pavilion):
+    guide = pavilion[..., :20, :24].double()
+    image = noisy(guide, 0.1)
+    matrix = pymatting.cf_laplacian(guide[0].permute(1, 2, 0).numpy(), epsilon=ENERGY_EPSILON)
+    planes = image[0].flatten(1).numpy()
+    expected = sum(p @ (matrix @ p) for p in planes) / planes.size
+    assert energy(guide, image) == pytest.approx(expected, rel=1e-6)
+
+
+def test_energy_passes_affine_colours_and_sees_noise_and_blur(pavilion):
+    mixing = torch.tensor([[0.2, 0.5, 0.1], [0.1, 0.1, 0.6], [0.6, 0.0, 0.2]])
+    affine = torch.einsum("dc,bchw->bdhw", mixing, pavilion) + 0.1
+    noise = energy(pavilion, noisy(pavilion, 0.05))
+    assert energy(pavilion, torch.full_like(pavilion, 0.3)) == pytest.approx(0, abs=1e-9)
+    assert 0 <= energy(pavilion, pavilion) < noise / 100
+    assert 0 <= energy(pavilion, affine) < noise / 100
+    # Both grow with the square of the amplitude; a photo of a tenth the contrast has a hundredth.
+    assert energy(pavilion, affine / 10) == pytest.approx(energy(pavilion, affine) / 100, rel=1e-2)
+    assert energy(pavilion, pavilion.flip(3)) > noise / 10
