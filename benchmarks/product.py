@@ -1,17 +1,14 @@
 """L·p by every implementation: time and peak memory, beside the explicit sparse matrix.
 
-python benchmarks/product.py [--sizes 256 512 ...] [--radii 1 3 8]
+python -m benchmarks.product [--sizes 256 512 ...] [--radii 1 3 8]
 """
 
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.common import (
     in_fresh_process,
@@ -21,7 +18,6 @@ from benchmarks.common import (
     resident_bytes,
     table,
 )
-
 from ops import MattingLaplacian
 
 EPSILON = 1e-7

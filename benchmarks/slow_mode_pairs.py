@@ -1,6 +1,6 @@
 """Stylise every pair of a folder with the slow mode, as stylize.py does, and time each.
 
-python benchmarks/slow_mode_pairs.py PAIRS RESULTS [OVERRIDE ...]
+python -m benchmarks.slow_mode_pairs PAIRS RESULTS [OVERRIDE ...]
 
 PAIRS holds NN/content.png, NN/style.png and optional masks; RESULTS/NN.png are written at the
 working size, for evaluate.py. Overrides are those of stylize.py.
@@ -14,12 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
 from benchmarks.common import machine
-
 from data.pairs import find_pairs
+
+ROOT = Path(__file__).parents[1]
 
 
 def stylize(pair, output: Path, overrides: list[str]) -> float:

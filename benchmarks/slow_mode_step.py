@@ -1,6 +1,6 @@
 """Seconds per step of the slow mode with and without photorealism.
 
-python benchmarks/slow_mode_step.py [--sizes 201x134 ...] [--device cpu]
+python -m benchmarks.slow_mode_step [--sizes 201x134 ...] [--device cpu]
 
 The sizes are those of the original system's chart. A step is one evaluation of the objective and
 its gradient; photorealism is the projection, forward and backward, and the energy. The two kinds of
@@ -11,14 +11,10 @@ import argparse
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks.common import machine, table
-
 from ops import StyleObjective
 from optimize import Projection
 

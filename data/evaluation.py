@@ -42,7 +42,7 @@ METRICS = {
 TITLES = ("style distance", "edge SSIM", "energy")
 
 ASPECT_TOLERANCE = 0.02
-"""A result's aspect ratio may differ by this share: other programs round or crop by some pixels."""
+"""A result's short side may differ by this share: other programs round or crop by some pixels."""
 
 CELL_WIDTH = 320
 CELL_MARGIN = 8
@@ -120,12 +120,10 @@ class _Case:
 
     @classmethod
     def load(cls, pair: Pair, result: Path, size: int) -> Self:
-        content = load_image(pair.content, size, argument="pairs")
+        photo = load_photo(pair.content, argument="pairs")
+        content = photo.tensor(size)
         style = load_image(pair.style, size, argument="pairs")
         sizes = content.shape[2:], style.shape[2:]
-        if min(*sizes[0], *sizes[1]) < MIN_SIDE:
-            expected = f"leaves less than {MIN_SIDE} pixels a side in {pair.folder}; give more"
-            raise ArgumentError("size", size, expected)
         masks = load_masks(pair.content_mask, pair.style_mask, *sizes)
         images = {
             UNTOUCHED: content,
@@ -133,8 +131,8 @@ class _Case:
             MASKED_TRANSFER: _transfer(content, style, masks),
         }
         if pair.baseline is not None:
-            images[pair.baseline.name] = _load_as(content, pair.baseline, "baseline")
-        images[RESULTS] = _load_as(content, result, "results")
+            images[pair.baseline.name] = _load_like(photo, content, pair.baseline, "baseline")
+        images[RESULTS] = _load_like(photo, content, result, "results")
         return cls(pair.name, content, style, masks, images)
 
 
@@ -176,6 +174,9 @@ def evaluate_results(
     found = find_pairs(pairs, baseline)
     files = _find_results(results, found)
     output = _prepare_output(output, overwrite)
+    missing = [pair.name for pair in found if pair.name not in files]
+    if missing:
+        logger.warning("%s holds no result for %s; left out", results, ", ".join(missing))
 
     style_distance = StyleDistance()
     scores, rows = {}, []
@@ -191,7 +192,7 @@ def evaluate_results(
         "baseline": baseline,
         "size": size,
         "number_of_pairs": len(scores),
-        "pairs_without_result": [pair.name for pair in found if pair.name not in files],
+        "pairs_without_result": missing,
     }
     stale = _own_files(output)
     written = [
@@ -211,12 +212,9 @@ def evaluate_results(
 def _find_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Path]:
     """The result of each pair that has one, by the pair's name."""
     found = {pair.name: find_image(folder, pair.name, argument=RESULTS) for pair in pairs}
-    missing = [name for name, path in found.items() if path is None]
-    if len(missing) == len(pairs):
+    if not any(found.values()):
         expected = f"holds no result; name them after their pairs, {pairs[0].name}.png and so on"
         raise ArgumentError(RESULTS, folder, expected)
-    if missing:
-        logger.warning("%s holds no result for %s; left out", folder, ", ".join(missing))
     return {name: path for name, path in found.items() if path is not None}
 
 
@@ -241,17 +239,30 @@ def _own_files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name)]
 
 
-def _load_as(content: Tensor, path: Path, argument: str) -> Tensor:
-    """A picture resized, with antialiasing, to the content's working size."""
+def _load_like(photo: Photo, content: Tensor, path: Path, argument: str) -> Tensor:
+    """A picture resized, with antialiasing, to the content at working size."""
     pixels = load_photo(path, argument=argument).pixels
+    if not _same_shape(pixels.shape[:2], photo.pixels.shape[:2]):
+        expected = (
+            f"is {pixels.shape[1]} x {pixels.shape[0]}, which is not the shape of its content "
+            f"({photo.pixels.shape[1]} x {photo.pixels.shape[0]}); give the whole picture"
+        )
+        raise ArgumentError(argument, path, expected)
     height, width = content.shape[2:]
-    aspect = pixels.shape[1] / pixels.shape[0]
-    if abs(aspect * height / width - 1) > ASPECT_TOLERANCE:
-        stored = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        expected = f"is {stored}, which is not the shape of its content ({width} x {height})"
-        raise ArgumentError(argument, path, f"{expected}; give the whole picture")
     resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
     return Photo(np.asarray(resized)).tensor()
+
+
+def _same_shape(size: tuple[int, int], content_size: tuple[int, int]) -> bool:
+    """Whether two (height, width) have one aspect ratio, but for rounding or cropped pixels."""
+    height, width = size
+    content_height, content_width = content_size
+    # The short side is where rounding shows.
+    if content_height <= content_width:
+        side, expected = height, width * content_height / content_width
+    else:
+        side, expected = width, height * content_width / content_height
+    return abs(side - expected) <= max(1, ASPECT_TOLERANCE * expected)
 
 
 def _write(path: Path, text: str) -> Path:

@@ -50,7 +50,8 @@ class StyleDistance(nn.Module):
 def edge_ssim(content: Tensor, image: Tensor) -> float:
     """SSIM of the Sobel magnitudes of luma, (1, 3, H, W) in [0, 1] each; 1: all edges are kept.
 
-    Gaussian weights of σ = 1.5 and data range 1, as in Wang et al. (2004).
+    SSIM with Gaussian weights of σ = 1.5 and data range 1; scikit-image's Sobel filter, whose
+    kernel has weights that add up to 1 on either side, so magnitudes are in [0, 1].
     """
     return float(
         structural_similarity(

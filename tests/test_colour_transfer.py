@@ -144,7 +144,8 @@ def test_a_flat_content_of_one_level_of_noise_stays_flat(content, style):
 def test_a_flat_style_flattens(content):
     flat = torch.full_like(content, 0.25)
     result = transfer_whole(content, flat)
-    torch.testing.assert_close(result, flat, rtol=0, atol=3 / 255)
+    # No more contrast is left than the noise that is added to the covariances.
+    assert (result.var((2, 3), unbiased=False) <= NOISE_VARIANCE).all()
     torch.testing.assert_close(transfer_whole(flat, flat), flat, rtol=0, atol=1e-9)
 
 

@@ -1,0 +1,669 @@
+"""The command line: what it writes, and one line and exit code 2 for every wrong value.
+
+Most tests call ``stylize.main`` in this process, which spares them seconds of imports; a few start
+a real one.
+"""
+
+import logging
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections import namedtuple
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
+from PIL import Image, ImageCms
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import optimize
+import stylize
+from ops import LossTerms, StyleObjective
+from ops.matting_laplacian import MattingLaplacian
+
+WIDTH, HEIGHT = 96, 72
+# A long side of 48 pixels and shallow layers: a run takes a fraction of a second.
+FAST = {
+    "size": 48,
+    "optimizer.steps": "[2,1,1]",
+    "objective.style_layers": "[relu1_1,relu2_1]",
+    "objective.content_layers": "[relu2_2]",
+    "backend": "reference",
+}
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+Outcome = namedtuple("Outcome", "code out err")
+
+pytestmark = pytest.mark.usefixtures("no_network")
+
+
+def photo_pixels(width, height, seed):
+    """Smooth colours and some grain, (height, width, 3) uint8."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x * 200 / width, y * 200 / height, 100 + 80 * np.sin((x + seed) / 9)]
+    grain = np.random.default_rng(seed).integers(0, 40, (height, width, 3))
+    return (np.stack(planes, -1) + grain).clip(0, 255).astype(np.uint8)
+
+
+def png_header(width, height):
+    """A PNG file of 1-bit pixels that promises width x height of them and holds none."""
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(b""))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+def bmp_header(width, height):
+    """A BMP file of 24-bit pixels that promises width x height of them and holds none."""
+    information = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+    return struct.pack("<2sIHHI", b"BM", 54, 0, 0, 54) + information
+
+
+def encoded(image, file_format):
+    file = BytesIO()
+    image.save(file, format=file_format)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with two photos, a pair of masks and all sorts of other files."""
+    monkeypatch.chdir(tmp_path)
+    content = Image.fromarray(photo_pixels(WIDTH, HEIGHT, 0))
+    content.save("content.png")
+    style = Image.fromarray(photo_pixels(64, 80, 5)[:, :, ::-1] // 2)
+    style.save("style.png")
+    for name, (width, height) in (("content", (WIDTH, HEIGHT)), ("style", (64, 80))):
+        labels = np.zeros((height, width, 3), np.uint8)
+        labels[:, width // 3 :, 0] = 255
+        Image.fromarray(labels).save(f"{name}_mask.png")
+    Path("folder").mkdir()
+    Path("empty.png").touch()
+    Path("text.png").write_text("This is not a picture.\n")
+    for name, file_format in (("truncated.png", "PNG"), ("truncated.jpg", "JPEG")):
+        file = encoded(content, file_format)
+        Path(name).write_bytes(file[: len(file) // 2])
+    content.crop((0, 0, 12, 40)).save("tiny.png")
+    Path("bomb.png").write_bytes(png_header(20_000, 10_001))
+    Path("bomb.bmp").write_bytes(bmp_header(30_000, 30_000))
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys):
+    """Call ``stylize.main`` as the command line does: ``run(key=value)`` -> exit code and output.
+
+    Values of ``content`` and so on replace those of the photos in the folder and of FAST; ``None``
+    leaves the key out. Keys with dots go into a dict.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    terminate = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # it sets this itself; now it is put back, too
+
+    def call(*arguments, **values):
+        values = {"content": "content.png", "style": "style.png", "output": "out.png"} | values
+        for argument in arguments:
+            if isinstance(argument, dict):
+                values |= argument
+        words = [argument for argument in arguments if isinstance(argument, str)]
+        words += [
+            f"{key}={value}" for key, value in {**FAST, **values}.items() if value is not None
+        ]
+        monkeypatch.setattr(sys, "argv", ["stylize.py", *words])
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            stylize.main()
+        return Outcome(caught.value.code, *capsys.readouterr())
+
+    yield call
+    GlobalHydra.instance().clear()
+    signal.signal(signal.SIGTERM, terminate)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def files(folder):
+    """Everything in a folder, with contents."""
+    return {
+        path.relative_to(folder): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+# ------------------------------------------------------------------------------------- bad values
+
+BAD = {
+    # Photos.
+    "missing content": ({"content": "nope.png"}, "content=nope.png: no such file"),
+    "missing style": ({"style": "nope.png"}, "style=nope.png: no such file"),
+    "folder as content": ({"content": "folder"}, "content=folder: is a folder"),
+    "folder as style": ({"style": "folder"}, "style=folder: is a folder"),
+    "empty file": ({"content": "empty.png"}, "content=empty.png: the file is empty"),
+    "text file": ({"style": "text.png"}, "style=text.png: not a picture that can be read"),
+    "truncated PNG": ({"content": "truncated.png"}, "content=truncated.png: truncated or damaged"),
+    "truncated JPEG": ({"style": "truncated.jpg"}, "style=truncated.jpg: truncated or damaged"),
+    "less than 16 pixels": ({"content": "tiny.png"}, "content=tiny.png: 12 x 40 pixels are too"),
+    "style of less than 16 pixels": ({"style": "tiny.png"}, "style=tiny.png: 12 x 40 pixels are"),
+    "max_pixels": (
+        {"max_pixels": 6000},
+        "content=content.png: 96 x 72 pixels are too many; give at most 6,000",
+    ),
+    "pixel bomb, PNG": ({"content": "bomb.png"}, "content=bomb.png: 20000 x 10001 pixels are too"),
+    "pixel bomb, BMP": ({"style": "bomb.bmp"}, "style=bomb.bmp: 30000 x 30000 pixels are too many"),
+    # Masks.
+    "content mask only": ({"content_mask": "content_mask.png"}, "style_mask=None: masks come in"),
+    "style mask only": ({"style_mask": "style_mask.png"}, "content_mask=None: masks come in pairs"),
+    "mask that is no picture": (
+        {"content_mask": "text.png", "style_mask": "style_mask.png"},
+        "content_mask=text.png: not a picture",
+    ),
+    "missing mask": (
+        {"content_mask": "content_mask.png", "style_mask": "nope.png"},
+        "style_mask=nope.png: no such file",
+    ),
+    "mask that is a photo": (
+        {"content_mask": "content.png", "style_mask": "style.png"},
+        "content_mask=content.png: each part must be filled with one plain colour",
+    ),
+    # Output.
+    "output in no folder": ({"output": "no/out.png"}, "output=no/out.png: there is no folder no"),
+    "output is a folder": ({"output": "folder"}, "output=folder: is a folder"),
+    "unknown suffix": ({"output": "out.gif"}, "output=out.gif: end its name in one of .jpg"),
+    "no suffix": ({"output": "out"}, "output=out: end its name in one of .jpg"),
+    "output exists": ({"output": "style.png"}, "output=style.png: exists; give another name or"),
+    "default output exists": (
+        {"output": None, "content": "content.png", "style": "style.png"},
+        "output=content_style.jpg: exists; give another name or overwrite=true",
+    ),
+    "log_dir is a file": ({"log_dir": "text.png"}, "log_dir=text.png:"),
+    "log_dir below a file": ({"log_dir": "text.png/a/b"}, "log_dir=text.png/a/b:"),
+    "intermediate_dir is a file": ({"intermediate_dir": "text.png"}, "intermediate_dir=text.png:"),
+    # Names.
+    "style layer": ({"objective.style_layers": "[relu9_1]"}, "layer=relu9_1: unknown in vgg16;"),
+    "content layer": ({"objective.content_layers": "[fc6]"}, "layer=fc6: unknown in vgg16; choose"),
+    "layers that are no list": (
+        {"objective.style_layers": "relu1_1"},
+        "style_layers=relu1_1: give a list",
+    ),
+    "no layers": ({"objective.style_layers": "[]"}, "style_layers=[]: give a list of at least one"),
+    "encoder": ({"encoder": "resnet"}, "Could not find 'encoder/resnet'"),
+    "encoder by name": ({"encoder.encoder": "resnet"}, "encoder=resnet: unknown; choose one of"),
+    "missing weights": ({"encoder.weights": "no.pth"}, "weights=no.pth: no such file"),
+    "weights that are none": ({"encoder.weights": "text.png"}, "weights=text.png: no"),
+    "optimizer": ({"optimizer": "sgd"}, "Could not find 'optimizer/sgd'"),
+    "optimizer by name": ({"optimizer.name": "sgd"}, "optimizer=sgd: unknown; choose one of lbfgs"),
+    "objective": ({"objective": "histogram"}, "Could not find 'objective/histogram'"),
+    "statistic": ({"objective.statistic": "mode"}, "statistic=mode: unknown; choose one of gram"),
+    "photorealism": ({"photorealism": "maybe"}, "Could not find 'photorealism/maybe'"),
+    "method": ({"method": "magic"}, "Could not find 'method/magic'"),
+    "init": ({"init": "zeros"}, "init=zeros: unknown; choose one of colour_transfer, content"),
+    "device": ({"device": "tpu"}, "device=tpu: unknown; choose one of auto, cpu, cuda, cuda:N"),
+    "device number": ({"device": "cuda:x"}, "device=cuda:x: unknown; choose one of auto, cpu"),
+    "GPU that is not there": ({"device": "cuda:99"}, "device=cuda:99: PyTorch sees"),
+    "backend": ({"backend": "numpy"}, "backend=numpy: unknown; choose one of auto, cuda, cpu"),
+    # Numbers.
+    "negative style weight": ({"objective.style_weight": -1}, "style_weight=-1: give a number at"),
+    "weight that is no number": ({"objective.content_weight": "much"}, "content_weight=much: give"),
+    "infinite weight": ({"objective.variation_weight": "inf"}, "variation_weight=inf: give a num"),
+    "negative energy weight": ({"photorealism.energy_weight": -0.5}, "energy_weight=-0.5: give a"),
+    "energy radius": ({"photorealism.energy_radius": 0}, "radius=0: give a whole number"),
+    "energy epsilon": ({"photorealism.energy_epsilon": -1}, "epsilon=-1: give a number"),
+    "radius": ({"photorealism.projection.radius": 0}, "radius=0: give a whole number"),
+    "ridge": ({"photorealism.projection.ridge": 0}, "ridge=0: give a number above 0"),
+    "ridge that is no number": ({"photorealism.projection.ridge": "x"}, "ridge=x: give a number"),
+    "size 0": ({"size": 0}, "size=0: give a number at least 32"),
+    "size too small": ({"size": 31}, "size=31: give a number at least 32"),
+    "size that is no number": ({"size": "abc"}, "size=abc: give a number at least 32"),
+    "size that is not whole": ({"size": 99.5}, "size=99.5: give a whole number"),
+    "quality 0": ({"quality": 0}, "quality=0: give a number from 1 to 100"),
+    "quality 101": ({"quality": 101}, "quality=101: give a number from 1 to 100"),
+    "seed": ({"seed": "abc"}, "seed=abc: give a number"),
+    "negative seed": ({"seed": -1}, "seed=-1: give a number from 0"),
+    "intermediate_every": ({"intermediate_every": 0}, "intermediate_every=0: give a number at"),
+    "learning rate": ({"optimizer.learning_rate": -1}, "learning_rate=-1: give a number at least"),
+    "steps of one scale too few": ({"optimizer.steps": "[2,1]"}, "steps=[2, 1]: give one number"),
+    "no steps": ({"optimizer.steps": "[2,0,1]"}, "steps=[2, 0, 1]: give whole numbers of at least"),
+    "scale above 1": ({"optimizer.scales": "[0.5,1,2]"}, "scales=2: give a number from 0.01 to 1"),
+    "overwrite": ({"overwrite": "maybe"}, "overwrite=maybe: give true or false"),
+    "full_resolution": ({"full_resolution": 2}, "full_resolution=2: give true or false"),
+    # Keys.
+    "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
+    "no style": ({"style": None}, "style=???: required; give it as style=VALUE"),
+    "null content": ({"content": "null"}, "content=None: required; give an image file"),
+    "unknown key": ({"colour": "red"}, "Could not override 'colour'"),
+    "unknown key of a group": ({"optimizer.momentum": 0.9}, "optimizer.momentum"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_wrong_value(run, folder, case):
+    """Exit code 2, one line on stderr that names it, and nothing written."""
+    values, message = BAD[case]
+    if case == "default output exists":
+        Path("content_style.jpg").touch()
+    before = files(folder)
+    code, out, err = run(values)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert message in err
+    assert "Traceback" not in err
+    assert files(folder) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"device": "cuda"}, "device=cuda: PyTorch sees 0 GPUs here; use device=cpu"),
+        ({"backend": "cuda"}, "backend=cuda: "),
+    ],
+    ids=["device", "backend"],
+)
+def test_no_gpu(run, folder, values, message):
+    before = files(folder)
+    code, _, err = run(values)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"output": "folder/out.png"}, "output=folder/out.png: no permission to write"),
+        ({"log_dir": "folder/log"}, "log_dir=folder/log: no permission to write"),
+        ({"intermediate_dir": "folder"}, "intermediate_dir=folder: no permission to write"),
+    ],
+    ids=["output", "log_dir", "intermediate_dir"],
+)
+def test_folder_that_must_not_be_written_to(run, folder, monkeypatch, values, message):
+    # An administrator may write to any folder, so the system's answer is replaced.
+    access = os.access
+
+    def denied(path, mode, **options):
+        protected = Path(path).resolve() == folder / "folder" and mode & os.W_OK
+        return not protected and access(path, mode, **options)
+
+    monkeypatch.setattr(os, "access", denied)
+    before = files(folder)
+    code, _, err = run(values)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("log", ["log_dir", "intermediate_dir"])
+def test_nothing_is_logged_of_a_run_that_does_not_start(run, folder, log):
+    before = files(folder)
+    code, _, err = run({log: "log", "init": "zeros"})
+    assert code == 2
+    assert err.count("\n") == 1
+    assert files(folder) == before
+
+
+def test_a_word_without_equals_sign(run, folder):
+    before = files(folder)
+    code, _, err = run("photo.jpg")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "photo.jpg" in err
+    assert files(folder) == before
+
+
+def test_a_defect_of_ours_keeps_its_traceback(run, folder, monkeypatch):
+    """Not exit code 2: what is no fault of the user's is not reported as one."""
+
+    def broken(**_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(optimize, "stylize_photo", broken)
+    monkeypatch.setattr(sys, "argv", ["stylize.py", "content=content.png", "style=style.png"])
+    with pytest.raises(InstantiationException) as caught:
+        stylize.main()
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+# ------------------------------------------------------------------------------------- good values
+
+
+def test_writes_the_photo_at_its_own_size(run, folder):
+    before = set(files(folder))
+    code, out, err = run()
+    assert code == 0
+    assert set(files(folder)) - before == {Path("out.png")}
+    result, content = pixels("out.png").astype(int), pixels("content.png")
+    assert result.shape == (HEIGHT, WIDTH, 3)
+    assert out.startswith(f"out.png: {WIDTH} x {HEIGHT}, ")
+    assert re.search(r"^losses: content \S+  style \S+  energy \S+  total \S+$", out, re.MULTILINE)
+    assert "Traceback" not in err
+    # It took on the colours of the style, which is half as bright and has red and blue exchanged.
+    style = pixels("style.png").mean((0, 1))
+    assert np.abs(result.mean((0, 1)) - style).max() < 20
+    assert np.abs(content.mean((0, 1)) - style).max() > 40
+
+
+def test_working_size(run, folder):
+    code, out, _ = run(full_resolution="false")
+    assert code == 0
+    assert pixels("out.png").shape == (36, 48, 3)
+    assert out.startswith("out.png: 48 x 36, ")
+
+
+def test_small_photos_are_not_enlarged(run, folder):
+    Image.fromarray(photo_pixels(40, 33, 0)).save("small.png")
+    code, _, _ = run(content="small.png", style="small.png", size=512, full_resolution="false")
+    assert code == 0
+    assert pixels("out.png").shape == (33, 40, 3)
+
+
+def test_default_output(run, folder):
+    Image.open("content.png").save("folder/a.photo.png")
+    code, out, _ = run(content="folder/a.photo.png", output=None)
+    assert code == 0
+    assert out.startswith("a.photo_style.jpg: ")
+    with Image.open("a.photo_style.jpg") as image:
+        assert image.format == "JPEG"
+        assert image.size == (WIDTH, HEIGHT)
+
+
+def test_overwrite(run, folder):
+    Path("out.png").write_text("old")
+    code, _, _ = run(overwrite="true")
+    assert code == 0
+    assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("init", ["colour_transfer", "noise"])
+def test_same_seed_same_file(run, folder, init):
+    for name, seed in (("a.png", 3), ("b.png", 3), ("c.png", 4)):
+        code, _, _ = run(output=name, seed=seed, init=init)
+        assert code == 0
+    a, b, c = (Path(name).read_bytes() for name in ("a.png", "b.png", "c.png"))
+    assert a == b
+    assert (a == c) == (init == "colour_transfer")  # which has no random number
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b.png",
+        "photo (1).png",
+        "a,b.png",
+        "a=b.png",
+        "Größe 日本.png",
+        "it's.png",
+        "'quoted.png",
+        'say "hi".png',
+        "[a]{b}.png",
+        "back\\slash.png",
+        "100% #1 $HOME ~.png",
+        "a:b@c!.png",
+        "null.png",
+        "-dash.png",
+    ],
+)
+def test_any_file_name(run, folder, name):
+    for key in ("content", "style", "content_mask", "style_mask"):
+        Path(key).mkdir()
+        Path(f"{key}.png").rename(Path(key, name))
+    values = {key: f"{key}/{name}" for key in ("content", "style", "content_mask", "style_mask")}
+    values |= {"log_dir": f"log/{name}", "intermediate_dir": f"pictures/{name}"}
+    code, out, err = run(values, output=name, intermediate_every=2)
+    assert (code, "error" in err) == (0, False)
+    assert out.startswith(f"{name}: ")
+    assert pixels(name).shape == (HEIGHT, WIDTH, 3)
+    assert list(Path("log", name).iterdir())
+    assert list(Path("pictures", name).iterdir())
+
+
+def test_quoted_values_are_understood(run, folder):
+    code, _, _ = run(content="'content.png'", output='"out.png"')
+    assert code == 0
+    assert Path("out.png").is_file()
+
+
+def test_alpha_and_profile_are_kept(run, folder):
+    alpha = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
+    image = Image.open("content.png")
+    image.putalpha(Image.fromarray(alpha))
+    image.save("alpha.png", icc_profile=SRGB)
+    assert run(content="alpha.png").code == 0
+    with Image.open("out.png") as result:
+        assert result.mode == "RGBA"
+        assert result.info["icc_profile"] == SRGB
+        np.testing.assert_array_equal(np.asarray(result)[..., 3], alpha)
+    # At the working size it is resized with the photo.
+    assert run(content="alpha.png", output="small.png", full_resolution="false").code == 0
+    assert pixels("small.png").shape == (36, 48, 4)
+    assert np.abs(pixels("small.png")[..., 3].astype(int) - alpha[::2, ::2]).max() < 8
+
+
+def test_masks_change_the_result(run, folder):
+    assert run(output="whole.png").code == 0
+    masks = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}
+    assert run(masks, output="masks.png").code == 0
+    assert not np.array_equal(pixels("whole.png"), pixels("masks.png"))
+
+
+def test_log_and_pictures(run, folder):
+    code, _, err = run(log_dir="runs/a", intermediate_dir="pictures/a", intermediate_every=2)
+    assert code == 0
+    log = EventAccumulator("runs/a")
+    log.Reload()
+    tags = log.Tags()
+    expected = {"loss/content", "loss/style", "loss/energy", "loss/total", "size"}
+    assert set(tags["scalars"]) == expected
+    assert tags["images"] == ["result"]
+    steps = [event.step for event in log.Scalars("loss/total")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 4
+    assert [event.step for event in log.Images("result")] == steps[1::2]
+    parts = [log.Scalars(f"loss/{name}") for name in ("content", "style", "energy")]
+    for index, event in enumerate(log.Scalars("loss/total")):
+        assert event.value == pytest.approx(sum(part[index].value for part in parts), rel=1e-5)
+    # Each picture has the size of the scale that it is of.
+    names = [f"step_{step:04d}.png" for step in steps[1::2]]
+    assert sorted(path.name for path in Path("pictures/a").iterdir()) == names
+    for name, event in zip(names, log.Scalars("size")[1::2], strict=True):
+        assert max(pixels(Path("pictures/a", name)).shape) == event.value
+    # The progress bar tells the same.
+    assert f"{steps[-1]}/{steps[-1]}" in err
+    assert "total" in err
+
+
+def test_photorealism_off(run, folder):
+    """A painting has no photo to go back to, so it has the working size."""
+    code, out, err = run(photorealism="off")
+    assert code == 0
+    assert pixels("out.png").shape == (36, 48, 3)
+    assert "energy" not in out
+    assert "working size" in err
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"objective": "mean_and_deviation"},
+        {"optimizer": "adam"},
+        {"init": "content"},
+        {"init": "style"},
+        {"device": "cpu"},
+        {"backend": "cpu"},
+        {"backend": "auto"},
+    ],
+    ids=str,
+)
+def test_choices(run, folder, values):
+    code, _, _ = run(values)
+    assert code == 0
+    result = pixels("out.png")
+    assert result.shape == (HEIGHT, WIDTH, 3)
+    assert not np.array_equal(result, pixels("content.png"))
+
+
+def test_another_encoder_from_a_file(run, folder):
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = torchvision.models.vgg11(weights=None)
+    first = model.features[:6].to_empty(device="cpu")
+    for parameter in first.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save(
+        {f"features.{key}": value for key, value in first.state_dict().items()}, "my, vgg11.pth"
+    )
+    layers = {"objective.style_layers": "[relu1_1]", "objective.content_layers": "[relu2_1]"}
+    code, _, err = run({"encoder": "vgg11", "encoder.weights": "my, vgg11.pth", **layers})
+    assert (code, "error" in err) == (0, False)
+    assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
+
+
+def test_shows_its_configuration(run, folder):
+    before = files(folder)
+    monitored = run("--cfg", "job", "--resolve")
+    assert monitored.code in (0, None)
+    assert "size: 48" in monitored.out
+    assert files(folder) == before
+
+
+def test_loss_that_is_not_finite(run, folder, monkeypatch):
+    """The best picture so far is written, and the exit code is not that of success."""
+    forward = StyleObjective.forward
+    calls = []
+
+    def breaks_down(self, image, targets):
+        terms = forward(self, image, targets)
+        calls.append(image)
+        if len(calls) < 4:
+            return terms
+        return terms + LossTerms({"style": torch.tensor(float("nan"))})
+
+    monkeypatch.setattr(StyleObjective, "forward", breaks_down)
+    code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[9]"})
+    assert code == 1
+    assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
+    assert "not finite at step 4" in out
+    assert "not finite at step 4" in err
+
+
+def test_interrupted_in_this_process(run, folder, monkeypatch):
+    product = MattingLaplacian.product
+    calls = []
+
+    def interrupts(self, p):
+        calls.append(p)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return product(self, p)
+
+    monkeypatch.setattr(MattingLaplacian, "product", interrupts)
+    code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[50]"})
+    assert code == 130
+    assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
+    assert "ended early (interrupted)" in out
+    assert "interrupted; writing the best picture so far" in err
+
+
+def test_interrupted_before_there_is_anything_to_write(run, folder, monkeypatch):
+    def interrupts(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(optimize, "stylize_photo", interrupts)
+    before = files(folder)
+    code, out, err = run()
+    assert (code, out, err) == (130, "", "interrupted\n")
+    assert files(folder) == before
+
+
+# ----------------------------------------------------------------------------------- real processes
+
+
+def start(**values):
+    words = {**FAST, "content": "content.png", "style": "style.png", "output": "out.png", **values}
+    return subprocess.Popen(
+        [sys.executable, stylize.__file__, *(f"{key}={value}" for key, value in words.items())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.slow
+def test_process_with_a_wrong_value(folder):
+    before = files(folder)
+    process = start(content="nope.png")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert out == ""
+    assert re.fullmatch(r"error: content=nope\.png: no such file; .*\n", err)
+    assert files(folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal(folder, monkeypatch, number):
+    """Ctrl-C, or a polite kill, in the middle: the best picture so far, complete."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # Tests in the background of a shell without job control would hand this down.
+        ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
+        monkeypatch.setattr(signal, "unused", None, raising=False)
+    else:
+        ignored = None
+    try:
+        process = start(
+            optimizer="adam",
+            **{"optimizer.scales": "[1.0]", "optimizer.steps": "[100000]"},
+            intermediate_dir="pictures",
+            intermediate_every=3,
+        )
+    finally:
+        if ignored is not None:
+            signal.signal(signal.SIGINT, ignored)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(folder.glob("pictures/step_*.png")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert not Path("out.png").exists()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    with Image.open("out.png") as image:
+        image.load()
+        assert image.size == (WIDTH, HEIGHT)
+    assert f"out.png: {WIDTH} x {HEIGHT}, " in out
+    assert "ended early (interrupted); this is the best picture so far" in out
+    assert "interrupted; writing the best picture so far" in err
+    assert "Traceback" not in err
+    assert not list(folder.glob(".*.tmp"))
