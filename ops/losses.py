@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ops.errors import ArgumentError, check_choice, check_number
 from ops.features import VGGFeatures
-from ops.matting_laplacian import MattingLaplacian
+from ops.matting_laplacian import BACKENDS, MattingLaplacian
 
 # Guards the division by a target of zeros (a black style).
 TINY = 1e-12
@@ -162,7 +162,7 @@ class StyleObjective(nn.Module):
         content_layers: tuple[str, ...] | list[str] = ("relu4_2",),
         style_layers: tuple[str, ...] | list[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
         content_weight: float = 1.0,
-        style_weight: float = 30.0,
+        style_weight: float = 6.0,
         energy_weight: float = 1e4,
         variation_weight: float = 0.0,
         statistic: str = "gram",
@@ -180,11 +180,12 @@ class StyleObjective(nn.Module):
         for name, weight in self.weights.items():
             check_number(f"{name}_weight", weight, 0)
         check_choice("statistic", statistic, STATISTICS)
+        check_choice("backend", backend, BACKENDS)
         for argument, layers in (
             ("content_layers", content_layers),
             ("style_layers", style_layers),
         ):
-            if isinstance(layers, str) or not layers:
+            if not isinstance(layers, list | tuple) or not layers:
                 raise ArgumentError(argument, layers, "give a list of at least one layer")
         self.content_layers = tuple(content_layers)
         self.style_layers = tuple(style_layers)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ops import LossTerms, MattingLaplacian, StyleObjective, Targets, colour_transfer
 from ops.errors import ArgumentError, check_choice, check_number
+from ops.matting_laplacian import BACKENDS
 
 INITS = ("colour_transfer", "content", "noise", "style")
 OPTIMIZERS = ("lbfgs", "adam")
@@ -36,6 +37,9 @@ class Projection:
     backend: str = "auto"
 
     def __post_init__(self):
+        if not isinstance(self.radius, int) or self.radius < 1:
+            raise ArgumentError("radius", self.radius, "give a whole number of at least 1")
+        check_choice("backend", self.backend, BACKENDS)
         if self.ridge == 0:
             raise ArgumentError("ridge", self.ridge, "give a number above 0")
         check_number("ridge", self.ridge, 0)
@@ -93,7 +97,7 @@ def optimize_image(
     style_masks: Tensor | None = None,
     projection: Projection | None = Projection(),
     scales: Sequence[float] = (0.25, 0.5, 1.0),
-    steps: Sequence[int] = (30, 20, 12),
+    steps: Sequence[int] = (40, 30, 20),
     optimizer: str = "lbfgs",
     learning_rate: float = 1.0,
     init: str = "colour_transfer",
@@ -157,6 +161,8 @@ def optimize_image(
         stopped = str(error)
     if stopped and search.best_terms is not None:
         estimate = search.best()
+    if projection is not None and estimate.coefficients is None:  # stopped before the first step
+        estimate = _project(estimate.at(content), projection.laplacian(content))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 
@@ -206,11 +212,11 @@ class _Search:
 
     def start(self, x: Tensor, targets: Targets, laplacian: MattingLaplacian | None) -> None:
         """Begin a scale. Losses of another scale are of other features and do not compare."""
+        self.best_terms = None
         self.x = x.detach().clone(memory_format=torch.contiguous_format)
         self.targets = targets
         self.laplacian = laplacian
         self.best_x = x.detach().clone()
-        self.best_terms = None
 
     def minimise(self, optimizer: str, learning_rate: float, steps: int) -> None:
         """Evaluate the objective ``steps`` times on the way to its minimum."""
@@ -243,14 +249,15 @@ class _Search:
         terms = self.objective(y, self.targets)
         self.number += 1
         if not torch.isfinite(terms.total):
-            raise _NonFiniteLossError(f"the loss is not finite at step {self.number}: {terms}")
+            where = f"the loss is not finite at step {self.number}"
+            raise _NonFiniteLossError(f"{where}: {terms.detach()}")
         # The encoder's gradients are channels_last, which L-BFGS does not take.
         variable.grad = torch.autograd.grad(terms.total, variable)[0].contiguous()
         terms = terms.detach()
         if self.best_terms is None or terms.total < self.best_terms.total:
             self.best_x.copy_(x.detach())
             self.best_terms = terms
-        if self.callback:
+        if self.callback is not None:
             size = max(x.shape[2:])
             self.callback(Step(self.number, self.total, size, terms, y.detach()))
         return terms.total
@@ -260,11 +267,18 @@ class _Search:
         """The best result of this scale, P x."""
         if self.laplacian is None:
             return _Estimate(self.best_x)
-        coefficients = self.laplacian.coefficients(self.best_x)
-        return _Estimate(apply_affine(coefficients, self.laplacian.guide), coefficients)
+        return _project(self.best_x, self.laplacian)
+
+
+def _project(x: Tensor, laplacian: MattingLaplacian) -> _Estimate:
+    coefficients = laplacian.coefficients(x)
+    return _Estimate(apply_affine(coefficients, laplacian.guide), coefficients)
 
 
 def _check_schedule(scales, steps) -> None:
+    for argument, values in (("scales", scales), ("steps", steps)):
+        if not isinstance(values, Sequence) or isinstance(values, str):
+            raise ArgumentError(argument, values, "give a list, one number for each scale")
     if len(scales) != len(steps) or not scales:
         expected = f"give one number for each of the scales {list(scales)}"
         raise ArgumentError("steps", list(steps), expected)

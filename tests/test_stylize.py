@@ -32,14 +32,17 @@ from ops import LossTerms, StyleObjective
 from ops.matting_laplacian import MattingLaplacian
 
 WIDTH, HEIGHT = 96, 72
-# A long side of 48 pixels and shallow layers: a run takes a fraction of a second.
+# A long side of 48 pixels, shallow layers and a step or two: a run takes less than a second.
 FAST = {
     "size": 48,
-    "optimizer.steps": "[2,1,1]",
+    "optimizer.scales": "[1.0]",
+    "optimizer.steps": "[1]",
     "objective.style_layers": "[relu1_1,relu2_1]",
     "objective.content_layers": "[relu2_2]",
-    "backend": "reference",
+    "device": "cpu",
+    "backend": "cpu",
 }
+THREE_SCALES = {"optimizer.scales": "[0.4,0.7,1.0]", "optimizer.steps": "[2,1,1]"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 Outcome = namedtuple("Outcome", "code out err")
@@ -127,9 +130,12 @@ def run(folder, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["stylize.py", *words])
         GlobalHydra.instance().clear()
         capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
+        code = 0
+        try:
             stylize.main()
-        return Outcome(caught.value.code, *capsys.readouterr())
+        except SystemExit as exit_:
+            code = exit_.code
+        return Outcome(code, *capsys.readouterr())
 
     yield call
     GlobalHydra.instance().clear()
@@ -242,9 +248,9 @@ BAD = {
     "negative seed": ({"seed": -1}, "seed=-1: give a number from 0"),
     "intermediate_every": ({"intermediate_every": 0}, "intermediate_every=0: give a number at"),
     "learning rate": ({"optimizer.learning_rate": -1}, "learning_rate=-1: give a number at least"),
-    "steps of one scale too few": ({"optimizer.steps": "[2,1]"}, "steps=[2, 1]: give one number"),
-    "no steps": ({"optimizer.steps": "[2,0,1]"}, "steps=[2, 0, 1]: give whole numbers of at least"),
-    "scale above 1": ({"optimizer.scales": "[0.5,1,2]"}, "scales=2: give a number from 0.01 to 1"),
+    "steps of one scale too many": ({"optimizer.steps": "[2,1]"}, "steps=[2, 1]: give one number"),
+    "no steps": ({"optimizer.steps": "[0]"}, "steps=[0]: give whole numbers of at least 1"),
+    "scale above 1": ({"optimizer.scales": "[2]"}, "scales=2: give a number from 0.01 to 1"),
     "overwrite": ({"overwrite": "maybe"}, "overwrite=maybe: give true or false"),
     "full_resolution": ({"full_resolution": 2}, "full_resolution=2: give true or false"),
     # Keys.
@@ -355,7 +361,7 @@ def test_a_defect_of_ours_keeps_its_traceback(run, folder, monkeypatch):
 
 def test_writes_the_photo_at_its_own_size(run, folder):
     before = set(files(folder))
-    code, out, err = run()
+    code, out, err = run(THREE_SCALES)
     assert code == 0
     assert set(files(folder)) - before == {Path("out.png")}
     result, content = pixels("out.png").astype(int), pixels("content.png")
@@ -414,19 +420,12 @@ def test_same_seed_same_file(run, folder, init):
     "name",
     [
         "a b.png",
-        "photo (1).png",
-        "a,b.png",
-        "a=b.png",
+        "photo (1), a=b.png",
         "Größe 日本.png",
-        "it's.png",
-        "'quoted.png",
-        'say "hi".png',
-        "[a]{b}.png",
-        "back\\slash.png",
+        "'it's.png",
+        'say "hi" \\.png',
+        "[a]{b}:@!.png",
         "100% #1 $HOME ~.png",
-        "a:b@c!.png",
-        "null.png",
-        "-dash.png",
     ],
 )
 def test_any_file_name(run, folder, name):
@@ -435,7 +434,7 @@ def test_any_file_name(run, folder, name):
         Path(f"{key}.png").rename(Path(key, name))
     values = {key: f"{key}/{name}" for key in ("content", "style", "content_mask", "style_mask")}
     values |= {"log_dir": f"log/{name}", "intermediate_dir": f"pictures/{name}"}
-    code, out, err = run(values, output=name, intermediate_every=2)
+    code, out, err = run(values, output=name, intermediate_every=1)
     assert (code, "error" in err) == (0, False)
     assert out.startswith(f"{name}: ")
     assert pixels(name).shape == (HEIGHT, WIDTH, 3)
@@ -473,7 +472,9 @@ def test_masks_change_the_result(run, folder):
 
 
 def test_log_and_pictures(run, folder):
-    code, _, err = run(log_dir="runs/a", intermediate_dir="pictures/a", intermediate_every=2)
+    code, _, err = run(
+        THREE_SCALES, log_dir="runs/a", intermediate_dir="pictures/a", intermediate_every=2
+    )
     assert code == 0
     log = EventAccumulator("runs/a")
     log.Reload()
@@ -514,14 +515,13 @@ def test_photorealism_off(run, folder):
         {"optimizer": "adam"},
         {"init": "content"},
         {"init": "style"},
-        {"device": "cpu"},
-        {"backend": "cpu"},
         {"backend": "auto"},
+        {"backend": "reference"},
     ],
     ids=str,
 )
 def test_choices(run, folder, values):
-    code, _, _ = run(values)
+    code, _, _ = run(values, **{"optimizer.steps": "[2]"})
     assert code == 0
     result = pixels("out.png")
     assert result.shape == (HEIGHT, WIDTH, 3)
@@ -546,9 +546,9 @@ def test_another_encoder_from_a_file(run, folder):
 
 def test_shows_its_configuration(run, folder):
     before = files(folder)
-    monitored = run("--cfg", "job", "--resolve")
-    assert monitored.code in (0, None)
-    assert "size: 48" in monitored.out
+    shown = run("--cfg", "job", "--resolve")
+    assert shown.code == 0
+    assert "size: 48" in shown.out
     assert files(folder) == before
 
 
@@ -578,7 +578,7 @@ def test_interrupted_in_this_process(run, folder, monkeypatch):
 
     def interrupts(self, p):
         calls.append(p)
-        if len(calls) == 12:
+        if len(calls) == 12:  # after a few steps
             raise KeyboardInterrupt
         return product(self, p)
 
@@ -628,14 +628,10 @@ def test_process_with_a_wrong_value(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal(folder, monkeypatch, number):
+def test_signal(folder, number):
     """Ctrl-C, or a polite kill, in the middle: the best picture so far, complete."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        # Tests in the background of a shell without job control would hand this down.
-        ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
-        monkeypatch.setattr(signal, "unused", None, raising=False)
-    else:
-        ignored = None
+    # Where these tests run in the background of a shell, it is ignored, and that is handed down.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = start(
             optimizer="adam",
@@ -644,8 +640,7 @@ def test_signal(folder, monkeypatch, number):
             intermediate_every=3,
         )
     finally:
-        if ignored is not None:
-            signal.signal(signal.SIGINT, ignored)
+        signal.signal(signal.SIGINT, handler)
     try:
         deadline = time.monotonic() + 120
         while not list(folder.glob("pictures/step_*.png")):

@@ -1,0 +1,440 @@
+"""The optimisation of one image: what it returns, also when it ends early."""
+
+import math
+
+import pytest
+import torch
+
+from ops import ArgumentError, LossTerms, MattingLaplacian, StyleObjective, VGGFeatures
+from optimize import OptimizedImage, Projection, optimize_image
+from optimize.image_optimizer import INITS
+
+SCHEDULE = {"scales": [0.5, 1.0], "steps": [3, 3]}
+HEIGHT, WIDTH = 40, 52
+
+
+def random(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def photo(height, width, seed):
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    smooth = torch.stack([x * y, (x + y) / 2, 0.5 + 0.4 * torch.sin((4 + seed) * x)])
+    return (0.85 * smooth[None] + 0.15 * random(1, 3, height, width, seed=seed)).clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def content():
+    return photo(HEIGHT, WIDTH, 0)
+
+
+@pytest.fixture(scope="module")
+def style():
+    return photo(36, 32, 5).flip(1) * torch.tensor([0.9, 0.5, 0.3]).view(3, 1, 1)
+
+
+def shallow(**arguments):
+    return StyleObjective(
+        **{
+            "content_layers": ["relu2_1"],
+            "style_layers": ["relu1_1", "relu2_1"],
+            "energy_weight": 1e3,
+        }
+        | arguments
+    )
+
+
+@pytest.fixture(scope="module")
+def objective():
+    return shallow()
+
+
+class Recorder(list):
+    """A callback that keeps every step, and raises at one of them."""
+
+    def __init__(self, at=None, error=KeyboardInterrupt):
+        super().__init__()
+        self.at = at
+        self.error = error
+
+    def __bool__(self):
+        return True  # also while it is empty
+
+    def __call__(self, step):
+        self.append(step)
+        if step.number == self.at:
+            raise self.error
+
+    @property
+    def best(self):
+        return min(self, key=lambda step: float(step.terms.total))
+
+
+class BreaksDown(torch.nn.Module):
+    """An objective whose loss is NaN, or infinite, from one evaluation on."""
+
+    def __init__(self, objective, at, value=math.nan):
+        super().__init__()
+        self.objective, self.at, self.value = objective, at, value
+        self.evaluations = 0
+
+    def targets(self, *arguments):
+        return self.objective.targets(*arguments)
+
+    def forward(self, image, targets):
+        self.evaluations += 1
+        terms = self.objective(image, targets)
+        extra = self.value if self.evaluations >= self.at else 0.0
+        return terms + LossTerms({"style": image.new_tensor(extra)})
+
+
+def halves(image):
+    left = image.new_zeros(image.shape[2:])
+    left[:, : image.shape[3] // 2] = 1
+    return torch.stack([left, 1 - left])
+
+
+def applied(result, content):
+    slopes, offset = result.coefficients[:, :, :3], result.coefficients[:, :, 3]
+    return torch.einsum("bkchw,bchw->bkhw", slopes, content) + offset
+
+
+# ----------------------------------------------------------------------------------------- result
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_result(content, style, objective, optimizer):
+    steps = Recorder()
+    before = content.clone(), style.clone()
+    result = optimize_image(
+        content,
+        style,
+        objective,
+        scales=[1.0],
+        steps=[6],
+        optimizer=optimizer,
+        learning_rate=1.0 if optimizer == "lbfgs" else 0.02,
+        callback=steps,
+    )
+    assert isinstance(result, OptimizedImage)
+    assert result.stopped is None
+    assert result.image.shape == content.shape
+    assert result.image.dtype == torch.float32
+    assert not result.image.requires_grad
+    assert result.image.min() >= 0
+    assert result.image.max() <= 1
+    assert result.coefficients.shape == (1, 3, 4, HEIGHT, WIDTH)
+    torch.testing.assert_close(result.image, applied(result, content).clamp(0, 1))
+    # It is the best of all steps, and better than the first.
+    assert float(result.terms.total) == float(steps.best.terms.total)
+    assert float(result.terms.total) < 0.9 * float(steps[0].terms.total)
+    torch.testing.assert_close(result.image, steps.best.image.clamp(0, 1), rtol=0, atol=1e-4)
+    # Neither photo was written to.
+    assert torch.equal(content, before[0])
+    assert torch.equal(style, before[1])
+
+
+def test_callback(content, style, objective):
+    steps = Recorder()
+    result = optimize_image(content, style, objective, **SCHEDULE, callback=steps)
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) >= 6
+    assert {step.total for step in steps} == {6}
+    sizes = [step.size for step in steps]
+    assert set(sizes) == {26, 52}
+    assert sizes == sorted(sizes)
+    for step in steps:
+        assert step.image.shape == (1, 3, *((20, 26) if step.size == 26 else (HEIGHT, WIDTH)))
+        assert not step.image.requires_grad
+        assert list(step.terms) == ["content", "style", "energy"]
+        assert not step.terms.total.requires_grad
+        assert math.isfinite(step.terms.total)
+    # The next scale goes on from the last one's result: it does not start again.
+    alone = Recorder()
+    optimize_image(content, style, objective, scales=[1.0], steps=[1], callback=alone)
+    first_of_fine = steps[sizes.index(52)]
+    assert float(first_of_fine.terms.total) < float(alone[0].terms.total)
+    best = min(float(step.terms.total) for step in steps if step.size == 52)
+    assert float(result.terms.total) == best
+
+
+def test_the_projection_makes_photos(content, style, objective):
+    """From noise, which is no photo: what remains of it is affine in the content."""
+    laplacian = MattingLaplacian(content, 1, 1e-5)
+    free = shallow(energy_weight=0)
+    options = {"scales": [1.0], "steps": [3], "init": "noise"}
+    result = optimize_image(content, style, free, **options)
+    noisy = optimize_image(content, style, free, **options, projection=None)
+    assert noisy.coefficients is None
+    assert noisy.image.shape == content.shape
+    assert (noisy.image.min() >= 0, noisy.image.max() <= 1) == (True, True)
+    assert laplacian.energy(result.image) < 0.05 * laplacian.energy(noisy.image)
+
+
+def test_a_smoother_projection_follows_the_content_less(content, style, objective):
+    """A larger ridge keeps less of the content's contrast."""
+    options = {"scales": [1.0], "steps": [1], "init": "content"}
+    errors = [
+        float(
+            (
+                optimize_image(
+                    content, style, objective, **options, projection=Projection(4, ridge)
+                ).image
+                - content
+            )
+            .square()
+            .mean()
+        )
+        for ridge in (1e-5, 1e-3, 1e-1)
+    ]
+    assert errors == sorted(errors)
+    assert errors[2] > 10 * errors[0]
+
+
+@pytest.mark.parametrize("projection", [Projection(), None], ids=["projection", "none"])
+def test_same_seed_same_bits(content, style, objective, projection):
+    options = {"scales": [1.0], "steps": [2], "init": "noise", "projection": projection}
+    first, again, other = (
+        optimize_image(content, style, objective, **options, seed=seed) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first.image, again.image)
+    assert not torch.equal(first.image, other.image)
+
+
+def test_the_global_random_state_is_neither_used_nor_changed(content, style, objective):
+    options = {"scales": [1.0], "steps": [1], "init": "noise"}
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = optimize_image(content, style, objective, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(optimize_image(content, style, objective, **options).image, first.image)
+
+
+def test_inits(content, style, objective):
+    """Each starts where its name says: seen before the first step has moved it."""
+    starts = {}
+    for init in INITS:
+        steps = Recorder()
+        result = optimize_image(
+            content,
+            style,
+            objective,
+            scales=[1.0],
+            steps=[1],
+            init=init,
+            projection=None,
+            callback=steps,
+        )
+        assert result.stopped is None
+        starts[init] = steps[0].image
+    torch.testing.assert_close(starts["content"], content, rtol=1e-5, atol=1e-6)
+    mean = style.mean((2, 3))
+    torch.testing.assert_close(starts["style"].mean((2, 3)), mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(starts["colour_transfer"].mean((2, 3)), mean, rtol=0, atol=0.03)
+    assert not torch.equal(starts["style"], starts["colour_transfer"])
+    # The correlation of a row with the next: noise has none.
+    for init, image in starts.items():
+        above, below = image[:, :, :-1].flatten(), image[:, :, 1:].flatten()
+        correlation = float(torch.corrcoef(torch.stack([above, below]))[0, 1])
+        assert (correlation > 0.5) == (init != "noise"), init
+
+
+def test_masks(content, style, objective):
+    """Each half takes the light of its own half, and exchanged masks exchange them."""
+    content = (content + content.flip(3)) / 2  # as bright on the left as on the right
+    style = style.clone()
+    style[..., style.shape[3] // 2 :] *= 0.2
+    masks = {"content_masks": halves(content), "style_masks": halves(style)}
+    options = {"scales": [1.0], "steps": [2]}
+    result = optimize_image(content, style, objective, **options, **masks)
+    left, right = result.image[..., : WIDTH // 2 - 8], result.image[..., WIDTH // 2 + 8 :]
+    assert left.mean() > 2 * right.mean()
+    masks["style_masks"] = masks["style_masks"].flip(0)
+    result = optimize_image(content, style, objective, **options, **masks)
+    left, right = result.image[..., : WIDTH // 2 - 8], result.image[..., WIDTH // 2 + 8 :]
+    assert right.mean() > 2 * left.mean()
+    # Without, one light for all.
+    whole = optimize_image(content, style, objective, **options).image
+    assert 0.9 < whole[..., : WIDTH // 2].mean() / whole[..., WIDTH // 2 :].mean() < 1.1
+
+
+@pytest.mark.parametrize("kind", ["grey", "flat", "black", "16 px", "16 px wide", "odd"])
+def test_difficult_contents(style, objective, kind):
+    content = {
+        "grey": photo(32, 40, 1).mean(1, keepdim=True).expand(1, 3, 32, 40),
+        "flat": torch.full((1, 3, 32, 40), 0.5),
+        "black": torch.zeros(1, 3, 32, 40),
+        "16 px": photo(16, 16, 1),
+        "16 px wide": photo(64, 16, 1),
+        "odd": photo(33, 47, 1),
+    }[kind]
+    result = optimize_image(content, style, objective, **SCHEDULE)
+    assert result.stopped is None
+    assert result.image.shape == content.shape
+    assert torch.isfinite(result.image).all()
+    assert torch.isfinite(result.coefficients).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5], ids=["black", "grey"])
+def test_flat_styles(content, objective, value):
+    result = optimize_image(content, torch.full((1, 3, 32, 32), value), objective, **SCHEDULE)
+    assert result.stopped is None
+    assert torch.isfinite(result.image).all()
+    assert float(result.image.mean()) == pytest.approx(value, abs=0.1)
+
+
+def test_the_default_objective_takes_16_pixels(style):
+    result = optimize_image(
+        photo(16, 16, 1), style, StyleObjective(VGGFeatures), scales=[0.5, 1.0], steps=[1, 1]
+    )
+    assert result.stopped is None
+    assert torch.isfinite(result.image).all()
+
+
+# --------------------------------------------------------------------------------- ended early
+
+
+@pytest.mark.parametrize("at", [3, 5, 7])
+def test_interrupted(content, style, objective, at):
+    """Ctrl-C in the first scale, and in the second: the best so far."""
+    steps = Recorder(at)
+    schedule = {"scales": [0.5, 1.0], "steps": [4, 6]}
+    result = optimize_image(content, style, objective, **schedule, callback=steps)
+    assert result.stopped == "interrupted"
+    assert len(steps) == at
+    assert result.image.shape == content.shape
+    assert torch.isfinite(result.image).all()
+    torch.testing.assert_close(result.image, applied(result, content).clamp(0, 1))
+    same_scale = [step for step in steps if step.size == steps[-1].size]
+    best = min(same_scale, key=lambda step: float(step.terms.total))
+    assert float(result.terms.total) == float(best.terms.total)
+    if best.size == WIDTH:
+        torch.testing.assert_close(result.image, best.image.clamp(0, 1), rtol=0, atol=1e-4)
+    else:
+        small = torch.nn.functional.interpolate(result.image, best.image.shape[2:], mode="area")
+        assert (small - best.image.clamp(0, 1)).square().mean().sqrt() < 0.08
+
+
+def test_interrupted_between_two_scales(content, style):
+    """Then the result of the coarser one counts."""
+
+    class Interrupts(StyleObjective):
+        def targets(self, content, *arguments):
+            if max(content.shape) == WIDTH:
+                raise KeyboardInterrupt
+            return super().targets(content, *arguments)
+
+    objective = Interrupts(content_layers=["relu2_1"], style_layers=["relu1_1"])
+    steps = Recorder()
+    result = optimize_image(content, style, objective, **SCHEDULE, callback=steps)
+    assert result.stopped == "interrupted"
+    assert {step.size for step in steps} == {26}
+    assert float(result.terms.total) == float(steps.best.terms.total)
+    assert result.image.shape == content.shape
+    assert result.coefficients.shape == (1, 3, 4, HEIGHT, WIDTH)
+    torch.testing.assert_close(result.image, applied(result, content).clamp(0, 1))
+
+
+@pytest.mark.parametrize("where", ["targets", "features"])
+def test_interrupted_before_the_first_step(content, style, objective, where):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    broken = shallow(content_weight=2.0)
+    if where == "targets":
+        broken.targets = interrupt
+    else:
+        broken.forward = interrupt
+    steps = Recorder()
+    result = optimize_image(
+        content, style, broken, **SCHEDULE, callback=steps, init="content", projection=None
+    )
+    assert result.stopped == "interrupted"
+    assert result.terms is None
+    assert len(steps) == 0
+    torch.testing.assert_close(result.image, content, rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf], ids=repr)
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_loss_that_is_not_finite(content, style, objective, optimizer, value):
+    steps = Recorder()
+    result = optimize_image(
+        content,
+        style,
+        BreaksDown(objective, 4, value),
+        scales=[1.0],
+        steps=[9],
+        optimizer=optimizer,
+        learning_rate=1.0 if optimizer == "lbfgs" else 0.02,
+        callback=steps,
+    )
+    assert "not finite at step 4" in result.stopped
+    assert "\n" not in result.stopped
+    assert len(steps) == 3
+    assert torch.isfinite(result.image).all()
+    assert float(result.terms.total) == float(steps.best.terms.total)
+    torch.testing.assert_close(result.image, steps.best.image.clamp(0, 1), rtol=0, atol=1e-4)
+
+
+def test_style_that_is_not_finite(content, style, objective):
+    style = style.clone()
+    style[0, 0, 3, 3] = math.nan
+    result = optimize_image(content, style, objective, **SCHEDULE, init="content")
+    assert "not finite at step 1" in result.stopped
+    assert result.terms is None
+    assert torch.isfinite(result.image).all()
+
+
+def test_another_error_is_not_swallowed(content, style, objective):
+    with pytest.raises(ZeroDivisionError):
+        optimize_image(
+            content, style, objective, **SCHEDULE, callback=Recorder(2, ZeroDivisionError)
+        )
+
+
+# ------------------------------------------------------------------------------------- bad values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scales": [1.0], "steps": [1, 1]}, r"^steps=\[1, 1\]: give one number for each of the"),
+        ({"scales": [], "steps": []}, r"^steps=\[\]: give one number for each"),
+        ({"steps": [0, 1]}, r"^steps=\[0, 1\]: give whole numbers of at least 1"),
+        ({"steps": [1, -1]}, r"^steps=\[1, -1\]: give whole numbers"),
+        ({"steps": [1, 1.5]}, r"^steps=\[1, 1\.5\]: give whole numbers"),
+        ({"scales": [0, 1.0]}, r"^scales=0: give a number from 0\.01 to 1"),
+        ({"scales": [0.5, 1.01]}, r"^scales=1\.01: give a number from 0\.01 to 1"),
+        ({"scales": ["half", 1]}, r"^scales=half: give a number"),
+        ({"optimizer": "sgd"}, r"^optimizer=sgd: unknown; choose one of lbfgs, adam"),
+        ({"init": "zeros"}, r"^init=zeros: unknown; choose one of colour_transfer, content, noise"),
+        ({"learning_rate": -1}, r"^learning_rate=-1: give a number at least 0"),
+        ({"learning_rate": "fast"}, r"^learning_rate=fast: give a number at least 0"),
+        ({"content_masks": torch.ones(1, HEIGHT, WIDTH)}, r"^style_masks=None: give masks of both"),
+        ({"style_masks": torch.ones(1, 36, 32)}, r"^content_masks=None: give masks of both photos"),
+        (
+            {
+                "content_masks": torch.ones(1, HEIGHT, WIDTH),
+                "style_masks": torch.ones(2, 36, 32),
+                "init": "content",
+            },
+            r"^style_masks=2: give one for each of 1",
+        ),
+        ({"projection": Projection(radius=0)}, r"^radius=0: give a whole number"),
+        ({"projection": Projection(backend="tpu")}, r"^backend=tpu: unknown; choose one of auto"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value[1:16],
+)
+def test_wrong_value(content, style, objective, arguments, message):
+    steps = Recorder()
+    with pytest.raises(ArgumentError, match=message):
+        optimize_image(content, style, objective, **{**SCHEDULE, **arguments}, callback=steps)
+    assert len(steps) == 0
+
+
+@pytest.mark.parametrize("ridge", [0, -1e-3, "abc", math.nan], ids=repr)
+def test_wrong_ridge(ridge):
+    with pytest.raises(ArgumentError, match=rf"^ridge={ridge}: give a number"):
+        Projection(ridge=ridge)
