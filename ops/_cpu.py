@@ -50,10 +50,10 @@ def _over_bands(kernel, rows: int, radius: int, batch: int, *arguments) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _add_row(sums, sign, guide, p, row):
-    """sums += sign · (p, I₀p, I₁p, I₂p) of one row of pixels."""
+def _add_row(sums, guide, p, row):
+    """sums += (p, I₀p, I₁p, I₂p) of one row of pixels."""
     for x in range(p.shape[1]):
-        value = sign * np.float64(p[row, x])
+        value = np.float64(p[row, x])
         sums[0, x] += value
         sums[1, x] += value * guide[0, row, x]
         sums[2, x] += value * guide[1, row, x]
@@ -61,28 +61,38 @@ def _add_row(sums, sign, guide, p, row):
 
 
 @njit(nogil=True, cache=True)
+def _move_down(sums, guide, p, size, row):
+    """Column sums over rows row-size to row-1 become those over rows row-size+1 to row."""
+    old = row - size
+    for x in range(p.shape[1]):
+        value = np.float64(p[row, x])
+        gone = np.float64(p[old, x])
+        sums[0, x] += value - gone
+        sums[1, x] += value * guide[0, row, x] - gone * guide[0, old, x]
+        sums[2, x] += value * guide[1, row, x] - gone * guide[1, old, x]
+        sums[3, x] += value * guide[2, row, x] - gone * guide[2, old, x]
+
+
+@njit(nogil=True, cache=True)
 def _window_sums(columns, size, windows):
     """windows[:, x] = the sum of columns[:, x : x + size], by a running sum."""
     s0 = s1 = s2 = s3 = 0.0
-    for x in range(size - 1):
+    for x in range(size):
         s0 += columns[0, x]
         s1 += columns[1, x]
         s2 += columns[2, x]
         s3 += columns[3, x]
-    for x in range(columns.shape[1] - size + 1):
-        last = x + size - 1
-        s0 += columns[0, last]
-        s1 += columns[1, last]
-        s2 += columns[2, last]
-        s3 += columns[3, last]
+    windows[0, 0], windows[1, 0], windows[2, 0], windows[3, 0] = s0, s1, s2, s3
+    # Subtracting first keeps the chain of dependent additions, which sets the pace, short.
+    for x in range(1, windows.shape[1]):
+        s0 += columns[0, x + size - 1] - columns[0, x - 1]
+        s1 += columns[1, x + size - 1] - columns[1, x - 1]
+        s2 += columns[2, x + size - 1] - columns[2, x - 1]
+        s3 += columns[3, x + size - 1] - columns[3, x - 1]
         windows[0, x] = s0
         windows[1, x] = s1
         windows[2, x] = s2
         windows[3, x] = s3
-        s0 -= columns[0, x]
-        s1 -= columns[1, x]
-        s2 -= columns[2, x]
-        s3 -= columns[3, x]
 
 
 @njit(nogil=True, cache=True)
@@ -111,21 +121,17 @@ def _regress(windows, statistics, row, area, ab):
 
 
 @njit(nogil=True, cache=True)
-def _pixel_sums(ab, size, oldest, total):
-    """Exchange the oldest row of sums over windows by this one, in the ring and in the total."""
+def _pixel_sums(padded, size, oldest, total):
+    """Exchange the oldest row of sums over windows by this one, in the ring and in the total.
+
+    ``padded`` holds the coefficients of a row of windows between zeros, ``size`` of them before.
+    """
     s0 = s1 = s2 = s3 = 0.0
-    windows = ab.shape[1]
     for x in range(total.shape[1]):
-        if x < windows:
-            s0 += ab[0, x]
-            s1 += ab[1, x]
-            s2 += ab[2, x]
-            s3 += ab[3, x]
-        if x >= size:
-            s0 -= ab[0, x - size]
-            s1 -= ab[1, x - size]
-            s2 -= ab[2, x - size]
-            s3 -= ab[3, x - size]
+        s0 += padded[0, x + size] - padded[0, x]
+        s1 += padded[1, x + size] - padded[1, x]
+        s2 += padded[2, x + size] - padded[2, x]
+        s3 += padded[3, x + size] - padded[3, x]
         total[0, x] += s0 - oldest[0, x]
         total[1, x] += s1 - oldest[1, x]
         total[2, x] += s2 - oldest[2, x]
@@ -177,24 +183,25 @@ def _band(image, first, last, p, guide, statistics, radius, out, as_coefficients
     ring = np.zeros((channels, size, 4, width))
     total = np.zeros((channels, 4, width))
     windows = np.empty((4, width - 2 * radius))
-    ab = np.empty((4, width - 2 * radius))
+    padded = np.zeros((4, width + size))
+    ab = padded[:, size : width + 1]
     guide_, statistics_ = guide[image], statistics[image]
 
     top = max(0, first - 2 * radius)  # the first row of windows that reaches this band
     for k in range(channels):
-        for row in range(top, top + 2 * radius):
-            _add_row(columns[k], 1.0, guide_, p[image, k], row)
+        for row in range(top, top + size):
+            _add_row(columns[k], guide_, p[image, k], row)
     for row in range(top, last):
         for k in range(channels):
             p_ = p[image, k]
             if row < height - 2 * radius:
-                _add_row(columns[k], 1.0, guide_, p_, row + 2 * radius)
+                if row > top:
+                    _move_down(columns[k], guide_, p_, size, row + 2 * radius)
                 _window_sums(columns[k], size, windows)
-                _add_row(columns[k], -1.0, guide_, p_, row)
                 _regress(windows, statistics_, row, area, ab)
             else:
                 ab[:] = 0.0
-            _pixel_sums(ab, size, ring[k, row % size], total[k])
+            _pixel_sums(padded, size, ring[k, row % size], total[k])
             if row >= first:
                 if as_coefficients:
                     _write_coefficients(total[k], row, size, height, out[image, 4 * k : 4 * k + 4])

@@ -178,9 +178,13 @@ def _(p, guide, statistics, radius):
 def _product_context(ctx, inputs, output):
     _, guide, statistics, ctx.radius = inputs
     ctx.save_for_backward(guide, statistics)
+    # The energy asks for no gradient of its product.
+    ctx.set_materialize_grads(False)
 
 
 def _product_backward(ctx, gradient):
+    if gradient is None:
+        return None, None, None, None
     # L is symmetric.
     return _product(gradient, *ctx.saved_tensors, ctx.radius), None, None, None
 
