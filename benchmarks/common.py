@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -15,9 +14,11 @@ import torch
 
 
 def median_seconds(function: Callable[[], object], seconds: float = 3.0, most: int = 30) -> float:
-    """Median time of a call: one to warm up, then at least three within about ``seconds``."""
-    function()
-    _synchronize()
+    """Median time of a call: some to warm up, then at least three within about ``seconds``."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds / 10:
+        function()
+        _synchronize()
     times: list[float] = []
     while len(times) < 3 or (sum(times) < seconds and len(times) < most):
         start = time.perf_counter()
@@ -33,20 +34,27 @@ def _synchronize() -> None:
 
 
 def in_fresh_process(function: Callable, *arguments):
-    """Call ``function`` in a new process, so that its peak memory is its own."""
+    """Call ``function`` in a new process, so that its peak memory is its own.
+
+    There every array goes back to the system when it is freed, instead of to the allocator's pool,
+    so that the peak is of what was in use at one time. It costs time: do not measure both at once.
+    """
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def resident_bytes() -> int:
-    """Memory of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def start_peak() -> int:
+    """Forget the peak memory of this process (Linux); returns the bytes that it has now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
 
 
 def peak_bytes() -> int:
-    """The most memory this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most memory this process has had since :func:`start_peak`."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line for line in status if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024
 
 
 def machine() -> str:

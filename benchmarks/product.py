@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import pymatting
 import torch
 
 from benchmarks.common import (
@@ -15,7 +16,7 @@ from benchmarks.common import (
     machine,
     median_seconds,
     peak_bytes,
-    resident_bytes,
+    start_peak,
     table,
 )
 from ops import MattingLaplacian
@@ -43,20 +44,21 @@ def random_photo(height: int, width: int) -> np.ndarray:
 
 
 def measure_matrix(height: int, width: int, radius: int) -> dict:
-    import pymatting
-
+    """Seconds to build and to apply the sparse matrix, and its peak memory in bytes."""
     pymatting.cf_laplacian(random_photo(16, 16), EPSILON, 1)  # compiles
     guide = random_photo(height, width)
     p = np.random.default_rng(1).standard_normal((height * width, CHANNELS))
-    before = resident_bytes()
+    before = start_peak()
     start = time.perf_counter()
     matrix = pymatting.cf_laplacian(guide, EPSILON, radius).tocsr()
     build = time.perf_counter() - start
-    seconds = median_seconds(lambda: matrix @ p)
-    return {"seconds": seconds, "build": build, "bytes": peak_bytes() - before}
+    output = matrix @ p
+    peak = peak_bytes() - before - output.nbytes
+    return {"seconds": median_seconds(lambda: matrix @ p), "build": build, "bytes": peak}
 
 
 def measure_operator(backend: str, height: int, width: int, radius: int) -> dict:
+    """Seconds to set up and to apply the operator, and its peak memory in bytes."""
     device = "cuda" if backend == "cuda" else "cpu"
     small = torch.rand(1, 3, 32, 32, device=device)
     MattingLaplacian(small, radius, EPSILON, backend).product(small)  # compiles
@@ -65,39 +67,43 @@ def measure_operator(backend: str, height: int, width: int, radius: int) -> dict
     p = torch.randn(1, CHANNELS, height, width, device=device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated() if device == "cuda" else resident_bytes()
+    before = torch.cuda.memory_allocated() if device == "cuda" else start_peak()
     start = time.perf_counter()
     operator = MattingLaplacian(guide, radius, EPSILON, backend)
     if device == "cuda":
         torch.cuda.synchronize()
     build = time.perf_counter() - start
-    seconds = median_seconds(lambda: operator.product(p))
+    output = operator.product(p)
     peak = torch.cuda.max_memory_allocated() if device == "cuda" else peak_bytes()
-    output = p.numel() * p.element_size()
-    return {"seconds": seconds, "build": build, "bytes": peak - before - output}
+    peak -= before + output.numel() * output.element_size()
+    return {"seconds": median_seconds(lambda: operator.product(p)), "build": build, "bytes": peak}
+
+
+def measure(function, *arguments) -> dict:
+    """Times from this process, memory from one of its own."""
+    memory = in_fresh_process(function, *arguments)["bytes"]
+    return function(*arguments) | {"bytes": memory}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--sizes", nargs="+", default=["384x512", "256", "512", "1024", "2048", "4096"]
-    )
+    sizes = ["384x512", "256", "512", "1024", "2048", "4096"]
+    parser.add_argument("--sizes", nargs="+", default=sizes)
     parser.add_argument("--radii", nargs="+", type=int, default=[1, 3, 8])
     arguments = parser.parse_args()
     rows = []
     for size in arguments.sizes:
         height, width = map(int, size.split("x") if "x" in size else (size, size))
         for radius in arguments.radii:
+            shape = height, width, radius
             results = {}
             if height * width * (2 * radius + 1) ** 2 <= REFERENCE_LIMIT:
-                results["reference"] = in_fresh_process(
-                    measure_operator, "reference", height, width, radius
-                )
-            results["cpu"] = in_fresh_process(measure_operator, "cpu", height, width, radius)
+                results["reference"] = measure(measure_operator, "reference", *shape)
+            results["cpu"] = measure(measure_operator, "cpu", *shape)
             if torch.cuda.is_available():
-                results["cuda"] = in_fresh_process(measure_operator, "cuda", height, width, radius)
-            if matrix_bytes(height, width, radius) <= MATRIX_LIMIT:
-                results["SciPy CSR"] = in_fresh_process(measure_matrix, height, width, radius)
+                results["cuda"] = measure(measure_operator, "cuda", *shape)
+            if matrix_bytes(*shape) <= MATRIX_LIMIT:
+                results["SciPy CSR"] = measure(measure_matrix, *shape)
             matrix = results.get("SciPy CSR", {}).get("seconds")
             for name, result in results.items():
                 rows.append(

@@ -93,27 +93,19 @@ def stylize_photo(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
-    for argument, value in (("content", content), ("style", style)):
-        if value is None:
-            raise ArgumentError(argument, value, "required; give an image file")
-    for argument, value in (("overwrite", overwrite), ("full_resolution", full_resolution)):
-        if not isinstance(value, bool):
-            raise ArgumentError(argument, value, "give true or false")
+    _check_flag("overwrite", overwrite)
+    _check_flag("full_resolution", full_resolution)
+    _check_whole("size", size, 32)
+    _check_whole("quality", quality, 1, 100)
+    _check_whole("intermediate_every", intermediate_every, 1)
+    _check_whole("max_pixels", max_pixels, 1)
+    _check_whole("seed", seed, 0, LARGEST_SEED)
+    _check_file("content", content)
+    _check_file("style", style)
+    _check_folder("log_dir", log_dir)
+    _check_folder("intermediate_dir", intermediate_dir)
     output = Path(output or f"{Path(content).stem}_{Path(style).stem}.jpg")
     check_output(output, overwrite=overwrite)
-    for argument, value, minimum, maximum in (
-        ("size", size, 32, None),
-        ("quality", quality, 1, 100),
-        ("intermediate_every", intermediate_every, 1, None),
-        ("max_pixels", max_pixels, 1, None),
-        ("seed", seed, 0, LARGEST_SEED),
-    ):
-        check_number(argument, value, minimum, maximum)
-        if not isinstance(value, int):
-            raise ArgumentError(argument, value, "give a whole number")
-    for argument, folder in (("log_dir", log_dir), ("intermediate_dir", intermediate_dir)):
-        if folder is not None:
-            _check_folder(argument, Path(folder))
     device = select_device(device)
     photo = load_photo(content, argument="content", max_pixels=max_pixels)
     guide = photo.tensor(size)
@@ -146,9 +138,28 @@ def stylize_photo(
     return Report(output, stylized.pixels.shape[:2], seconds, result.terms, result.stopped)
 
 
-def _check_folder(argument: str, folder: Path) -> None:
+def _check_flag(argument: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ArgumentError(argument, value, "give true or false")
+
+
+def _check_whole(argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    check_number(argument, value, minimum, maximum)
+    if not isinstance(value, int):
+        raise ArgumentError(argument, value, "give a whole number")
+
+
+def _check_file(argument: str, path: str | Path | None) -> None:
+    if path is None:
+        raise ArgumentError(argument, path, "required; give an image file")
+
+
+def _check_folder(argument: str, folder: str | Path | None) -> None:
     """Check that files can be written to a folder, which need not exist yet."""
-    parents = (folder.absolute(), *folder.absolute().parents)
+    if folder is None:
+        return
+    folder = Path(folder).absolute()
+    parents = (folder, *folder.parents)
     existing = next(parent for parent in parents if parent.exists())
     if not existing.is_dir():
         raise ArgumentError(argument, folder, f"{existing} is a file; give a folder")
