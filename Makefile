@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: stylize test lint benchmarks clean
+.PHONY: stylize test lint clean
 
 stylize: .venv/installed
 	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/dusk.jpg \
