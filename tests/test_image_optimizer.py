@@ -422,8 +422,7 @@ def test_another_error_is_not_swallowed(content, style, objective):
             },
             r"^style_masks=2: give one for each of 1",
         ),
-        ({"projection": Projection(radius=0)}, r"^radius=0: give a whole number"),
-        ({"projection": Projection(backend="tpu")}, r"^backend=tpu: unknown; choose one of auto"),
+        ({"steps": 30}, r"^steps=30: give a list"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value[1:16],
 )
@@ -434,7 +433,19 @@ def test_wrong_value(content, style, objective, arguments, message):
     assert len(steps) == 0
 
 
-@pytest.mark.parametrize("ridge", [0, -1e-3, "abc", math.nan], ids=repr)
-def test_wrong_ridge(ridge):
-    with pytest.raises(ArgumentError, match=rf"^ridge={ridge}: give a number"):
-        Projection(ridge=ridge)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ridge": 0}, "ridge=0: give a number above 0"),
+        ({"ridge": -1e-3}, "ridge=-0.001: give a number"),
+        ({"ridge": "abc"}, "ridge=abc: give a number"),
+        ({"ridge": math.nan}, "ridge=nan: give a number"),
+        ({"radius": 0}, "radius=0: give a whole number"),
+        ({"radius": "abc"}, "radius=abc: give a whole number"),
+        ({"backend": "tpu"}, "backend=tpu: unknown; choose one of auto"),
+    ],
+    ids=str,
+)
+def test_wrong_projection(arguments, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        Projection(**arguments)
