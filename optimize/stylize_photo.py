@@ -158,9 +158,8 @@ def _check_folder(argument: str, folder: str | Path | None) -> None:
     """Check that files can be written to a folder, which need not exist yet."""
     if folder is None:
         return
-    folder = Path(folder).absolute()
-    parents = (folder, *folder.parents)
-    existing = next(parent for parent in parents if parent.exists())
+    absolute = Path(folder).absolute()
+    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
     if not existing.is_dir():
         raise ArgumentError(argument, folder, f"{existing} is a file; give a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
