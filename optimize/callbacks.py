@@ -10,13 +10,17 @@ from optimize.image_optimizer import Step
 
 
 class ProgressBar:
-    """A bar with the current losses and the time left; a context manager."""
+    """A bar with the current losses and the time left; a context manager.
+
+    It appears at the first step.
+    """
 
     def __init__(self):
-        # The delay keeps it off the screen until there is a step.
-        self._bar = tqdm(unit="step", delay=1e-3)
+        self._bar: tqdm | None = None
 
     def __call__(self, step: Step) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=step.total, unit="step")
         self._bar.total = max(step.number, step.total)
         self._bar.set_postfix_str(f"{step.size} px  {step.terms}", refresh=False)
         self._bar.update()
@@ -25,7 +29,8 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class TensorBoardLog:
