@@ -76,7 +76,9 @@ def _one_line_errors() -> Iterator[None]:
             reason = reason.__cause__
         if not isinstance(reason, ArgumentError | HydraException | OmegaConfBaseException):
             raise
-        print("error:", " ".join(str(reason).split()), file=sys.stderr)
+        # Hydra goes on about where it looked for a file of that name.
+        message = str(reason).partition("Config search path")[0]
+        print("error:", " ".join(message.split()), file=sys.stderr)
         sys.exit(USER_ERROR)
 
 
