@@ -218,7 +218,7 @@ class StyleObjective(nn.Module):
             content={layer: content_features[layer] for layer in self.content_layers},
             style=self.style_statistics(style, style_masks),
             masks={
-                layer: _average_down(content_masks, content_features[layer].shape[-2:])
+                layer: average_down(content_masks, content_features[layer].shape[-2:])
                 for layer in self.style_layers
             },
             areas=areas / areas.sum(),
@@ -230,7 +230,7 @@ class StyleObjective(nn.Module):
         """Statistics of (1, 3, H, W) under (M, H, W) masks by layer, (1, M, ...)."""
         features = self.features(style)
         return {
-            layer: self.statistic(features[layer], _average_down(masks, features[layer].shape[-2:]))
+            layer: self.statistic(features[layer], average_down(masks, features[layer].shape[-2:]))
             for layer in self.style_layers
         }
 
@@ -277,5 +277,6 @@ def _masked_pixels(features: Tensor, masks: Tensor):
             yield pixels[:, index], mask[index]
 
 
-def _average_down(masks: Tensor, size: tuple[int, int]) -> Tensor:
+def average_down(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks (M, H, W) at a smaller size (height, width): the share of each label in each cell."""
     return F.interpolate(masks[None], size=tuple(size), mode="area")[0]

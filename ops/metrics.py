@@ -1,13 +1,12 @@
 """How much of the style arrived, and how much of a photo is left."""
 
 import torch
-import torch.nn.functional as F
 from skimage.filters import sobel
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from ops.features import VGGFeatures
-from ops.losses import gram_matrix
+from ops.losses import average_down, gram_matrix
 from ops.matting_laplacian import MattingLaplacian
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
@@ -66,9 +65,7 @@ def energy(content: Tensor, image: Tensor) -> float:
 
 
 def _gram(features: Tensor, masks: Tensor) -> Tensor:
-    return gram_matrix(
-        features, F.interpolate(masks[None], size=features.shape[-2:], mode="area")[0]
-    )
+    return gram_matrix(features, average_down(masks, features.shape[-2:]))
 
 
 def _edges(image: Tensor):

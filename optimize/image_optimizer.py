@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ops import LossTerms, MattingLaplacian, StyleObjective, Targets, colour_transfer
 from ops.errors import ArgumentError, check_choice, check_number
+from ops.losses import average_down
 from ops.matting_laplacian import BACKENDS
 
 INITS = ("colour_transfer", "content", "noise", "style")
@@ -149,8 +150,8 @@ def optimize_image(
             targets = objective.targets(
                 guide,
                 scaled_style,
-                _average_down(content_masks, guide),
-                _average_down(style_masks, scaled_style),
+                average_down(content_masks, guide.shape[2:]),
+                average_down(style_masks, scaled_style.shape[2:]),
             )
             search.start(estimate.at(guide), targets, projection and projection.laplacian(guide))
             search.minimise(optimizer, learning_rate, count)
@@ -312,7 +313,3 @@ def _fit(image: Tensor, size) -> Tensor:
     if image.shape[2:] == (height, width):
         return image
     return F.interpolate(image, (height, width), mode="bicubic", antialias=True)
-
-
-def _average_down(masks: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(masks[None], like.shape[2:], mode="area")[0]
