@@ -15,8 +15,7 @@ import time
 import torch
 
 from benchmarks.common import machine, table
-from ops import StyleObjective
-from optimize import Projection
+from ops import Projection, StyleObjective
 
 
 def step(x, objective, targets, laplacian) -> None:

@@ -386,6 +386,22 @@ def check_output(
         raise ArgumentError(argument, path, "exists; give another name or overwrite=true")
 
 
+def check_folder(argument: str, folder: str | os.PathLike | None) -> None:
+    """Check that files can be written to a folder, which need not exist yet.
+
+    Raises:
+        ArgumentError: it is a file or below one, or must not be written to.
+    """
+    if folder is None:
+        return
+    absolute = Path(folder).absolute()
+    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
+    if not existing.is_dir():
+        raise ArgumentError(argument, folder, f"{existing} is a file; give a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ArgumentError(argument, folder, f"no permission to write to the folder {existing}")
+
+
 def save_photo(
     path: str | os.PathLike, photo: Photo, *, quality: int = 95, argument: str = "output"
 ) -> None:

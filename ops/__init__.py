@@ -5,11 +5,13 @@ from ops.errors import ArgumentError
 from ops.features import VGGFeatures
 from ops.losses import LossTerms, StyleObjective, Targets
 from ops.matting_laplacian import MattingLaplacian
+from ops.projection import Projection
 
 __all__ = [
     "ArgumentError",
     "LossTerms",
     "MattingLaplacian",
+    "Projection",
     "StyleObjective",
     "Targets",
     "VGGFeatures",

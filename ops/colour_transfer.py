@@ -48,16 +48,42 @@ def colour_transfer(
     Returns:
         (1, 3, H, W), clamped to [0, 1], in the content's dtype.
     """
-    source_mean, source = colour_moments(content, content_masks)
-    target_mean, target = colour_moments(style, style_masks)
-    noise = NOISE_VARIANCE * torch.eye(3, dtype=source.dtype, device=source.device)
-    maps = monge_kantorovich(source + noise, target + noise)
-    offsets = target_mean - (maps @ source_mean[:, :, None])[:, :, 0]
+    maps, offsets = _colour_maps(
+        *colour_moments(content, content_masks), *colour_moments(style, style_masks)
+    )
     # Blending the maps equals blending their results.
     slope = torch.einsum("mhw,mcd->cdhw", content_masks.double(), maps)
     offset = torch.einsum("mhw,mc->chw", content_masks.double(), offsets)
     result = torch.einsum("cdhw,bdhw->bchw", slope, content.double()) + offset
     return result.clamp(0, 1).to(content.dtype)
+
+
+def match_colours(image: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Each image of a batch with the given colour mean and covariance: one affine map per image.
+
+    Args:
+        image: (B, 3, H, W), values in [0, 1].
+        mean, covariance: (3,) and (3, 3), float64, as of :func:`colour_moments`.
+
+    Returns:
+        (B, 3, H, W), not clamped, in the image's dtype.
+    """
+    colours = image.double().flatten(2)
+    source_mean = colours.mean(2)
+    centred = colours - source_mean[:, :, None]
+    source = centred @ centred.mT / colours.shape[2]
+    maps, offsets = _colour_maps(source_mean, source, mean, covariance)
+    result = maps.to(image.dtype) @ image.flatten(2) + offsets.to(image.dtype)[:, :, None]
+    return result.view_as(image)
+
+
+def _colour_maps(
+    source_mean: Tensor, source: Tensor, target_mean: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The slopes (M, 3, 3) and offsets (M, 3) that turn source moments into target moments."""
+    noise = NOISE_VARIANCE * torch.eye(3, dtype=source.dtype, device=source.device)
+    maps = monge_kantorovich(source + noise, target + noise)
+    return maps, target_mean - (maps @ source_mean[:, :, None])[:, :, 0]
 
 
 def _matrix_power(matrix: Tensor, exponent: float) -> Tensor:

@@ -31,3 +31,16 @@ def check_number(
     if not (is_number and minimum <= value <= upper and abs(value) < float("inf")):
         limits = f"at least {minimum:g}" if maximum is None else f"from {minimum:g} to {maximum:g}"
         raise ArgumentError(argument, value, f"give a number {limits}")
+
+
+def check_whole(argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise :class:`ArgumentError` unless ``value`` is a whole number in [minimum, maximum]."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ArgumentError(argument, value, f"give a whole number of at least {minimum}")
+    check_number(argument, value, minimum, maximum)
+
+
+def check_flag(argument: str, value: object) -> None:
+    """Raise :class:`ArgumentError` unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise ArgumentError(argument, value, "give true or false")

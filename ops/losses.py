@@ -62,8 +62,9 @@ STATISTICS = {"gram": gram_matrix, "mean_and_deviation": mean_and_deviation}
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """‖F − F_target‖² / ‖F_target‖² over (B, C, H, W), a scalar."""
-    return (features - target).square().sum() / target.square().sum().clamp(min=TINY)
+    """‖F − F_target‖² / ‖F_target‖² of each image of (B, C, H, W), averaged, a scalar."""
+    error = (features - target).square().flatten(1).sum(1)
+    return (error / target.square().flatten(1).sum(1).clamp(min=TINY)).mean()
 
 
 def style_loss(statistics: Tensor, target: Tensor, areas: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
 """The slow, high-quality mode: one image, optimised."""
 
-from optimize.image_optimizer import OptimizedImage, Projection, Step, optimize_image
+from optimize.image_optimizer import OptimizedImage, Step, optimize_image
 from optimize.stylize_photo import Report, stylize_photo
 
 __all__ = [
     "OptimizedImage",
-    "Projection",
     "Report",
     "Step",
     "optimize_image",

@@ -12,43 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops import LossTerms, MattingLaplacian, StyleObjective, Targets, colour_transfer
+from ops import (
+    LossTerms,
+    MattingLaplacian,
+    Projection,
+    StyleObjective,
+    Targets,
+    colour_transfer,
+)
 from ops.errors import ArgumentError, check_choice, check_number
 from ops.losses import average_down
-from ops.matting_laplacian import BACKENDS
 
 INITS = ("colour_transfer", "content", "noise", "style")
 OPTIMIZERS = ("lbfgs", "adam")
+DEFAULT_PROJECTION = Projection()
 FIRST_MOVE = 1e-2
 """Mean change of a pixel in the first step of L-BFGS, before its line search."""
-
-
-@dataclass(frozen=True)
-class Projection:
-    """The guided filter that makes an image locally affine in the content.
-
-    Attributes:
-        radius: of its windows, at every scale.
-        ridge: ε/|w|, added to the windows' colour variances: the guided filter's own ε.
-        backend: of the matting Laplacian.
-    """
-
-    radius: int = 8
-    ridge: float = 1e-3
-    backend: str = "auto"
-
-    def __post_init__(self):
-        if not isinstance(self.radius, int) or self.radius < 1:
-            raise ArgumentError("radius", self.radius, "give a whole number of at least 1")
-        check_choice("backend", self.backend, BACKENDS)
-        if self.ridge == 0:
-            raise ArgumentError("ridge", self.ridge, "give a number above 0")
-        check_number("ridge", self.ridge, 0)
-
-    def laplacian(self, guide: Tensor) -> MattingLaplacian:
-        """The guide's matting Laplacian; small images get the largest radius that fits."""
-        radius = min(self.radius, (min(guide.shape[2:]) - 1) // 2)
-        return MattingLaplacian(guide, radius, self.ridge * (2 * radius + 1) ** 2, self.backend)
 
 
 @dataclass(frozen=True)
@@ -96,7 +75,7 @@ def optimize_image(
     *,
     content_masks: Tensor | None = None,
     style_masks: Tensor | None = None,
-    projection: Projection | None = Projection(),
+    projection: Projection | None = DEFAULT_PROJECTION,
     scales: Sequence[float] = (0.25, 0.5, 1.0),
     steps: Sequence[int] = (40, 30, 20),
     optimizer: str = "lbfgs",

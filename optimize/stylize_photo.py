@@ -1,7 +1,6 @@
 """The slow mode from file to file."""
 
 import logging
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ import numpy as np
 import torch
 
 from data import Photo, apply_coefficients, check_output, load_masks, load_photo, save_photo
-from data.images import MAX_PIXELS, to_pixels
-from ops import LossTerms, StyleObjective
+from data.images import MAX_PIXELS, check_folder, to_pixels
+from ops import LossTerms, Projection, StyleObjective
 from ops.devices import select_device
-from ops.errors import ArgumentError, check_number
+from ops.errors import ArgumentError, check_flag, check_whole
 from optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
-from optimize.image_optimizer import OptimizedImage, Projection, optimize_image
+from optimize.image_optimizer import OptimizedImage, optimize_image
 
 logger = logging.getLogger(__name__)
 
@@ -93,17 +92,17 @@ def stylize_photo(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
-    _check_flag("overwrite", overwrite)
-    _check_flag("full_resolution", full_resolution)
-    _check_whole("size", size, 32)
-    _check_whole("quality", quality, 1, 100)
-    _check_whole("intermediate_every", intermediate_every, 1)
-    _check_whole("max_pixels", max_pixels, 1)
-    _check_whole("seed", seed, 0, LARGEST_SEED)
+    check_flag("overwrite", overwrite)
+    check_flag("full_resolution", full_resolution)
+    check_whole("size", size, 32)
+    check_whole("quality", quality, 1, 100)
+    check_whole("intermediate_every", intermediate_every, 1)
+    check_whole("max_pixels", max_pixels, 1)
+    check_whole("seed", seed, 0, LARGEST_SEED)
     _check_file("content", content)
     _check_file("style", style)
-    _check_folder("log_dir", log_dir)
-    _check_folder("intermediate_dir", intermediate_dir)
+    check_folder("log_dir", log_dir)
+    check_folder("intermediate_dir", intermediate_dir)
     output = Path(output or f"{Path(content).stem}_{Path(style).stem}.jpg")
     check_output(output, overwrite=overwrite)
     device = select_device(device)
@@ -138,32 +137,9 @@ def stylize_photo(
     return Report(output, stylized.pixels.shape[:2], seconds, result.terms, result.stopped)
 
 
-def _check_flag(argument: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ArgumentError(argument, value, "give true or false")
-
-
-def _check_whole(argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
-    check_number(argument, value, minimum, maximum)
-    if not isinstance(value, int):
-        raise ArgumentError(argument, value, "give a whole number")
-
-
 def _check_file(argument: str, path: str | Path | None) -> None:
     if path is None:
         raise ArgumentError(argument, path, "required; give an image file")
-
-
-def _check_folder(argument: str, folder: str | Path | None) -> None:
-    """Check that files can be written to a folder, which need not exist yet."""
-    if folder is None:
-        return
-    absolute = Path(folder).absolute()
-    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
-    if not existing.is_dir():
-        raise ArgumentError(argument, folder, f"{existing} is a file; give a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ArgumentError(argument, folder, f"no permission to write to the folder {existing}")
 
 
 def _pixels(result: OptimizedImage, photo: Photo, full_resolution: bool) -> np.ndarray:

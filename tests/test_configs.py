@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 import conf
 import optimize
 from conf.entry_point import PATHS
-from ops import StyleObjective, VGGFeatures
+from ops import Projection, StyleObjective, VGGFeatures
 from ops.features import ENCODERS
 from ops.losses import STATISTICS
 from ops.matting_laplacian import BACKENDS
-from optimize import Projection, stylize_photo
+from optimize import stylize_photo
 from optimize.image_optimizer import INITS, OPTIMIZERS
 
 FOLDER = Path(conf.__file__).parent.resolve()

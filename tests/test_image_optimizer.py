@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ops import ArgumentError, LossTerms, MattingLaplacian, StyleObjective, VGGFeatures
-from optimize import OptimizedImage, Projection, optimize_image
+from ops import ArgumentError, LossTerms, MattingLaplacian, Projection, StyleObjective, VGGFeatures
+from optimize import OptimizedImage, optimize_image
 from optimize.image_optimizer import INITS
 
 SCHEDULE = {"scales": [0.5, 1.0], "steps": [3, 3]}

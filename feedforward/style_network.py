@@ -1,0 +1,136 @@
+"""A trained network and its file: one safetensors file with everything that applying it needs."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from data.images import atomic_file
+from feedforward.transform_net import TransformNet
+from ops import ArgumentError, Projection
+
+SHIPPED = Path(__file__).parent / "weights"
+FORMAT = "photostyle network 1"
+
+
+@dataclass(frozen=True, eq=False)
+class StyleNetwork:
+    """A network, the projection that makes its output a photo, and where both come from.
+
+    Attributes:
+        net: what was trained.
+        projection: ``None`` for a painterly network.
+        name: of the style.
+        config: the configuration it was trained with.
+        quality: mean figures on held-out photos: ``style_distance``, ``edge_ssim``, ... ; may be
+            empty.
+    """
+
+    net: TransformNet
+    projection: Projection | None
+    name: str = ""
+    config: dict = field(default_factory=dict)
+    quality: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, photo: Tensor) -> Tensor:
+        """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
+        raw = self.net(photo)
+        return raw if self.projection is None else self.projection.laplacian(photo).project(raw)
+
+    def coefficients(self, photo: Tensor) -> Tensor | None:
+        """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
+
+        ``None`` without a projection.
+        """
+        if self.projection is None:
+            return None
+        return self.projection.laplacian(photo).coefficients(self.net(photo))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the network: weights in float16, all else as text in the file's header.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        metadata = {
+            "format": FORMAT,
+            "architecture": json.dumps(self.net.architecture),
+            "projection": json.dumps(self.projection and _settings(self.projection)),
+            "name": self.name,
+            "config": json.dumps(self.config),
+            "quality": json.dumps(self.quality),
+        }
+        tensors = {key: value.half().contiguous() for key, value in self.net.state_dict().items()}
+        with atomic_file(path) as file:
+            file.write(save(tensors, metadata))
+
+
+def load_network(network: str | os.PathLike, device: str | torch.device = "cpu") -> StyleNetwork:
+    """Read a network, shipped or your own; no code from the file is run.
+
+    Args:
+        network: a shipped name, see :func:`shipped_networks`, or a file that
+            :meth:`StyleNetwork.save` wrote.
+        device: where to put it.
+
+    Returns:
+        The network in float32, in evaluation mode.
+
+    Raises:
+        ArgumentError: no such file or name, and for a file that is no network: of another kind or
+            project, truncated, damaged, or with weights that do not fit its own architecture.
+    """
+    path = _find(network)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ArgumentError("network", network, "safetensors, but no network of ours")
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        with torch.device("meta"):
+            net = TransformNet(**json.loads(metadata["architecture"]))
+        net.load_state_dict(state, assign=True)
+        projection = json.loads(metadata["projection"])
+        trained = StyleNetwork(
+            net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval(),
+            projection and Projection(**projection),
+            metadata["name"],
+            json.loads(metadata["config"]),
+            json.loads(metadata["quality"]),
+        )
+    except SafetensorError as error:
+        raise ArgumentError("network", network, f"no network file ({error})") from error
+    except OSError as error:
+        expected = f"cannot be read: {error.strerror or error}"
+        raise ArgumentError("network", network, expected) from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, ArgumentError) and error.argument == "network":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ArgumentError("network", network, f"damaged network file ({reason})") from error
+    return trained
+
+
+def shipped_networks() -> list[str]:
+    """The names of the networks that come with the program."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def _find(network: str | os.PathLike) -> Path:
+    shipped = shipped_networks()
+    if str(network) in shipped:
+        return SHIPPED / f"{network}.safetensors"
+    if not Path(network).is_file():
+        expected = f"no such file; give a network file, or one of {', '.join(shipped)}"
+        raise ArgumentError("network", network, expected)
+    return Path(network)
+
+
+def _settings(projection: Projection) -> dict:
+    # Not the backend: that is the machine's matter.
+    return {key: value for key, value in asdict(projection).items() if key != "backend"}

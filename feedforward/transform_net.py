@@ -1,0 +1,154 @@
+"""The network of the fast mode: Johnson et al. (2016) with what has been learnt since."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops.colour_transfer import match_colours
+from ops.errors import check_choice, check_whole
+
+BASES = ("colour_transfer", "content", "none")
+STRIDE = 4
+"""The residual blocks work on a grid of every fourth pixel."""
+
+
+class TransformNet(nn.Module):
+    """Photo in, stylised photo out, in one pass.
+
+    Johnson et al. (2016), "Perceptual losses for real-time style transfer", with reflection
+    padding, resize-convolutions (Odena et al. 2016) and instance normalisation (Ulyanov et al.
+    2016). Its last convolution starts at zero, so that training starts from the base.
+
+    Args:
+        width: channels at full resolution; twice and four times as many further in.
+        blocks: number of residual blocks.
+        base: what the output is added to: ``"colour_transfer"``, the photo with the style's colour
+            mean and covariance; ``"content"``, the photo itself; or ``"none"``, grey.
+        style_mean, style_covariance: (3,) and (3, 3), the colour moments of the style, see
+            :func:`ops.colour_transfer.colour_moments`; for the base ``"colour_transfer"``.
+
+    Raises:
+        ArgumentError: for a width or number of blocks out of range, and for an unknown base.
+    """
+
+    def __init__(
+        self,
+        width: int = 16,
+        blocks: int = 5,
+        base: str = "colour_transfer",
+        style_mean: Tensor | None = None,
+        style_covariance: Tensor | None = None,
+    ):
+        super().__init__()
+        check_whole("width", width, 1, 1024)
+        check_whole("blocks", blocks, 0, 1024)
+        check_choice("base", base, BASES)
+        self.width = width
+        self.blocks = blocks
+        self.base = base
+        mean = torch.zeros(3) if style_mean is None else style_mean
+        covariance = torch.eye(3) if style_covariance is None else style_covariance
+        self.register_buffer("style_mean", mean.to(torch.float32))
+        self.register_buffer("style_covariance", covariance.to(torch.float32))
+        self.encode = nn.Sequential(
+            ConvNormRelu(3, width, 9),
+            ConvNormRelu(width, 2 * width, 3, stride=2),
+            ConvNormRelu(2 * width, 4 * width, 3, stride=2),
+        )
+        self.transform = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(blocks)))
+        self.decode = nn.Sequential(
+            Upsample(),
+            ConvNormRelu(4 * width, 2 * width, 3),
+            Upsample(),
+            ConvNormRelu(2 * width, width, 3),
+        )
+        self.output = ReflectConv(width, 3, 3)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def architecture(self) -> dict:
+        """The arguments that make this network again; its weights and moments fill it."""
+        return {"width": self.width, "blocks": self.blocks, "base": self.base}
+
+    def forward(self, photo: Tensor) -> Tensor:
+        """The stylised photo, before the projection.
+
+        Args:
+            photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.
+
+        Returns:
+            (B, 3, H, W), float32: the base, which is in [0, 1], plus a residual in [-1, 1].
+        """
+        height, width = photo.shape[2:]
+        start = self.start(photo)
+        x = F.pad(photo - 0.5, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.output(self.decode(self.transform(self.encode(x))))
+        residual = torch.tanh(x[:, :, :height, :width].float())
+        # Around grey, half the range covers all colours.
+        return start + (0.5 * residual if self.base == "none" else residual)
+
+    def start(self, photo: Tensor) -> Tensor:
+        """What an untrained network returns; of the base ``"none"`` it is grey."""
+        if self.base == "content":
+            return photo
+        if self.base == "none":
+            return torch.full_like(photo, 0.5)
+        moments = self.style_mean.double(), self.style_covariance.double()
+        with torch.autocast(photo.device.type, enabled=False), torch.no_grad():
+            return match_colours(photo, *moments).clamp(0, 1)
+
+
+class ReflectConv(nn.Conv2d):
+    """A convolution that sees its input mirrored at the borders."""
+
+    def __init__(self, channels_in: int, channels_out: int, size: int, stride: int = 1):
+        super().__init__(channels_in, channels_out, size, stride)
+        self.margin = size // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, [self.margin] * 4, mode="reflect"))
+
+
+class ConvNormRelu(nn.Sequential):
+    """Convolution, instance normalisation, ReLU."""
+
+    def __init__(self, channels_in: int, channels_out: int, size: int, stride: int = 1):
+        super().__init__(
+            ReflectConv(channels_in, channels_out, size, stride),
+            instance_norm(channels_out),
+            nn.ReLU(),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """He et al. (2016), without a ReLU after the sum, as in Johnson et al."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            ConvNormRelu(channels, channels, 3),
+            ReflectConv(channels, channels, 3),
+            instance_norm(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.residual(x)
+
+
+class Upsample(nn.Module):
+    """Twice the size, by repetition."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def instance_norm(channels: int) -> nn.Module:
+    """Instance normalisation with affine parameters, as one group per channel.
+
+    The same numbers as ``nn.InstanceNorm2d``, which leaves the channels_last layout and is three
+    times slower on a CPU.
+    """
+    return nn.GroupNorm(channels, channels)

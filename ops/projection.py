@@ -1,0 +1,35 @@
+"""Photorealism by construction: any image made locally affine in a photo."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ops.errors import ArgumentError, check_choice, check_number, check_whole
+from ops.matting_laplacian import BACKENDS, MattingLaplacian
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The guided filter that makes an image locally affine in the content.
+
+    Attributes:
+        radius: of its windows, at every scale.
+        ridge: ε/|w|, added to the windows' colour variances: the guided filter's own ε.
+        backend: of the matting Laplacian.
+    """
+
+    radius: int = 8
+    ridge: float = 1e-3
+    backend: str = "auto"
+
+    def __post_init__(self):
+        check_whole("radius", self.radius, 1)
+        check_choice("backend", self.backend, BACKENDS)
+        if self.ridge == 0:
+            raise ArgumentError("ridge", self.ridge, "give a number above 0")
+        check_number("ridge", self.ridge, 0)
+
+    def laplacian(self, guide: Tensor) -> MattingLaplacian:
+        """The guide's matting Laplacian; small images get the largest radius that fits."""
+        radius = min(self.radius, (min(guide.shape[2:]) - 1) // 2)
+        return MattingLaplacian(guide, radius, self.ridge * (2 * radius + 1) ** 2, self.backend)
