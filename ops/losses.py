@@ -213,13 +213,27 @@ class StyleObjective(nn.Module):
             raise ArgumentError(
                 "style_masks", len(style_masks), f"give one for each of {len(content_masks)}"
             )
-        content_features = self.features(content)
-        areas = content_masks.flatten(1).sum(1)
+        statistics = self.style_statistics(style, style_masks)
+        return self.content_targets(content, content_masks, statistics)
+
+    @torch.no_grad()
+    def content_targets(
+        self, content: Tensor, masks: Tensor, statistics: dict[str, Tensor]
+    ) -> Targets:
+        """As :meth:`targets`, with a style of which only the statistics are left.
+
+        Args:
+            content: (B, 3, H, W), values in [0, 1].
+            masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+            statistics: what :meth:`style_statistics` returned for as many masks.
+        """
+        features = self._features(content)
+        areas = masks.flatten(1).sum(1)
         return Targets(
-            content={layer: content_features[layer] for layer in self.content_layers},
-            style=self.style_statistics(style, style_masks),
+            content={layer: features[layer] for layer in self.content_layers},
+            style=statistics,
             masks={
-                layer: average_down(content_masks, content_features[layer].shape[-2:])
+                layer: average_down(masks, features[layer].shape[-2:])
                 for layer in self.style_layers
             },
             areas=areas / areas.sum(),
@@ -229,11 +243,14 @@ class StyleObjective(nn.Module):
     @torch.no_grad()
     def style_statistics(self, style: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Statistics of (1, 3, H, W) under (M, H, W) masks by layer, (1, M, ...)."""
-        features = self.features(style)
-        return {
-            layer: self.statistic(features[layer], average_down(masks, features[layer].shape[-2:]))
-            for layer in self.style_layers
-        }
+        features = self._features(style)
+        with torch.autocast(style.device.type, enabled=False):
+            return {
+                layer: self.statistic(
+                    features[layer], average_down(masks, features[layer].shape[-2:])
+                )
+                for layer in self.style_layers
+            }
 
     def laplacian(self, content: Tensor) -> MattingLaplacian | None:
         """The matting Laplacian that the energy is measured with, if it has a weight."""
@@ -248,7 +265,18 @@ class StyleObjective(nn.Module):
             image: (B, 3, H, W), values around [0, 1].
             targets: what :meth:`targets` returned for a content of the same shape.
         """
-        features = self.features(image)
+        features = self._features(image)
+        with torch.autocast(image.device.type, enabled=False):
+            terms = self._losses(image, features, targets)
+        return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
+
+    def _features(self, image: Tensor) -> dict[str, Tensor]:
+        # Autocast may lower the encoder's precision; sums over its pixels need the image's own.
+        return {layer: f.to(image.dtype) for layer, f in self.features(image).items()}
+
+    def _losses(
+        self, image: Tensor, features: dict[str, Tensor], targets: Targets
+    ) -> dict[str, Tensor]:
         terms = {}
         if self.weights["content"]:
             losses = [content_loss(features[layer], f) for layer, f in targets.content.items()]
@@ -263,7 +291,7 @@ class StyleObjective(nn.Module):
             terms["energy"] = targets.laplacian.energy(image).mean()
         if self.weights["variation"]:
             terms["variation"] = total_variation(image)
-        return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
+        return terms
 
 
 def _masked_pixels(features: Tensor, masks: Tensor):
