@@ -1,6 +1,16 @@
 """The fast mode: a network per style, one pass per photo."""
 
 from feedforward.style_network import StyleNetwork, load_network, shipped_networks
+from feedforward.trainer import Intervals, Schedule, TrainingReport, train_network
 from feedforward.transform_net import TransformNet
 
-__all__ = ["StyleNetwork", "TransformNet", "load_network", "shipped_networks"]
+__all__ = [
+    "Intervals",
+    "Schedule",
+    "StyleNetwork",
+    "TrainingReport",
+    "TransformNet",
+    "load_network",
+    "shipped_networks",
+    "train_network",
+]

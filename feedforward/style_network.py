@@ -39,7 +39,10 @@ class StyleNetwork:
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
-        raw = self.net(photo)
+        return self.project(self.net(photo), photo)
+
+    def project(self, raw: Tensor, photo: Tensor) -> Tensor:
+        """The network's output made locally affine in the photo, (B, 3, H, W) each."""
         return raw if self.projection is None else self.projection.laplacian(photo).project(raw)
 
     def coefficients(self, photo: Tensor) -> Tensor | None:

@@ -1,0 +1,136 @@
+"""What a training run needs to go on: one file per checkpoint, complete or not there."""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from data.images import atomic_file
+from ops import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"step_(\d{8})\.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run after a number of steps.
+
+    Attributes:
+        step: that number.
+        tensors: weights, averages, the optimiser's moments, random states, by name.
+        values: everything else, as JSON has it.
+        config: what the run was started with, key by key.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict
+    config: dict
+
+
+class Checkpoints:
+    """The checkpoints of one run, ``step_00000100.safetensors`` and so on; the last ones are kept.
+
+    Args:
+        folder: where they are; made by the first one.
+        keep: how many.
+    """
+
+    def __init__(self, folder: str | os.PathLike, keep: int):
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one more, and then delete those that are too old.
+
+        Raises:
+            ArgumentError: it cannot be written, the disk is full, say; the older ones stay.
+        """
+        metadata = {
+            "step": str(checkpoint.step),
+            "values": json.dumps(checkpoint.values),
+            "config": json.dumps(checkpoint.config),
+        }
+        tensors = {key: value.contiguous() for key, value in checkpoint.tensors.items()}
+        with reported(self.folder, "a checkpoint"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self.folder / f"step_{checkpoint.step:08d}.safetensors") as file:
+                file.write(save(tensors, metadata))
+                # On the disk before it takes its name: a machine may lose power.
+                file.flush()
+                os.fsync(file.fileno())
+        for path in self._files()[: -self.keep]:
+            path.unlink(missing_ok=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest that is complete, or ``None``; damaged ones are passed over with a warning."""
+        for path in reversed(self._files()):
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata = file.metadata()
+                    return Checkpoint(
+                        int(metadata["step"]),
+                        {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
+                        json.loads(metadata["values"]),
+                        json.loads(metadata["config"]),
+                    )
+            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+                logger.warning("%s is damaged and passed over (%s)", path, error)
+        return None
+
+    def _files(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+@contextmanager
+def reported(folder: Path, what: str) -> Iterator[None]:
+    """Turn a failure to write, a full disk say, into an :class:`ArgumentError`."""
+    try:
+        yield
+    except OSError as error:
+        expected = (
+            f"{what} cannot be written there ({error.strerror or error}); put that right and go "
+            "on with resume=true"
+        )
+        raise ArgumentError("output", folder, expected) from error
+
+
+def check_same_config(config: dict, earlier: dict, ignore: frozenset[str]) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Args:
+        config, earlier: nested dicts.
+        ignore: dotted keys that may differ.
+
+    Raises:
+        ArgumentError: names the keys that differ, with both values.
+    """
+    new, old = dict(_flat(config)), dict(_flat(earlier))
+    differing = [
+        f"{key} is {new.get(key)}, was {old.get(key)}"
+        for key in sorted({*new, *old})
+        if new.get(key) != old.get(key) and key not in ignore
+    ]
+    if differing:
+        expected = f"the run has another configuration: {'; '.join(differing)}"
+        raise ArgumentError("resume", "true", f"{expected}; give the same, or another output")
+
+
+def _flat(config: dict, prefix: str = ""):
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

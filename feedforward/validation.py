@@ -1,0 +1,70 @@
+"""How good a network is on photos that it was not trained on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import center_crop
+from torchvision.utils import make_grid
+
+from data import load_image
+from feedforward.style_network import StyleNetwork
+from ops import LossTerms
+from ops.metrics import StyleDistance, edge_ssim
+
+PICTURES = 4
+"""Photos in the grid of pictures."""
+
+
+class Validation:
+    """Mean figures of a network on fixed photos, and a grid of pictures to look at.
+
+    Args:
+        photos: files, at least one.
+        style: (1, 3, H', W'), values in [0, 1], on the device to work on.
+        size: long side of the photos in pixels; they are never enlarged.
+        objective: what was trained, called with (photo, raw output, result).
+    """
+
+    def __init__(
+        self,
+        photos: Sequence[Path],
+        style: Tensor,
+        size: int,
+        objective: Callable[[Tensor, Tensor, Tensor], LossTerms],
+    ):
+        self.photos = photos
+        self.style = style
+        self.size = size
+        self.objective = objective
+        self.style_distance = StyleDistance().to(style.device)
+
+    @torch.no_grad()
+    def measure(self, network: StyleNetwork) -> dict[str, float]:
+        """``loss``, ``style_distance`` and ``edge_ssim``, means over the photos."""
+        figures = []
+        style_mask = self.style.new_ones(1, *self.style.shape[2:])
+        for photo, raw, result in self._results(network, self.photos):
+            loss = float(self.objective(photo, raw, result).total)
+            image = result.clamp(0, 1)
+            mask = photo.new_ones(1, *photo.shape[2:])
+            distance = self.style_distance(image, self.style, mask, style_mask)
+            figures.append((loss, distance, edge_ssim(photo.cpu(), image.cpu())))
+        means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
+        return dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
+
+    @torch.no_grad()
+    def pictures(self, network: StyleNetwork) -> Tensor:
+        """A row of content, raw output and result for each of some photos, (3, H, W) in [0, 1]."""
+        rows = []
+        side = self.size * 3 // 4
+        for images in self._results(network, self.photos[:PICTURES]):
+            rows += [center_crop(image[0].clamp(0, 1).cpu(), [side, side]) for image in images]
+        return make_grid(rows, nrow=3)
+
+    def _results(self, network: StyleNetwork, photos: Sequence[Path]):
+        for path in photos:
+            photo = load_image(path, self.size, argument="data.validation").to(self.style.device)
+            raw = network.net(photo)
+            yield photo, raw, network.project(raw, photo)
