@@ -1,11 +1,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: stylize test lint clean
+NETWORKS := dusk sunset autumn
+
+.PHONY: stylize demo test lint clean
 
 stylize: .venv/installed
 	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/dusk.jpg \
 		output=pavilion_at_dusk.jpg overwrite=true
+
+demo: .venv/installed
+	for network in $(NETWORKS); do \
+		$(BIN)/python stylize.py method=feedforward network=$$network content=examples \
+			output=demo/$$network overwrite=true || exit 1; \
+	done
 
 test: .venv/installed
 	$(BIN)/python -m pytest
