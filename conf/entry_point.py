@@ -20,8 +20,8 @@ USER_ERROR = 2
 INTERRUPTED = 130
 # Their values are taken as they are, so that a file may be called "photo (1).jpg".
 PATHS = {
-    "baseline", "content", "content_mask", "encoder.weights", "intermediate_dir", "log_dir",
-    "output", "pairs", "results", "style", "style_mask",
+    "baseline", "content", "content_mask", "data.root", "data.validation", "encoder.weights",
+    "intermediate_dir", "log_dir", "network", "output", "pairs", "results", "style", "style_mask",
 }  # fmt: skip
 
 
@@ -40,9 +40,8 @@ def entry_point(config_name: str):
         def task(config: DictConfig):
             # Hydra announces what it raises with a line of its own, but not an exit.
             with _one_line_errors():
-                for key in config:
-                    if OmegaConf.is_missing(config, key):
-                        raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
+                for key in _missing(OmegaConf.to_container(config)):
+                    raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
                 sys.exit(main(config) or 0)
 
         @functools.wraps(main)
@@ -80,6 +79,15 @@ def _one_line_errors() -> Iterator[None]:
         message = str(reason).partition("Config search path")[0]
         print("error:", " ".join(message.split()), file=sys.stderr)
         sys.exit(USER_ERROR)
+
+
+def _missing(values: dict, prefix: str = "") -> Iterator[str]:
+    """The keys that are still ``???``, those of sections as ``section.key``."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _missing(value, f"{prefix}{key}.")
+        elif value == "???":
+            yield f"{prefix}{key}"
 
 
 def _quote_path(argument: str) -> str:

@@ -1,6 +1,7 @@
 """The fast mode: a network per style, one pass per photo."""
 
 from feedforward.style_network import StyleNetwork, load_network, shipped_networks
+from feedforward.stylize_photos import stylize_photos
 from feedforward.trainer import Intervals, Schedule, TrainingReport, train_network
 from feedforward.transform_net import TransformNet
 
@@ -12,5 +13,6 @@ __all__ = [
     "TransformNet",
     "load_network",
     "shipped_networks",
+    "stylize_photos",
     "train_network",
 ]

@@ -1,11 +1,21 @@
-"""Skips tests marked ``gpu`` where the CUDA path cannot run; with REQUIRE_CUDA=1 they fail."""
+"""Skips tests marked ``gpu`` where the CUDA path cannot run; with REQUIRE_CUDA=1 they fail.
 
+And what several test files share.
+"""
+
+import logging
 import os
+import signal
+import sys
+from collections import namedtuple
 from urllib.error import URLError
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 
 from ops import _cuda
+
+Outcome = namedtuple("Outcome", "code out err")
 
 
 def pytest_runtest_setup(item):
@@ -29,3 +39,29 @@ def no_network(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Call an entry point as the command line does: ``command(main, *words)`` -> code, out, err."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    terminate = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # it sets this itself; now it is put back, too
+
+    def call(main, *words):
+        monkeypatch.setattr(sys, "argv", ["command", *words])
+        GlobalHydra.instance().clear()
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+        return Outcome(code, *capsys.readouterr())
+
+    yield call
+    GlobalHydra.instance().clear()
+    signal.signal(signal.SIGTERM, terminate)
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -1,5 +1,6 @@
 """Every configuration file composes and makes what it says."""
 
+import importlib
 import inspect
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import conf
+import feedforward
 import optimize
 from conf.entry_point import PATHS
+from feedforward import stylize_photos
 from ops import Projection, StyleObjective, VGGFeatures
 from ops.features import ENCODERS
 from ops.losses import STATISTICS
@@ -27,6 +30,7 @@ GROUPS = {
 }
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 REQUIRED = ["content=photo.jpg", "style=dusk.jpg"]
+REQUIRED_TO_TRAIN = ["style=dusk.jpg", "data.root=photos"]
 
 pytestmark = pytest.mark.usefixtures("no_network", "hydra_folder")
 
@@ -41,15 +45,18 @@ def hydra_folder():
 
 def resolved(*overrides, name="stylize"):
     """A composed configuration as plain Python values; fails if anything is left open."""
-    config = compose(name, [*REQUIRED, *overrides] if name == "stylize" else [*overrides])
+    required = {"stylize": REQUIRED, "train": REQUIRED_TO_TRAIN}.get(name, [])
+    config = compose(name, [*required, *overrides])
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def test_every_file_belongs_to_a_test():
     """A new group or entry point has to be added here."""
-    assert set(GROUPS) == {"encoder", "method", "objective", "optimizer", "photorealism"}
+    assert set(GROUPS) == {
+        "data", "encoder", "method", "architecture", "objective", "optimizer", "photorealism",
+    }  # fmt: skip
     names = {file.stem for file in FOLDER.glob("*.yaml")}
-    assert names == {"command_line", "evaluate", "stylize"}
+    assert names == {"command_line", "evaluate", "stylize", "train"}
     assert set(GROUPS["encoder"]) == set(ENCODERS)
     assert set(GROUPS["optimizer"]) == set(OPTIMIZERS)
     assert set(GROUPS["objective"]) == set(STATISTICS)
@@ -57,8 +64,15 @@ def test_every_file_belongs_to_a_test():
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes(choice):
-    config = resolved(choice)
-    assert config["method"]["content"] == "photo.jpg"
+    """With every entry point that has the group, be it under another name (``group@name``)."""
+    group, _, value = choice.partition("=")
+    used = 0
+    for name in ("stylize", "train"):
+        choices = compose(name, return_hydra_config=True).hydra.runtime.choices
+        for key in choices:
+            if key.partition("@")[0] == group:
+                used += bool(resolved(f"{key}={value}", name=name))
+    assert used
 
 
 def test_defaults_are_the_documented_ones():
@@ -69,6 +83,10 @@ def test_defaults_are_the_documented_ones():
         "output": None,
         "overwrite": False,
         "content_mask": None,
+        "network": None,
+        "strength": 1.0,
+        "batch_size": None,
+        "workers": None,
         "style_mask": None,
         "size": 512,
         "full_resolution": True,
@@ -96,10 +114,20 @@ def test_defaults_are_the_documented_ones():
     assert config["photorealism"]["projection"]["ridge"] == 1e-3
 
 
-def test_required_values_are_open():
-    for name, expected in (("stylize", {"content", "style"}), ("evaluate", {"results", "pairs"})):
-        config = compose(name)
-        assert {key for key in config if OmegaConf.is_missing(config, key)} == expected
+@pytest.mark.parametrize(
+    ("name", "given", "missing"),
+    [
+        ("stylize", [], "content"),
+        ("evaluate", [], "results"),
+        ("evaluate", ["results=a"], "pairs"),
+        ("train", [], "style"),
+        ("train", ["style=a.jpg"], "data.root"),
+    ],
+)
+def test_required_values_are_open(command, name, given, missing):
+    code, _, err = command(importlib.import_module(name).main, *given)
+    assert code == 2
+    assert err == f"error: {missing}=???: required; give it as {missing}=VALUE\n"
 
 
 def test_evaluate():
@@ -112,11 +140,12 @@ def test_evaluate():
 def test_paths_are_keys_of_the_configurations():
     """The keys whose values may be any file name exist, and nobody forgot one that is a path."""
     keys = set()
-    for name in ("stylize", "evaluate"):
+    for name in ("stylize", "evaluate", "train"):
         keys |= set(compose(name))
     assert {path for path in PATHS if "." not in path} <= keys
     assert OmegaConf.select(compose("stylize"), "encoder.weights") is None
-    assert "encoder.weights" in PATHS
+    assert {"root", "validation"} <= set(compose("train").data)
+    assert {"encoder.weights", "data.root", "data.validation"} <= PATHS
     files = {key for key in keys if key.endswith(("_dir", "_mask", "output"))}
     assert files <= PATHS
 
@@ -152,17 +181,19 @@ def test_objective(objective, photorealism):
     assert made.content_layers == ("relu2_2",)
     assert made.backend == "reference"
     assert made.weights["style"] == 7
-    assert (made.weights["energy"] == 0) == (photorealism == "off")
+    assert (made.weights["energy"] > 0) == (photorealism == "matting")
 
 
 @pytest.mark.parametrize("photorealism", GROUPS["photorealism"])
 def test_photorealism(photorealism):
     config = compose("stylize", [f"photorealism={photorealism}", "backend=reference"])
     projection = instantiate(config.photorealism).projection
-    if photorealism == "off":
-        assert projection is None
-    else:
-        assert projection == Projection(radius=8, ridge=1e-3, backend="reference")
+    expected = {
+        "matting": Projection(radius=8, ridge=1e-3, backend="reference"),
+        "one_pass": Projection(radius=4, ridge=1e-4, backend="reference"),
+        "off": None,
+    }
+    assert projection == expected[photorealism]
 
 
 @pytest.mark.parametrize("optimizer", GROUPS["optimizer"])
@@ -183,3 +214,16 @@ def test_optimizer_and_method(monkeypatch, optimizer):
     known = {*inspect.signature(stylize_photo).parameters}
     known |= {*inspect.signature(optimize.optimize_image).parameters}
     assert set(arguments) <= known
+
+
+def test_fast_mode(monkeypatch):
+    """Called with arguments that the real function has, and without the slow mode's."""
+    calls = []
+    monkeypatch.setattr(feedforward, "stylize_photos", lambda **arguments: calls.append(arguments))
+    overrides = ["method=feedforward", "content=photos", "network=dusk", "strength=0.5"]
+    instantiate(compose("stylize", overrides).method)
+    (arguments,) = calls
+    assert (arguments["content"], arguments["network"]) == ("photos", "dusk")
+    assert (arguments["output"], arguments["strength"]) == (None, 0.5)
+    assert [arguments[key] for key in ("style", "content_mask", "style_mask")] == [None] * 3
+    assert set(arguments) <= {*inspect.signature(stylize_photos).parameters}

@@ -24,20 +24,30 @@ def whole(coefficients, pixels):
     return (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-@pytest.mark.parametrize("tile_rows", [None, 1, 5, 1000])
+@pytest.fixture
+def threads():
+    """``torch.set_num_threads``, put back afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
 @pytest.mark.parametrize(
     ("grid", "size"),
     [((7, 9), (23, 31)), ((16, 16), (16, 16)), ((13, 40), (52, 161)), ((1, 1), (17, 19))],
     ids=["odd", "same size", "wide", "one coefficient"],
 )
-def test_equals_interpolation_of_the_whole(grid, size, tile_rows):
+def test_equals_interpolation_of_the_whole(grid, size, number, threads):
+    """By any number of threads, more of them than rows included."""
     coefficients, pixels = random_case(grid, size)
-    result = apply_coefficients(coefficients, pixels, tile_rows=tile_rows)
+    threads(number)
+    result = apply_coefficients(coefficients, pixels)
     np.testing.assert_array_equal(result, whole(coefficients, pixels))
     assert result.dtype == np.uint8
 
 
-def test_default_tiles_of_a_larger_photo():
+def test_a_larger_photo():
     coefficients, pixels = random_case((85, 128), (701, 1051))
     expected = whole(coefficients, pixels)
     np.testing.assert_array_equal(apply_coefficients(coefficients, pixels), expected)
@@ -75,16 +85,15 @@ def test_a_strided_view_of_a_photo():
 
 
 @pytest.mark.parametrize(
-    ("coefficients", "pixels", "options", "message"),
+    ("coefficients", "pixels", "message"),
     [
-        (torch.zeros(1, 3, 3, 4, 4), np.zeros((8, 8, 3), np.uint8), {}, "must be .1, 3, 4, h, w"),
-        (torch.zeros(3, 4, 4, 4), np.zeros((8, 8, 3), np.uint8), {}, "must be .1, 3, 4, h, w"),
-        (torch.zeros(1, 3, 4, 4, 4).half(), np.zeros((8, 8, 3), np.uint8), {}, "float32 or float"),
-        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8)), {}, "must be .H, W, 3. uint8"),
-        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8, 3)), {}, "must be .H, W, 3. uint8"),
-        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8, 3), np.uint8), {"tile_rows": 0}, "tile_rows"),
+        (torch.zeros(1, 3, 3, 4, 4), np.zeros((8, 8, 3), np.uint8), "must be .1, 3, 4, h, w"),
+        (torch.zeros(3, 4, 4, 4), np.zeros((8, 8, 3), np.uint8), "must be .1, 3, 4, h, w"),
+        (torch.zeros(1, 3, 4, 4, 4).half(), np.zeros((8, 8, 3), np.uint8), "float32 or float"),
+        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8)), "must be .H, W, 3. uint8"),
+        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8, 3)), "must be .H, W, 3. uint8"),
     ],
 )
-def test_refuses(coefficients, pixels, options, message):
+def test_refuses(coefficients, pixels, message):
     with pytest.raises(ValueError, match=message):
-        apply_coefficients(coefficients, pixels, **options)
+        apply_coefficients(coefficients, pixels)

@@ -1,0 +1,145 @@
+"""Speed of the fast mode: one pass, a folder of photos, and a large photo from file to file.
+
+python -m benchmarks.fast_mode_speed [--network FILE] [--photos 100] [--device cpu]
+
+The speed of a network does not depend on its weights, so that an untrained one does. What is
+compared is measured in the same run: one pass (network, projection, coefficients) and the slow mode
+with default settings; ``stylize_photos`` from files to files and the bare network on an image of
+working size in memory, in the main thread with all of PyTorch's threads.
+"""
+
+import argparse
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from PIL import Image
+
+from benchmarks.common import machine, median_seconds, table
+from data import load_image
+from feedforward import StyleNetwork, TransformNet, load_network, stylize_photos
+from ops import Projection
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+PHOTO = EXAMPLES / "pavilion.jpg"
+SIZES = {"cpu": ["512x342"], "cuda": ["512x342", "1920x1080", "3840x2160"]}
+
+
+@torch.inference_mode()
+def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, float]:
+    """Median seconds of the network alone, and with projection and coefficients, in turns."""
+    photo = load_image(PHOTO).to(device)
+    width, height = map(int, size.split("x"))
+    photo = torch.nn.functional.interpolate(photo, (height, width), mode="bilinear")
+    times = ([], [])
+    for repeat in range(21):
+        for function, seconds in zip((network.net, network.coefficients), times, strict=True):
+            start = time.perf_counter()
+            function(photo)
+            if photo.is_cuda:
+                torch.cuda.synchronize()
+            if repeat:  # the first warms up
+                seconds.append(time.perf_counter() - start)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def slow_mode(folder: Path, device: str) -> float:
+    """Seconds of the slow mode for the same photo, without starting the program."""
+    style, output = EXAMPLES / "dusk.jpg", folder / "slow.jpg"
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        overrides = [f"content={PHOTO}", f"style={style}", f"output={output}", f"device={device}"]
+        return instantiate(compose("stylize", overrides).method).seconds
+
+
+def resized(size: int, target: Path, number: int = 0) -> None:
+    """An example with a long side of ``size`` pixels."""
+    examples = sorted(EXAMPLES.glob("*.jpg"))
+    image = Image.open(examples[number % len(examples)])
+    scale = size / max(image.size)
+    smaller = (round(image.width * scale), round(image.height * scale))
+    image.resize(smaller, Image.Resampling.BICUBIC).save(target, quality=92)
+
+
+@torch.inference_mode()
+def bare_rate(network: StyleNetwork, photo: Path, device: str) -> float:
+    """Photos per second of the network alone on one photo of working size."""
+    guide = load_image(photo, 512).to(device)
+    return 1 / median_seconds(lambda: network.net(guide))
+
+
+def folder_rate(file: Path, photos: Path, output: Path, device: str) -> float:
+    """Photos per second from files to files."""
+    report = stylize_photos(photos, file, output, device=device, overwrite=True)
+    assert not report.failures
+    return report.done / report.seconds
+
+
+def large_photo(file: Path, folder: Path, device: str) -> tuple[float, int]:
+    """Seconds and peak resident bytes of the whole command for 24 megapixels."""
+    resized(6000, folder / "large.jpg")
+    command = [
+        sys.executable, str(ROOT / "stylize.py"), "method=feedforward", f"network={file}",
+        f"content={folder / 'large.jpg'}", f"output={folder / 'output.jpg'}", f"device={device}",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit("stylize.py failed")
+    return time.perf_counter() - start, usage.ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--network", type=Path)
+    parser.add_argument("--photos", type=int, default=100)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    device = arguments.device
+    logging.basicConfig(level=logging.WARNING)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        file = arguments.network or folder / "untrained.safetensors"
+        if arguments.network is None:
+            StyleNetwork(TransformNet().eval(), Projection(), "untrained").save(file)
+        network = load_network(file, device)
+        (folder / "photos").mkdir()
+        for number in range(arguments.photos):
+            resized(1280, folder / "photos" / f"{number:03}.jpg", number)
+
+        passes = []
+        for size in SIZES[torch.device(device).type]:
+            alone, whole = one_pass(network, size, device)
+            share = f"{100 * (1 - alone / whole):.0f} %"
+            passes.append([size, f"{1000 * alone:.1f}", f"{1000 * whole:.1f}", share])
+            print(*passes[-1], sep="\t", file=sys.stderr, flush=True)
+        seconds = one_pass(network, "512x342", device)[1]
+        slow = slow_mode(folder, device)
+
+        # The bare network before and after, so that the machine's moods meet both.
+        first = folder / "photos" / "000.jpg"
+        before = bare_rate(network, first, device)
+        rate = folder_rate(file, folder / "photos", folder / "results", device)
+        bare = (before + bare_rate(network, first, device)) / 2
+        large, peak = large_photo(file, folder, device)
+
+    print(f"{machine()}; device {device}\n")
+    print(table(["pixels", "network, ms", "one pass, ms", "projection"], passes))
+    print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
+    header = ["photos of 1280 pixels", "files to files, per s", "bare network, per s", "share"]
+    share = f"{100 * rate / bare:.0f} %"
+    print(table(header, [[arguments.photos, f"{rate:.2f}", f"{bare:.2f}", share]]))
+    print(f"\n24 megapixels, whole command: {large:.1f} s, {peak / 2**30:.2f} GiB at most")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,297 @@
+"""The fast mode from files to files."""
+
+import glob
+import itertools
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data import Photo, apply_coefficients, check_output, load_photo, save_photo
+from data.images import FORMATS, MAX_PIXELS, check_folder, to_pixels
+from feedforward.style_network import StyleNetwork, load_network
+from ops.devices import select_device
+from ops.errors import ArgumentError, check_flag, check_number, check_whole
+
+logger = logging.getLogger(__name__)
+
+GPU_BATCH = 4
+
+Job = tuple[Path, Path]
+"""A photo and the file to write."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`stylize_photos` did."""
+
+    output: Path
+    done: int
+    skipped: int
+    failures: tuple[str, ...]
+    left: int | None  # what Ctrl-C prevented
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0; 130 after Ctrl-C, 1 when a photo failed."""
+        return int(bool(self.failures)) if self.left is None else 130
+
+    def __str__(self) -> str:
+        text = f"{self.output}: {_photos(self.done)}, {self.seconds:.1f} s"
+        if self.skipped:
+            text += f"\nskipped: {_photos(self.skipped)} that exist; overwrite=true replaces them"
+        for failure in self.failures:
+            text += f"\nfailed: {failure}"
+        if self.left is not None:
+            text += f"\ninterrupted; {_photos(self.left)} left"
+        return text
+
+
+def stylize_photos(
+    content: str | Path,
+    network: str | Path,
+    output: str | Path | None = None,
+    *,
+    size: int = 512,
+    full_resolution: bool = True,
+    strength: float = 1.0,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    quality: int = 95,
+    max_pixels: int = MAX_PIXELS,
+    style: None = None,
+    content_mask: None = None,
+    style_mask: None = None,
+) -> Report:
+    """Write photos in the style of a trained network.
+
+    Of a folder, with all below it, and of a pattern such as ``trip/**/*.jpg``, each photo goes to
+    the same place below ``output``. Hidden files and what is in ``output`` are passed over, and
+    photos that ``output`` has already are skipped. A photo that cannot be read or written does not
+    stop the others. After Ctrl-C the photos begun are finished.
+
+    Args:
+        content: an image file, a folder or a pattern.
+        network: see :func:`feedforward.load_network`.
+        output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<network>``
+            in the current folder, a file with ``.jpg``.
+        size: long side in pixels that the network sees.
+        full_resolution: apply the result to each photo at its own size; a network without a
+            projection gives the working size all the same.
+        strength: 0 gives the photo itself, 1 the result, between them a blend.
+        batch_size: how many photos a worker reads, to show the network those of equal size at
+            once; ``None`` for 1 on a CPU and 4 on a GPU.
+        workers: how many threads read, compute and write, each its own photos; ``None`` for as
+            many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
+        device: see :func:`ops.devices.select_device`.
+        overwrite: whether files may exist, and are replaced.
+        quality: of JPEG and WebP, 1 to 100.
+        max_pixels: refuse larger photos.
+        style, content_mask, style_mask: belong to the slow mode; here they are refused.
+
+    Raises:
+        ArgumentError: for anything the caller got wrong, before anything is written.
+    """
+    start = time.monotonic()
+    for argument, value in (
+        ("style", style), ("content_mask", content_mask), ("style_mask", style_mask),
+    ):  # fmt: skip
+        if value is not None:
+            expected = "of no use to the fast mode, leave it out; or use method=optimize"
+            raise ArgumentError(argument, value, expected)
+    check_flag("overwrite", overwrite)
+    check_flag("full_resolution", full_resolution)
+    check_whole("size", size, 32)
+    check_number("strength", strength, 0, 1)
+    check_whole("quality", quality, 1, 100)
+    check_whole("max_pixels", max_pixels, 1)
+    for argument, value in (("batch_size", batch_size), ("workers", workers)):
+        if value is not None:
+            check_whole(argument, value, 1)
+    if content is None:
+        raise ArgumentError("content", content, "required; give a photo, a folder or a pattern")
+    if network is None:
+        raise ArgumentError("network", network, "required; give a network file or the name of one")
+    device = select_device(device)
+    output, jobs = _plan(content, Path(network).stem, output, overwrite)
+    todo = [job for job in jobs if overwrite or not job[1].exists()]
+    stylist = _Stylist(
+        load_network(network, device), device, size, full_resolution, strength, quality, max_pixels
+    )
+    if stylist.network.projection is None and full_resolution:
+        logger.info("without a projection the results have the working size")
+    if _is_one(content):
+        failures, left = stylist(todo), None
+        if failures:
+            raise failures[0]
+    else:
+        batch_size = batch_size or (1 if device.type == "cpu" else GPU_BATCH)
+        failures, left = _run(stylist, todo, batch_size, workers or torch.get_num_threads())
+    return Report(
+        output,
+        len(todo) - len(failures) - (left or 0),
+        len(jobs) - len(todo),
+        tuple(map(str, failures)),
+        left,
+        time.monotonic() - start,
+    )
+
+
+def _is_one(content: str | Path) -> bool:
+    """Whether this is one photo, be it there or not; otherwise it is a folder or a pattern."""
+    path = Path(content)
+    return not path.is_dir() and (path.exists() or glob.escape(str(path)) == str(path))
+
+
+def _plan(
+    content: str | Path, network: str, output: str | Path | None, overwrite: bool
+) -> tuple[Path, list[Job]]:
+    """Where to write, and each photo with its place there."""
+    path = Path(content)
+    if _is_one(path):
+        output = Path(output or f"{path.stem}_{network}.jpg")
+        check_output(output, overwrite=overwrite)
+        return output, [(path, output)]
+
+    parts = path.parts
+    if not path.is_dir():
+        parts = tuple(itertools.takewhile(lambda part: glob.escape(part) == part, path.parts))
+    folder, pattern = Path(*parts), path.parts[len(parts) :] or ("**",)
+    output = Path(output or f"{folder.resolve().name}_{network}")
+    check_folder("output", output)
+    if output.resolve() == folder.resolve():
+        raise ArgumentError("output", output, "holds the photos; give another folder")
+    if pattern[-1] == "**":
+        pattern = (*pattern, "*")
+    try:
+        found = [path.relative_to(folder) for path in folder.glob(str(Path(*pattern)))]
+    except ValueError as error:
+        raise ArgumentError("content", content, f"no pattern: {error}") from error
+    photos = sorted(
+        photo
+        for photo in set(found)
+        if photo.suffix.lower() in FORMATS
+        and not any(part.startswith(".") for part in photo.parts)
+        and output.resolve() not in (folder.resolve() / photo).parents
+        and (folder / photo).is_file()
+    )
+    if not photos:
+        expected = f"no photos there; give a photo, or a folder or pattern of {' '.join(FORMATS)}"
+        raise ArgumentError("content", content, expected)
+    return output, [(folder / photo, output / photo) for photo in photos]
+
+
+@dataclass(frozen=True)
+class _Stylist:
+    """From files to files, a few photos at a time; any number of threads may call it."""
+
+    network: StyleNetwork
+    device: torch.device
+    size: int
+    full_resolution: bool
+    strength: float
+    quality: int
+    max_pixels: int
+
+    @torch.inference_mode()
+    def __call__(self, jobs: list[Job]) -> list[ArgumentError]:
+        """Returns what failed."""
+        failures = []
+        by_size = defaultdict(list)
+        for source, target in jobs:
+            try:
+                photo = load_photo(source, max_pixels=self.max_pixels)
+            except ArgumentError as error:
+                failures.append(error)
+            else:
+                guide = photo.tensor(self.size)
+                by_size[guide.shape].append((target, photo, guide))
+        for equals in by_size.values():
+            targets, photos, guides = zip(*equals, strict=True)
+            results = self._results(photos, torch.cat(guides))
+            for target, photo, pixels in zip(targets, photos, results, strict=True):
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    save_photo(target, photo.with_pixels(pixels), quality=self.quality)
+                except ArgumentError as error:
+                    failures.append(error)
+                except OSError as error:
+                    expected = f"cannot be written: {error.strerror or error}"
+                    failures.append(ArgumentError("output", target, expected))
+        return failures
+
+    def _results(self, photos: Iterable[Photo], guides: Tensor) -> Iterator[np.ndarray]:
+        """The photos in the style, (H, W, 3) uint8 each, from their working sizes (B, 3, h, w)."""
+        guides = guides.to(self.device)
+        coefficients = self.network.coefficients(guides) if self.full_resolution else None
+        if coefficients is None:
+            blend = torch.lerp(guides, self.network(guides), self.strength)
+            return map(to_pixels, blend.split(1))
+        identity = torch.eye(3, 4, device=self.device)[:, :, None, None]
+        blend = torch.lerp(identity, coefficients, self.strength).cpu()
+        return map(apply_coefficients, blend.split(1), (photo.pixels for photo in photos))
+
+
+def _run(
+    stylist: Callable[[list[Job]], list[ArgumentError]],
+    jobs: list[Job],
+    batch_size: int,
+    workers: int,
+) -> tuple[list[ArgumentError], int | None]:
+    """Do all jobs, several batches at once.
+
+    Returns what failed and, after Ctrl-C, how many jobs are left.
+
+    Every worker takes its photos from file to file with its share of PyTorch's threads: two that
+    compute at the same time do not wait for each other, as the threads within one operation do.
+    """
+    batches = [jobs[first : first + batch_size] for first in range(0, len(jobs), batch_size)]
+    workers = max(1, min(workers, len(batches)))
+    futures: dict[Future, int] = {}
+    interrupted = False
+    with (
+        _torch_threads(max(1, torch.get_num_threads() // workers)),
+        tqdm(total=len(jobs), unit="photo", disable=not jobs) as bar,
+        ThreadPoolExecutor(workers) as executor,
+    ):
+        try:
+            for batch in batches:
+                futures[executor.submit(stylist, batch)] = len(batch)
+            for future in as_completed(futures):
+                future.result()  # a defect ends the run
+                bar.update(futures[future])
+        except KeyboardInterrupt:
+            interrupted = True
+            logger.warning("interrupted; finishing the photos begun")
+        finally:
+            executor.shutdown(cancel_futures=True)
+    done = [future for future in futures if not future.cancelled()]
+    left = len(jobs) - sum(futures[future] for future in done)
+    failures = itertools.chain.from_iterable(future.result() for future in done)
+    return list(failures), left if interrupted else None
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _photos(number: int) -> str:
+    return f"{number} photo{'' if number == 1 else 's'}"
