@@ -86,6 +86,7 @@ class TrainingPhotos:
 
     Attributes:
         size: number of training photos; None for shards, which only reading them through tells.
+        workers: processes that load.
         held_out: the photos kept out, evenly spaced in the sorted listing; none of shards.
         unreadable: why the photos met so far that cannot be read cannot, by name.
 
@@ -126,7 +127,7 @@ class TrainingPhotos:
             "process_index": process_index,
             "process_count": process_count,
         }
-        self._workers = workers
+        self.workers = workers
         self.size: int | None = None
         self.held_out: list[Path] = []
         self.unreadable: dict[str, str] = {}
@@ -153,7 +154,7 @@ class TrainingPhotos:
             inspected = [self._names[index * self.size // spaced] for index in range(spaced)]
             headers = [_header(self._folder / name) for name in inspected]
         self._check_crop(crop, headers)
-        if self._workers:
+        if self.workers:
             _start_server()
 
     def batches(self, start: int = 0) -> Iterator[Tensor]:
@@ -178,12 +179,12 @@ class TrainingPhotos:
         loader = DataLoader(
             stream,
             batch_size=None,
-            num_workers=self._workers,
+            num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             # Not fork: by then this process runs threads of OpenMP, Numba and CUDA, whose locks a
             # child would inherit in whatever state they are, and it has signal handlers of its own.
             # The fork server has imported torch once and nothing else.
-            multiprocessing_context="forkserver" if self._workers else None,
+            multiprocessing_context="forkserver" if self.workers else None,
             worker_init_fn=_start_worker,
             # It would draw from the global one.
             generator=torch.Generator(),
@@ -213,11 +214,11 @@ class TrainingPhotos:
             expected = f"{shards} shards for {process_count} processes; give one shard or more each"
             raise ArgumentError("data.root", self._root, expected)
         limit = shards // process_count
-        if self._workers > limit:
+        if self.workers > limit:
             if process_index == 0:
                 message = "data.workers: %d instead of %d, since there are only %d shards"
-                logger.warning(message, limit, self._workers, shards)
-            self._workers = limit
+                logger.warning(message, limit, self.workers, shards)
+            self.workers = limit
 
     def _check_crop(self, crop: int, headers: list[int | str]) -> None:
         sides = [header for header in headers if isinstance(header, int)]

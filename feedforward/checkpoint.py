@@ -62,14 +62,18 @@ class Checkpoints:
             "config": json.dumps(checkpoint.config),
         }
         tensors = {key: value.contiguous() for key, value in checkpoint.tensors.items()}
+        written = self.folder / f"step_{checkpoint.step:08d}.safetensors"
         with reported(self.folder, "a checkpoint"):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_file(self.folder / f"step_{checkpoint.step:08d}.safetensors") as file:
+            for half_written in self.folder.glob(".*.tmp"):  # by a process that was killed
+                half_written.unlink()
+            with atomic_file(written) as file:
                 file.write(save(tensors, metadata))
                 # On the disk before it takes its name: a machine may lose power.
                 file.flush()
                 os.fsync(file.fileno())
-        for path in self._files()[: -self.keep]:
+        # Those after it are damaged, since the run went on from one before them.
+        for path in [path for path in self._files() if path <= written][: -self.keep]:
             path.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:

@@ -239,9 +239,12 @@ class _Stylist:
         if coefficients is None:
             blend = torch.lerp(guides, self.network(guides), self.strength)
             return map(to_pixels, blend.split(1))
-        identity = torch.eye(3, 4, device=self.device)[:, :, None, None]
-        blend = torch.lerp(identity, coefficients, self.strength).cpu()
-        return map(apply_coefficients, blend.split(1), (photo.pixels for photo in photos))
+        if self.strength < 1:
+            identity = torch.eye(3, 4, device=self.device)[:, :, None, None]
+            coefficients = torch.lerp(identity, coefficients, self.strength)
+        return map(
+            apply_coefficients, coefficients.cpu().split(1), (photo.pixels for photo in photos)
+        )
 
 
 def _run(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from data.coco import TrainingPhotos, find_photos
@@ -36,8 +37,9 @@ MAX_SKIPPED_IN_A_ROW = 10
 
 FREE_KEYS = frozenset({
     "output", "resume", "device", "backend", "photorealism.projection.backend",
-    "objective.backend", "data.root", "data.validation", "data.workers",
-    "intervals.log", "intervals.pictures", "intervals.checkpoint", "intervals.keep",
+    "objective.backend", "data.root", "data.photos.root", "data.validation", "data.workers",
+    "data.photos.workers", "intervals.log", "intervals.pictures", "intervals.checkpoint",
+    "intervals.keep",
 })  # fmt: skip
 """Keys that do not change what a run computes; a resumed run may have others."""
 
@@ -131,13 +133,15 @@ class TrainingObjective:
     """objective(P x) + weight · xᵀLx: the losses of the result, and the energy of the output x.
 
     The projection P hides from the other losses what is not locally affine in x; without the
-    energy of x itself the network is free to ring there, and P to smear it into halos.
+    energy of x itself the network is free to ring there, and P to smear it into halos. Windows
+    wider than P's see the halos, too: a glow that fades over ten pixels is affine in each three.
 
     Args:
         objective: content, style and photorealism losses.
         style: (1, 3, H, W), values in [0, 1], on the device of the objective.
-        raw_energy_weight: of xᵀLx per pixel and channel; 0 leaves it out.
-        raw_energy_epsilon: of its matting Laplacian, at radius 1.
+        raw_energy_weight: of xᵀLx per channel, pixel and pixel of its windows, which is the mean
+            square of what an affine fit leaves in them; 0 leaves it out.
+        raw_energy_radius, raw_energy_epsilon: of its matting Laplacian.
     """
 
     def __init__(
@@ -145,11 +149,13 @@ class TrainingObjective:
         objective: StyleObjective,
         style: Tensor,
         raw_energy_weight: float,
-        raw_energy_epsilon: float = 1e-4,
+        raw_energy_radius: int = 8,
+        raw_energy_epsilon: float = 3e-3,
     ):
         self.objective = objective
         self.statistics = objective.style_statistics(style, style.new_ones(1, *style.shape[2:]))
         self.raw_energy_weight = raw_energy_weight
+        self.raw_energy_radius = raw_energy_radius
         self.raw_energy_epsilon = raw_energy_epsilon
 
     def __call__(self, photo: Tensor, raw: Tensor, result: Tensor) -> LossTerms:
@@ -159,9 +165,10 @@ class TrainingObjective:
         terms = self.objective(result, targets)
         if not self.raw_energy_weight:
             return terms
-        laplacian = MattingLaplacian(photo, 1, self.raw_energy_epsilon, self.objective.backend)
-        energy = self.raw_energy_weight * laplacian.energy(raw).mean()
-        return terms + LossTerms({"raw_energy": energy})
+        radius, backend = self.raw_energy_radius, self.objective.backend
+        laplacian = MattingLaplacian(photo, radius, self.raw_energy_epsilon, backend)
+        energy = laplacian.energy(raw).mean() / (2 * radius + 1) ** 2
+        return terms + LossTerms({"raw_energy": self.raw_energy_weight * energy})
 
 
 def train_network(
@@ -173,7 +180,8 @@ def train_network(
     objective: StyleObjective,
     projection: Projection | None,
     raw_energy_weight: float,
-    raw_energy_epsilon: float = 1e-4,
+    raw_energy_radius: int = 8,
+    raw_energy_epsilon: float = 3e-3,
     schedule: Schedule,
     intervals: Intervals,
     validation: str | Path | None = None,
@@ -192,7 +200,8 @@ def train_network(
             ``None`` for ``outputs/<style>``.
         photos: :class:`data.coco.TrainingPhotos` with all but the processes and held-out photos.
         network: :class:`feedforward.TransformNet` with all but the style's colour moments.
-        objective, raw_energy_weight, raw_energy_epsilon: see :class:`TrainingObjective`.
+        objective, raw_energy_weight, raw_energy_radius, raw_energy_epsilon: see
+            :class:`TrainingObjective`.
         projection: ``None`` for a painterly network, Johnson et al. (2016).
         schedule, intervals: see there.
         validation: folder of photos to measure on; ``None``: those that ``photos`` holds out.
@@ -216,6 +225,9 @@ def train_network(
     check_whole("size", size, 64)
     check_whole("seed", seed, 0, LARGEST_SEED)
     check_number("raw_energy_weight", raw_energy_weight, 0)
+    if not (raw_energy_weight or any(objective.weights.values())):
+        expected = "give a weight above 0, to this or to another loss"
+        raise ArgumentError("style_weight", objective.weights["style"], expected)
     check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
     if style is None:
@@ -235,13 +247,19 @@ def train_network(
         and torch.cuda.is_available()
         and torch.cuda.is_bf16_supported()
     )
+    # Else a run before this one in the same process would decide on the device and the precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=device == "cpu", mixed_precision="bf16" if bfloat16 else "no")
     stream = photos(
         seed=seed,
         process_index=accelerator.process_index,
         process_count=accelerator.num_processes,
     )
+    check_whole("data.workers", stream.workers, 1)
     held_out = stream.held_out if validation is None else _photos_in(validation)
+
+    if not held_out:
+        logger.info("no photos to measure on (data.validation): the last weights are exported")
 
     torch.manual_seed(seed)
     mean, covariance = colour_moments(style_image, style_image.new_ones(1, *style_image.shape[2:]))
@@ -249,7 +267,11 @@ def train_network(
     style_image = style_image.to(accelerator.device)
     with accelerator.autocast():
         losses = TrainingObjective(
-            objective.to(accelerator.device), style_image, raw_energy_weight, raw_energy_epsilon
+            objective.to(accelerator.device),
+            style_image,
+            raw_energy_weight,
+            raw_energy_radius,
+            raw_energy_epsilon,
         )
     run = _Run(
         accelerator,
@@ -260,6 +282,10 @@ def train_network(
         output,
         checkpoints,
     )
+    # What these refuse shows before anything is written.
+    black = style_image.new_zeros(1, 3, size, size)
+    with torch.no_grad():
+        losses(black, black, run.average.project(black, black))
     if resume:
         run.restore()
     # Everyone has looked at the folder by now.
@@ -291,6 +317,13 @@ class _Run:
         self.net = accelerator.prepare(network.net)
         self.parameters = dict(accelerator.unwrap_model(self.net).named_parameters())
         self.optimizer = torch.optim.Adam(self.parameters.values(), schedule.learning_rate)
+        # As Adam itself begins, but now: every checkpoint has the same tensors.
+        for parameter in self.parameters.values():
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
         self.step = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
@@ -315,7 +348,7 @@ class _Run:
                 )
             )
             # At once, so that a run that is killed early can be resumed, too.
-            self.save_checkpoint()
+            self.save_checkpoint(log)
             while self.step < self.schedule.steps and stopped is None:
                 start = time.monotonic()
                 rate = self.schedule.rate(self.step)
@@ -338,7 +371,7 @@ class _Run:
                 if self.step % intervals.pictures == 0 and self.validation and main:
                     log.pictures(self.validation.pictures(self.average), self.step)
                 if self.step % intervals.checkpoint == 0 or last:
-                    self.save_checkpoint()
+                    self.save_checkpoint(log)
         self._export()
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -420,7 +453,9 @@ class _Run:
 
     # --------------------------------------------------------------------------------- checkpoints
 
-    def save_checkpoint(self) -> None:
+    def save_checkpoint(self, log: TrainingLog) -> None:
+        # A run that goes on from it adds to the curves, which must have come as far.
+        log.flush()
         if self.accelerator.is_main_process:
             values = {
                 "skipped": self.skipped,
@@ -445,12 +480,6 @@ class _Run:
         self.step = checkpoint.step
         self.skipped = checkpoint.values["skipped"]
         self.best = replace(self.best, quality=checkpoint.values["quality"])
-        for parameter in self.parameters.values():
-            self.optimizer.state[parameter] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
         for name, tensor in self._tensors().items():
             tensor.copy_(checkpoint.tensors[name])
         torch.set_rng_state(checkpoint.tensors["random"])
@@ -463,7 +492,7 @@ class _Run:
             for name, value in network.net.named_parameters():
                 tensors[f"{group}.{name}"] = value
         for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
+            for key, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{key}.{name}"] = value
         return tensors
 

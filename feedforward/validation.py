@@ -1,5 +1,6 @@
 """How good a network is on photos that it was not trained on."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,13 @@ from torchvision.utils import make_grid
 
 from data import load_image
 from feedforward.style_network import StyleNetwork
-from ops import LossTerms
+from ops import ArgumentError, LossTerms
 from ops.metrics import StyleDistance, edge_ssim
+
+logger = logging.getLogger(__name__)
+
+MIN_SIDE = 32
+"""Pixels; below it the losses' windows and the deeper features do not fit."""
 
 PICTURES = 4
 """Photos in the grid of pictures."""
@@ -21,10 +27,13 @@ class Validation:
     """Mean figures of a network on fixed photos, and a grid of pictures to look at.
 
     Args:
-        photos: files, at least one.
+        photos: files; those that cannot be read or are very narrow are passed over, with a warning.
         style: (1, 3, H', W'), values in [0, 1], on the device to work on.
         size: long side of the photos in pixels; they are never enlarged.
         objective: what was trained, called with (photo, raw output, result).
+
+    Raises:
+        ArgumentError: none of the photos can be read.
     """
 
     def __init__(
@@ -34,7 +43,11 @@ class Validation:
         size: int,
         objective: Callable[[Tensor, Tensor, Tensor], LossTerms],
     ):
-        self.photos = photos
+        # Now: an hour of training must not end for a photo.
+        self.photos = [path for path in photos if _is_readable(path, size)]
+        if not self.photos:
+            expected = f"none of {len(photos)} photos to measure on can be read"
+            raise ArgumentError("data.validation", photos[0].parent, expected)
         self.style = style
         self.size = size
         self.objective = objective
@@ -65,6 +78,23 @@ class Validation:
 
     def _results(self, network: StyleNetwork, photos: Sequence[Path]):
         for path in photos:
-            photo = load_image(path, self.size, argument="data.validation").to(self.style.device)
+            photo = _load(path, self.size).to(self.style.device)
             raw = network.net(photo)
             yield photo, raw, network.project(raw, photo)
+
+
+def _load(path: Path, size: int) -> Tensor:
+    photo = load_image(path, size, argument="data.validation")
+    if min(photo.shape[2:]) < MIN_SIDE:
+        expected = f"too narrow; {MIN_SIDE} pixels are needed where the long side has {size}"
+        raise ArgumentError("data.validation", path, expected)
+    return photo
+
+
+def _is_readable(path: Path, size: int) -> bool:
+    try:
+        _load(path, size)
+    except ArgumentError as error:
+        logger.warning("not measured on: %s", error)
+        return False
+    return True
