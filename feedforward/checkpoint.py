@@ -132,6 +132,15 @@ def check_same_config(config: dict, earlier: dict, ignore: frozenset[str]) -> No
         raise ArgumentError("resume", "true", f"{expected}; give the same, or another output")
 
 
+def without(config: dict, keys: frozenset[str], prefix: str = "") -> dict:
+    """A nested dict without some dotted keys."""
+    return {
+        key: without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in keys
+    }
+
+
 def _flat(config: dict, prefix: str = ""):
     for key, value in config.items():
         if isinstance(value, dict):

@@ -125,12 +125,11 @@ def stylize_photos(
     if network is None:
         raise ArgumentError("network", network, "required; give a network file or the name of one")
     device = select_device(device)
-    output, jobs = _plan(content, Path(network).stem, output, overwrite)
+    trained = load_network(network, device)
+    output, jobs = _plan(content, trained.name or Path(network).stem, output, overwrite)
     todo = [job for job in jobs if overwrite or not job[1].exists()]
-    stylist = _Stylist(
-        load_network(network, device), device, size, full_resolution, strength, quality, max_pixels
-    )
-    if stylist.network.projection is None and full_resolution:
+    stylist = _Stylist(trained, device, size, full_resolution, strength, quality, max_pixels)
+    if trained.projection is None and full_resolution:
         logger.info("without a projection the results have the working size")
     if _is_one(content):
         failures, left = stylist(todo), None

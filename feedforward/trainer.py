@@ -17,12 +17,14 @@ from torch import Tensor
 
 from data.coco import TrainingPhotos, find_photos
 from data.images import check_folder, load_photo
-from feedforward.checkpoint import Checkpoint, Checkpoints, check_same_config, reported
+from feedforward.checkpoint import Checkpoint, Checkpoints, check_same_config, reported, without
+from feedforward.schedule import Intervals, Schedule
 from feedforward.style_network import StyleNetwork
 from feedforward.training_log import TrainingLog
+from feedforward.training_objective import TrainingObjective
 from feedforward.transform_net import TransformNet
 from feedforward.validation import Validation
-from ops import ArgumentError, LossTerms, MattingLaplacian, Projection, StyleObjective
+from ops import ArgumentError, LossTerms, Projection, StyleObjective
 from ops.colour_transfer import colour_moments
 from ops.errors import check_choice, check_flag, check_number, check_whole
 
@@ -43,59 +45,8 @@ FREE_KEYS = frozenset({
 })  # fmt: skip
 """Keys that do not change what a run computes; a resumed run may have others."""
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How the weights move.
-
-    Attributes:
-        steps: of the optimiser, Adam.
-        learning_rate: grows linearly during ``warmup`` steps, then falls to 0 as half a cosine.
-        warmup: number of steps.
-        max_gradient_norm: longer gradients are cut to it.
-        average: decay of the moving average of the weights, which is what is exported.
-        accumulate: batches per step.
-    """
-
-    steps: int = 2000
-    learning_rate: float = 1e-3
-    warmup: int = 50
-    max_gradient_norm: float = 1.0
-    average: float = 0.999
-    accumulate: int = 1
-
-    def __post_init__(self):
-        check_whole("steps", self.steps, 1)
-        check_number("schedule.learning_rate", self.learning_rate, 0)
-        check_whole("schedule.warmup", self.warmup, 0)
-        check_number("schedule.max_gradient_norm", self.max_gradient_norm, 0)
-        check_number("schedule.average", self.average, 0, 1)
-        check_whole("schedule.accumulate", self.accumulate, 1)
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        growth = min(1.0, (step + 1) / (self.warmup + 1))
-        return self.learning_rate * growth * (1 + math.cos(math.pi * step / self.steps)) / 2
-
-    def decay(self, step: int) -> float:
-        """Of the moving average: shorter at first, so that it forgets the untrained network."""
-        return min(self.average, (1 + step) / (10 + step))
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Steps between points and pictures in TensorBoard, measurements on held-out photos, and
-    checkpoints; and how many checkpoints are kept."""
-
-    log: int = 10
-    pictures: int = 200
-    validation: int = 500
-    checkpoint: int = 200
-    keep: int = 3
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            check_whole(f"intervals.{name}", value, 1)
+PRIVATE_KEYS = frozenset({"style"})
+"""Of the others, those that name files of this machine: a network may be given away."""
 
 
 @dataclass(frozen=True)
@@ -127,48 +78,6 @@ class TrainingReport:
         if self.stopped:
             text += f"\nended early: {self.stopped}"
         return text
-
-
-class TrainingObjective:
-    """objective(P x) + weight · xᵀLx: the losses of the result, and the energy of the output x.
-
-    The projection P hides from the other losses what is not locally affine in x; without the
-    energy of x itself the network is free to ring there, and P to smear it into halos. Windows
-    wider than P's see the halos, too: a glow that fades over ten pixels is affine in each three.
-
-    Args:
-        objective: content, style and photorealism losses.
-        style: (1, 3, H, W), values in [0, 1], on the device of the objective.
-        raw_energy_weight: of xᵀLx per channel, pixel and pixel of its windows, which is the mean
-            square of what an affine fit leaves in them; 0 leaves it out.
-        raw_energy_radius, raw_energy_epsilon: of its matting Laplacian.
-    """
-
-    def __init__(
-        self,
-        objective: StyleObjective,
-        style: Tensor,
-        raw_energy_weight: float,
-        raw_energy_radius: int = 8,
-        raw_energy_epsilon: float = 3e-3,
-    ):
-        self.objective = objective
-        self.statistics = objective.style_statistics(style, style.new_ones(1, *style.shape[2:]))
-        self.raw_energy_weight = raw_energy_weight
-        self.raw_energy_radius = raw_energy_radius
-        self.raw_energy_epsilon = raw_energy_epsilon
-
-    def __call__(self, photo: Tensor, raw: Tensor, result: Tensor) -> LossTerms:
-        """The weighted losses; (B, 3, H, W) each."""
-        mask = photo.new_ones(1, *photo.shape[2:])
-        targets = self.objective.content_targets(photo, mask, self.statistics)
-        terms = self.objective(result, targets)
-        if not self.raw_energy_weight:
-            return terms
-        radius, backend = self.raw_energy_radius, self.objective.backend
-        laplacian = MattingLaplacian(photo, radius, self.raw_energy_epsilon, backend)
-        energy = laplacian.energy(raw).mean() / (2 * radius + 1) ** 2
-        return terms + LossTerms({"raw_energy": self.raw_energy_weight * energy})
 
 
 def train_network(
@@ -448,6 +357,7 @@ class _Run:
     def _export(self) -> None:
         if self.accelerator.is_main_process:
             best = self.best if self.best.quality else self.average
+            best = replace(best, config=without(best.config, FREE_KEYS | PRIVATE_KEYS))
             with reported(self.output, "the network"):
                 best.save(self.output / NETWORK_FILE)
 
