@@ -1,11 +1,10 @@
 """Speed of the fast mode: one pass, a folder of photos, and a large photo from file to file.
 
-python -m benchmarks.fast_mode_speed [--network FILE] [--photos 100] [--device cpu]
+python -m benchmarks.fast_mode_speed [--network dusk] [--photos 100] [--device cpu]
 
-The speed of a network does not depend on its weights, so that an untrained one does. What is
-compared is measured in the same run: one pass (network, projection, coefficients) and the slow mode
-with default settings; ``stylize_photos`` from files to files and the bare network on an image of
-working size in memory, in the main thread with all of PyTorch's threads.
+What is compared is measured in the same run: one pass (network, projection, coefficients) and the
+slow mode with default settings; ``stylize_photos`` from files to files and the bare network on an
+image of working size in memory, in the main thread with all of PyTorch's threads.
 """
 
 import argparse
@@ -25,8 +24,7 @@ from PIL import Image
 
 from benchmarks.common import machine, median_seconds, table
 from data import load_image
-from feedforward import StyleNetwork, TransformNet, load_network, stylize_photos
-from ops import Projection
+from feedforward import StyleNetwork, load_network, stylize_photos
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -76,14 +74,14 @@ def bare_rate(network: StyleNetwork, photo: Path, device: str) -> float:
     return 1 / median_seconds(lambda: network.net(guide))
 
 
-def folder_rate(file: Path, photos: Path, output: Path, device: str) -> float:
+def folder_rate(file: str, photos: Path, output: Path, device: str) -> float:
     """Photos per second from files to files."""
     report = stylize_photos(photos, file, output, device=device, overwrite=True)
     assert not report.failures
     return report.done / report.seconds
 
 
-def large_photo(file: Path, folder: Path, device: str) -> tuple[float, int]:
+def large_photo(file: str, folder: Path, device: str) -> tuple[float, int]:
     """Seconds and peak resident bytes of the whole command for 24 megapixels."""
     resized(6000, folder / "large.jpg")
     command = [
@@ -100,7 +98,7 @@ def large_photo(file: Path, folder: Path, device: str) -> tuple[float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", type=Path)
+    parser.add_argument("--network", default="dusk")
     parser.add_argument("--photos", type=int, default=100)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
@@ -108,9 +106,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        file = arguments.network or folder / "untrained.safetensors"
-        if arguments.network is None:
-            StyleNetwork(TransformNet().eval(), Projection(), "untrained").save(file)
+        file = arguments.network
         network = load_network(file, device)
         (folder / "photos").mkdir()
         for number in range(arguments.photos):

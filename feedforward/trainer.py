@@ -45,7 +45,7 @@ FREE_KEYS = frozenset({
 })  # fmt: skip
 """Keys that do not change what a run computes; a resumed run may have others."""
 
-PRIVATE_KEYS = frozenset({"style"})
+PRIVATE_KEYS = frozenset({"style", "encoder.weights", "objective.encoder.weights"})
 """Of the others, those that name files of this machine: a network may be given away."""
 
 

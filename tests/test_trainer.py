@@ -1,0 +1,745 @@
+"""Training style networks, as a library: what a run learns, writes, survives and goes on from.
+
+The networks and features are tiny: a step takes a twentieth of a second.
+"""
+
+import errno
+import logging
+import math
+import os
+import signal
+import tarfile
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.coco import TrainingPhotos
+from feedforward import Intervals, Schedule, TransformNet, load_network, train_network
+from feedforward.checkpoint import Checkpoints
+from ops import ArgumentError, LossTerms, Projection, StyleObjective
+
+WIDTH, HEIGHT = 96, 80
+
+
+def photo_pixels(width, height, seed):
+    """Smooth colours and some grain, (height, width, 3) uint8."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x * 200 / width, y * 200 / height, 100 + 80 * np.sin((x + seed) / 9)]
+    grain = np.random.default_rng(seed).integers(0, 40, (height, width, 3))
+    return (np.roll(np.stack(planes, -1), seed, 2) + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of twelve photos."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(12):
+        Image.fromarray(photo_pixels(WIDTH, HEIGHT, i)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with the photo of the style."""
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(photo_pixels(64, 80, 5)[:, :, ::-1] // 2).save("light.png")
+    return tmp_path
+
+
+class Objective(StyleObjective):
+    """Shallow features; ``at`` has what to do before training batches, counted from 1.
+
+    A function that returns losses changes them. ``measured`` is added to the content losses of
+    the measurements on held-out photos.
+    """
+
+    def __init__(self, at=None, measured=None, **arguments):
+        layers = {"content_layers": ["relu2_2"], "style_layers": ["relu1_1", "relu2_1"]}
+        super().__init__(**{**layers, "energy_weight": 0.0, "backend": "cpu", **arguments})
+        self.at = at or {}
+        self.measured = iter([0.0, *(measured or ())])  # the first is a trial, before training
+        self.batches = 0
+
+    def forward(self, image, targets):
+        terms = super().forward(image, targets)
+        if not torch.is_grad_enabled():
+            return terms + LossTerms({"content": torch.tensor(next(self.measured, 0.0))})
+        self.batches += 1
+        return (self.at[self.batches]() if self.batches in self.at else None) or terms
+
+
+def train(photos, objective=None, **values):
+    """A short run; values replace those below, and those of the data, schedule and intervals."""
+    groups = {
+        "data": {"crop": 64, "batch_size": 2, "workers": 1, "held_out": 2},
+        "schedule": {"steps": 6, "learning_rate": 2e-3, "warmup": 2, "average": 0.9},
+        "intervals": {"log": 1, "pictures": 3, "validation": 3, "checkpoint": 2, "keep": 100},
+    }
+    groups["intervals"]["validation"] = values.pop("measure", 3)
+    for group in groups.values():
+        group.update({key: values.pop(key) for key in {*group} & {*values} - {"validation"}})
+    for key in ("accumulate", "max_gradient_norm"):
+        if key in values:
+            groups["schedule"][key] = values.pop(key)
+    arguments = {
+        "style": "light.png",
+        "output": "run",
+        "photos": partial(TrainingPhotos, photos, **groups["data"]),
+        "network": small_network(),
+        "objective": objective or Objective(),
+        "projection": Projection(2, 1e-4, "cpu"),
+        "raw_energy_weight": 100.0,
+        "schedule": Schedule(**groups["schedule"]),
+        "intervals": Intervals(**groups["intervals"]),
+        "size": 64,
+        "device": "cpu",
+    }
+    return train_network(**{**arguments, **values})
+
+
+def small_network(**arguments):
+    return partial(TransformNet, width=4, blocks=1, **arguments)
+
+
+def checkpoints(output="run"):
+    return Checkpoints(Path(output, "checkpoints"), 1)
+
+
+def at_step(step, output="run"):
+    """The tensors of a checkpoint."""
+    return load(Path(output, f"checkpoints/step_{step:08d}.safetensors").read_bytes())
+
+
+def weights(tensors, group="net"):
+    return {
+        name.removeprefix(f"{group}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{group}.")
+    }
+
+
+def assert_equal(ours, theirs):
+    """Bit for bit."""
+    assert set(ours) == set(theirs)
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def exported(output="run"):
+    """The weights in the network's file, without the moments of the style."""
+    return dict(load_network(Path(output, "network.safetensors")).net.named_parameters())
+
+
+def halved(tensors):
+    return {name: tensor.half().float() for name, tensor in tensors.items()}
+
+
+def scalars(output="run"):
+    log = EventAccumulator(str(Path(output, "logs")), size_guidance={"scalars": 0, "images": 0})
+    log.Reload()
+    return {tag: {e.step: e.value for e in log.Scalars(tag)} for tag in log.Tags()["scalars"]}, log
+
+
+def interrupt(number=signal.SIGTERM):
+    signal.raise_signal(number)
+
+
+# ------------------------------------------------------------------------------------- the schedule
+
+
+def test_learning_rate():
+    """Grows evenly, then falls to 0 as half a cosine."""
+    schedule = Schedule(steps=100, learning_rate=2e-3, warmup=9)
+    rates = [schedule.rate(step) for step in range(101)]
+    cosine = [1e-3 * (1 + math.cos(math.pi * step / 100)) for step in range(101)]
+    assert rates[:9] == pytest.approx([(step + 1) / 10 * cosine[step] for step in range(9)])
+    assert rates[9:] == pytest.approx(cosine[9:])
+    assert rates[50] == pytest.approx(1e-3)
+    assert rates[100] == pytest.approx(0, abs=1e-12)
+    assert all(rate > after for rate, after in pairwise(rates[9:]))
+    assert Schedule(steps=10, learning_rate=1e-3, warmup=0).rate(0) == 1e-3
+
+
+def test_decay_of_the_average():
+    schedule = Schedule(steps=100, average=0.99)
+    decays = [schedule.decay(step) for step in range(5000)]
+    assert decays[0] == 0.1
+    assert decays == sorted(decays)
+    assert decays[-1] == 0.99
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(Schedule, steps=0), r"^steps=0: give a number at least 1"),
+        (partial(Schedule, steps=-1), r"^steps=-1: give a number at least 1"),
+        (partial(Schedule, steps=1.5), r"^steps=1\.5: give a whole number"),
+        (partial(Schedule, learning_rate=-1e-3), r"^schedule\.learning_rate=-0\.001: give"),
+        (partial(Schedule, learning_rate=math.nan), r"^schedule\.learning_rate=nan: give a num"),
+        (partial(Schedule, warmup=-1), r"^schedule\.warmup=-1: give a number at least 0"),
+        (partial(Schedule, max_gradient_norm=-1), r"^schedule\.max_gradient_norm=-1: give"),
+        (partial(Schedule, average=1.5), r"^schedule\.average=1\.5: give a number from 0 to 1"),
+        (partial(Schedule, accumulate=0), r"^schedule\.accumulate=0: give a number at least 1"),
+        (partial(Intervals, log=0), r"^intervals\.log=0: give a number at least 1"),
+        (partial(Intervals, pictures=-1), r"^intervals\.pictures=-1: give a number at least 1"),
+        (partial(Intervals, validation=0), r"^intervals\.validation=0: give a number"),
+        (partial(Intervals, checkpoint=2.5), r"^intervals\.checkpoint=2\.5: give a whole number"),
+        (partial(Intervals, keep=0), r"^intervals\.keep=0: give a number at least 1"),
+    ],
+    ids=lambda value: value[1:24] if isinstance(value, str) else "",
+)
+def test_wrong_schedule(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+# ----------------------------------------------------------------------------------------- learning
+
+
+def test_learns(photos, folder):
+    values = {"steps": 30, "learning_rate": 5e-3, "average": 0.5, "measure": 10}
+    report = train(photos, **values, network=small_network(base="content"))
+    assert (report.steps, report.skipped, report.stopped, report.exit_code) == (30, 0, None, 0)
+    curves, _ = scalars()
+    total = np.sum([list(curves[f"loss/{name}"].values()) for name in ("content", "style")], 0)
+    assert total[-6:].mean() < 0.8 * total[:6].mean()
+    assert curves["validation/loss"][30] < 0.95 * curves["validation/loss"][10]
+    assert report.quality["loss"] == pytest.approx(min(curves["validation/loss"].values()))
+
+
+def test_the_moving_average_is_exported(photos, folder):
+    """Worked out again from the weights after each step."""
+    report = train(photos, steps=8, average=0.4, checkpoint=1, held_out=0)
+    average = weights(at_step(0))
+    for step in range(8):
+        decay = min(0.4, (1 + step) / (10 + step))
+        for name, weight in weights(at_step(step + 1)).items():
+            average[name] = decay * average[name] + (1 - decay) * weight
+    assert report.quality == {}
+    for name, weight in exported().items():
+        torch.testing.assert_close(weight, average[name].half().float(), rtol=2e-3, atol=1e-6)
+    assert not torch.equal(average["output.weight"], weights(at_step(8))["output.weight"])
+
+
+@pytest.mark.parametrize("measured", [[0, 5, 2, 5], [9, 5, 3, 2], [9, 5, math.nan, 7]], ids=str)
+def test_the_best_on_held_out_photos_is_exported(photos, folder, measured):
+    """Of four measurements on one photo, the one with the least loss."""
+    report = train(
+        photos, Objective(measured=measured), steps=8, measure=2, pictures=100, held_out=1
+    )
+    curves, _ = scalars()
+    losses = curves["validation/loss"]
+    assert list(losses) == [2, 4, 6, 8]
+    best = {(0, 5, 2, 5): 2, (9, 5, 3, 2): 8}.get(tuple(measured), 4)
+    assert report.quality["loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert_equal(exported(), halved(weights(at_step(best), "average")))
+    assert load_network("run/network.safetensors").quality == report.quality
+
+
+def test_photos_to_measure_on(photos, folder, tmp_path_factory):
+    """Those of another folder instead of held-out ones."""
+    other = tmp_path_factory.mktemp("other")
+    Image.fromarray(photo_pixels(70, 70, 2)).save(other / "photo.jpg")
+    report = train(photos, validation=other, held_out=0, steps=3)
+    assert set(report.quality) == {"loss", "style_distance", "edge_ssim"}
+
+
+def test_shards(photos, folder):
+    """Which hold no photos out: the last average is exported."""
+    with tarfile.open("photos.tar", "w") as file:
+        for path in sorted(photos.iterdir()):
+            file.add(path, path.name)
+    report = train("photos.tar", held_out=0, steps=3)
+    assert report.quality == {}
+    assert_equal(exported(), halved(weights(at_step(3), "average")))
+
+
+def test_photos_per_step(photos, folder):
+    """Two batches of two per step come to what one batch of four does."""
+    many = {"held_out": 0, "steps": 6, "checkpoint": 6}
+    train(photos, batch_size=4, **many)
+    train(photos, batch_size=2, accumulate=2, **many, output="accumulated")
+    photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    results = [load_network(Path(name, "network.safetensors")) for name in ("run", "accumulated")]
+    # The worst measured is 1.1e-6.
+    torch.testing.assert_close(*(network(photo) for network in results), rtol=0, atol=1e-5)
+    # Adam divides gradients by their size: rounding stays small where they are not. Biases before
+    # a normalisation, which do nothing, have no other gradient. The worst measured is 9.3e-5.
+    theirs = weights(at_step(6))
+    for name, weight in weights(at_step(6, "accumulated")).items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(weight, theirs[name], rtol=0, atol=3e-4)
+    one, other = scalars()[0], scalars("accumulated")[0]
+    for tag in ("loss/content", "loss/style", "training/gradient_norm"):
+        assert list(other[tag].values()) == pytest.approx(list(one[tag].values()), rel=1e-4)
+
+
+def test_long_gradients_are_cut(photos, folder):
+    """What is told of them is their length before."""
+    for output, limit in (("long", 1e6), ("short", 1e-3)):
+        train(photos, max_gradient_norm=limit, held_out=0, steps=1, output=output)
+        told = scalars(output)[0]["training/gradient_norm"][1]
+        assert 1e-3 < told < 1e6
+        # A tenth of the gradient, after the first step.
+        moments = weights(at_step(1, output), "adam.exp_avg").values()
+        length = float(torch.stack([moment.norm() for moment in moments]).norm())
+        assert 10 * length == pytest.approx(min(told, limit), rel=1e-3)
+
+
+def test_photorealism_off(photos, folder):
+    """The painterly network of Johnson et al.: no projection, and none in its file."""
+    values = {"projection": None, "raw_energy_weight": 0.0, "steps": 4}
+    train(photos, network=small_network(base="none"), **values)
+    network = load_network("run/network.safetensors")
+    assert network.projection is None
+    assert network.net.base == "none"
+    photo = torch.rand(1, 3, 40, 44)
+    assert torch.equal(network(photo), network.net(photo))
+    assert network.coefficients(photo) is None
+    assert "loss/raw_energy" not in scalars()[0]
+
+
+def test_the_file(photos, folder):
+    """Everything that applying the network needs, and where it comes from."""
+    settings = {"schedule": {"steps": 4}, "layers": ["relu1_1"], "none": None}
+    of_this_machine = {
+        "style": "light.png",
+        "output": "run",
+        "data": {"root": "FOLDER", "photos": {"root": "FOLDER"}},
+        "encoder": {"weights": "vgg.pth"},
+        "objective": {"encoder": {"weights": "vgg.pth"}},
+    }
+    report = train(photos, steps=4, settings=settings | of_this_machine)
+    assert report.network == Path("run/network.safetensors")
+    network = load_network(report.network)
+    assert network.name == "light"
+    assert {key: network.config[key] for key in settings} == settings
+    text = str(network.config)
+    assert [value for value in ("light.png", "FOLDER", "vgg.pth") if value in text] == []
+    assert network.quality == report.quality
+    assert network.net.architecture == {"width": 4, "blocks": 1, "base": "colour_transfer"}
+    assert (network.projection.radius, network.projection.ridge) == (2, 1e-4)
+    photo = torch.rand(1, 3, 40, 44)
+    assert network(photo).shape == photo.shape
+    assert network.coefficients(photo).shape == (1, 3, 4, 40, 44)
+    for figure in ("loss", "style_distance", "edge_ssim"):
+        assert f"{figure} {report.quality[figure]:.3f}" in str(report)
+    assert str(report).startswith("run/network.safetensors: 4 steps; on held-out photos: ")
+
+
+def test_default_output(photos, folder):
+    report = train(photos, output=None, steps=1, held_out=0)
+    assert report.network == Path("outputs/light/network.safetensors")
+    assert sorted(path.name for path in Path("outputs/light").iterdir()) == [
+        "checkpoints", "logs", "network.safetensors"
+    ]  # fmt: skip
+
+
+def test_bfloat16_and_then_float32(photos, folder):
+    """One after the other in one process."""
+    values = {"steps": 2, "held_out": 0}
+    for precision in ("bfloat16", "float32", "auto"):
+        assert train(photos, precision=precision, output=precision, **values).exit_code == 0
+    low, full, auto = (weights(at_step(2, name)) for name in ("bfloat16", "float32", "auto"))
+    assert_equal(auto, full)
+    assert all(weight.dtype == torch.float32 for weight in low.values())
+    assert not torch.equal(low["output.weight"], full["output.weight"])
+
+
+def test_seeds(photos, folder):
+    values = {"steps": 2, "held_out": 0}
+    for output, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(seed + len(output))
+        train(photos, seed=seed, output=output, **values)
+    a, b, c = (weights(at_step(2, output)) for output in "abc")
+    assert_equal(a, b)
+    assert not torch.equal(a["encode.0.0.weight"], c["encode.0.0.weight"])
+
+
+# -------------------------------------------------------------------------------- what can be seen
+
+
+def test_tensorboard(photos, folder):
+    train(photos, steps=6, log=2, pictures=3, measure=4, warmup=0, learning_rate=1e-3)
+    curves, log = scalars()
+    losses = {"content", "style", "raw_energy"}
+    values = {
+        "learning_rate", "gradient_norm", "photos_per_second", "skipped_steps", "unreadable_photos"
+    }  # fmt: skip
+    figures = {"loss", "style_distance", "edge_ssim"}
+    assert set(curves) == {
+        *(f"loss/{name}" for name in losses),
+        *(f"training/{name}" for name in values),
+        *(f"validation/{name}" for name in figures),
+    }
+    for tag, curve in curves.items():
+        assert list(curve) == ([4, 6] if tag.startswith("validation/") else [2, 4, 6]), tag
+        assert all(map(math.isfinite, curve.values())), tag
+    # Of step n is the rate that it was taken with, and the first counts as 0.
+    schedule = Schedule(steps=6, warmup=0, learning_rate=1e-3)
+    expected = [schedule.rate(step) for step in (1, 3, 5)]
+    assert list(curves["training/learning_rate"].values()) == pytest.approx(expected, rel=1e-6)
+    assert min(curves["training/photos_per_second"].values()) > 0
+    assert min(curves["training/gradient_norm"].values()) > 0
+    assert log.Tags()["images"] == ["content, raw, result"]
+    pictures = log.Images("content, raw, result")
+    assert [event.step for event in pictures] == [3, 6]
+    # Three across and a row for each of the two held-out photos, of 48 pixels and a line between.
+    assert (pictures[0].width, pictures[0].height) == (3 * 50 + 2, 2 * 50 + 2)
+
+
+def test_a_resumed_run_writes_no_point_twice(photos, folder):
+    """Also where it was not stopped but broke off after its checkpoint."""
+    values = {"steps": 9, "checkpoint": 4, "measure": 3, "pictures": 3}
+    twice = Objective({7: lambda: (interrupt(), interrupt())})
+    with pytest.raises(KeyboardInterrupt):
+        train(photos, twice, **values)
+    assert max(scalars()[0]["loss/content"]) == 6
+    train(photos, **values, resume=True)
+    log = EventAccumulator("run/logs", size_guidance={"scalars": 0, "images": 0})
+    log.Reload()
+    for tag in log.Tags()["scalars"]:
+        steps = [event.step for event in log.Scalars(tag)]
+        expected = [3, 6, 9] if tag.startswith("validation/") else list(range(1, 10))
+        assert steps == expected, tag
+    assert [event.step for event in log.Images("content, raw, result")] == [3, 6, 9]
+
+
+def test_progress(photos, folder, capfd):
+    train(photos, steps=4, measure=2)
+    shown = capfd.readouterr().err
+    assert "4/4" in shown
+    for name in ("content", "style", "raw_energy", "photos/s", "step 2: loss", "edge_ssim"):
+        assert name in shown
+
+
+# ------------------------------------------------------------------------------------- interrupted
+
+
+@pytest.mark.parametrize(
+    ("at", "number"), [(1, signal.SIGTERM), (5, signal.SIGINT), (8, signal.SIGTERM)]
+)
+def test_stopped_and_resumed(photos, folder, number, at):
+    """Bit for bit what a run comes to that was never stopped: weights, averages, moments, file."""
+    values = {"steps": 8, "measure": 3, "checkpoint": 3}
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    whole = train(photos, **values)
+    stopped = train(photos, Objective({at: lambda: interrupt(number)}), **values, output="stopped")
+    assert (stopped.steps, stopped.exit_code) == (at, 130)
+    assert "interrupted; go on with resume=true" in str(stopped)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert checkpoints("stopped").newest().step == at
+    assert load_network("stopped/network.safetensors").net.width == 4
+    resumed = train(photos, **values, output="stopped", resume=True)
+    assert (resumed.steps, resumed.exit_code, resumed.stopped) == (8, 0, None)
+    assert resumed.quality == whole.quality
+    assert_equal(at_step(8, "stopped"), at_step(8))
+    assert_equal(exported("stopped"), exported())
+
+
+def test_stopped_with_batches_added_up(photos, folder):
+    """The step is finished first, and the next run takes the batch after it."""
+    values = {"steps": 4, "accumulate": 3, "held_out": 0}
+    train(photos, **values)
+    stopped = train(photos, Objective({4: interrupt}), **values, output="stopped")
+    assert stopped.steps == 2
+    train(photos, **values, output="stopped", resume=True)
+    assert_equal(at_step(4, "stopped"), at_step(4))
+
+
+def test_the_best_so_far_is_kept_over_a_stop(photos, folder):
+    values = {"steps": 6, "measure": 2, "pictures": 100, "held_out": 1}
+    objective = Objective({3: interrupt}, [0])
+    first = train(photos, objective, **values)
+    report = train(photos, Objective(measured=[9, 9]), **values, resume=True)
+    assert report.quality == first.quality
+    assert_equal(exported(), halved(weights(at_step(2), "average")))
+
+
+def test_the_second_signal_is_not_waited_for(photos, folder):
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    objective = Objective({4: lambda: (interrupt(signal.SIGINT), interrupt(signal.SIGINT))})
+    with pytest.raises(KeyboardInterrupt):
+        train(photos, objective, held_out=0)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert checkpoints().newest().step == 2
+    assert train(photos, held_out=0, resume=True).steps == 6
+
+
+def test_resumed_where_there_is_nothing_yet(photos, folder, caplog):
+    """A job script says it from the start."""
+    with caplog.at_level(logging.INFO):
+        assert train(photos, resume=True, held_out=0).exit_code == 0
+    assert "no checkpoint in run yet; starting" in caplog.messages
+
+
+def test_resumed_after_its_end(photos, folder):
+    first = train(photos)
+    before = {name: tensor.clone() for name, tensor in exported().items()}
+    again = train(photos, resume=True)
+    assert (again.steps, again.exit_code) == (6, 0)
+    assert again.quality == first.quality
+    assert_equal(exported(), before)
+
+
+@pytest.mark.parametrize("damage", [b"", b"damaged", None])
+def test_resumed_from_the_one_before_a_damaged_checkpoint(photos, folder, caplog, damage):
+    values = {"steps": 6, "checkpoint": 2, "held_out": 0}
+    train(photos, **values)
+    expected = at_step(6)
+    for step in (4, 6):
+        path = Path("run/checkpoints", f"step_{step:08d}.safetensors")
+        path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    # Then as one that keeps a single checkpoint, and is stopped before the damaged ones.
+    stopped = train(photos, Objective({1: interrupt}), **values, keep=1, resume=True)
+    assert stopped.steps == 3
+    assert "is damaged and passed over" in caplog.text
+    assert checkpoints().newest().step == 3
+    train(photos, **values, keep=1, resume=True)
+    assert_equal(checkpoints().newest().tensors, expected)
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == [
+        "step_00000006.safetensors"
+    ]
+
+
+# -------------------------------------------------------------------------------- what goes wrong
+
+
+class Breaks(Objective):
+    """Some batches have a loss, or a gradient, that is not finite."""
+
+    def __init__(self, batches, kind="loss"):
+        super().__init__()
+        self.bad = batches
+        self.kind = kind
+
+    def forward(self, image, targets):
+        terms = super().forward(image, targets)
+        if not torch.is_grad_enabled() or self.batches not in self.bad:
+            return terms
+        zero = 0 * image.sum()
+        bad = zero * math.inf if self.kind == "loss" else zero.square().sqrt()
+        return terms + LossTerms({"content": bad})
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_one_bad_batch(photos, folder, kind):
+    """It is left out, and counted."""
+    values = {"steps": 6, "checkpoint": 1}
+    report = train(photos, Breaks([3], kind), **values)
+    assert (report.steps, report.skipped, report.exit_code) == (6, 1, 0)
+    assert "6 steps, 1 of them skipped (gradient not finite)" in str(report)
+    assert_equal(weights(at_step(3)), weights(at_step(2)))
+    for group in ("average", "adam"):
+        assert_equal(weights(at_step(3), group), weights(at_step(2), group))
+    assert not torch.equal(at_step(4)["net.output.weight"], at_step(3)["net.output.weight"])
+    assert all(tensor.isfinite().all() for tensor in at_step(6).values())
+    assert list(scalars()[0]["training/skipped_steps"].values()) == [0, 0, 1, 1, 1, 1]
+    # The count goes on, too.
+    assert train(photos, steps=6, resume=True).skipped == 1
+
+
+def test_one_bad_batch_of_those_added_up(photos, folder):
+    report = train(photos, Breaks([3]), accumulate=2, steps=3, held_out=0)
+    assert (report.steps, report.skipped) == (3, 1)
+
+
+def test_nine_bad_batches_in_a_row_are_survived(photos, folder):
+    bad = {*range(2, 11), *range(12, 21)}
+    report = train(photos, Breaks(bad), steps=22, checkpoint=22, held_out=0)
+    assert (report.steps, report.skipped, report.exit_code) == (22, 18, 0)
+
+
+LEARNING_RATE = "a lower schedule.learning_rate or precision=float32"
+HOPELESS = {
+    "style": (
+        lambda: {"objective": Objective(style_weight=1e300)},
+        "the loss style is not finite in 10 steps in a row; try a lower objective.style_weight or "
+        "schedule.learning_rate",
+    ),
+    "content": (
+        lambda: {"objective": Objective(content_weight=1e300)},
+        f"the loss content is not finite in 10 steps in a row; try {LEARNING_RATE}",
+    ),
+    "energy": (
+        lambda: {"objective": Objective(energy_weight=1e300)},
+        "the loss energy is not finite in 10 steps in a row; try a lower "
+        "photorealism.energy_weight or a larger energy_epsilon",
+    ),
+    "raw_energy": (
+        lambda: {"raw_energy_weight": 1e300},
+        "the loss raw_energy is not finite in 10 steps in a row; try a lower "
+        "photorealism.raw_energy_weight or a larger raw_energy_epsilon",
+    ),
+    "gradient": (
+        lambda: {"objective": Breaks(range(100), "gradient")},
+        f"the gradient is not finite in 10 steps in a row; try {LEARNING_RATE}",
+    ),
+}
+
+
+@pytest.mark.parametrize("term", HOPELESS)
+def test_ten_bad_batches_in_a_row(photos, folder, term):
+    """The run ends, says which loss it is and what to change, and keeps a checkpoint."""
+    make, message = HOPELESS[term]
+    report = train(photos, **make(), steps=30, checkpoint=30, measure=30, held_out=0)
+    assert (report.steps, report.skipped, report.exit_code) == (10, 10, 1)
+    assert report.stopped == message
+    assert message in str(report)
+    checkpoint = checkpoints().newest()
+    assert checkpoint.step == 10
+    assert all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
+    assert all(weight.isfinite().all() for weight in exported().values())
+
+
+def test_unreadable_photos_are_counted(photos, folder):
+    mixed = folder / "mixed"
+    mixed.mkdir()
+    for path in photos.iterdir():
+        os.link(path, mixed / path.name)
+    content = (photos / "03.png").read_bytes()
+    (mixed / "bad.png").write_bytes(content[: len(content) // 2])
+    (mixed / "text.jpg").write_text("This is not a picture.\n")
+    report = train(mixed, steps=8, held_out=0)
+    assert report.exit_code == 0
+    assert scalars()[0]["training/unreadable_photos"][8] == 2
+
+
+@pytest.mark.parametrize("where", ["held out", "folder"])
+def test_unreadable_photos_to_measure_on_are_passed_over(photos, folder, caplog, where):
+    """They come to light while training, which must not end for that."""
+    mixed = folder / "mixed"
+    mixed.mkdir()
+    for path in photos.iterdir():
+        os.link(path, mixed / path.name)
+    content = (photos / "03.png").read_bytes()
+    (mixed / "00.0.png").write_bytes(content[: len(content) // 2])
+    Image.fromarray(photo_pixels(400, 40, 0)).save(mixed / "05.0.png")
+    if where == "held out":
+        report = train(mixed, steps=6, held_out=7)
+    else:
+        report = train(photos, steps=6, held_out=0, validation=mixed)
+    assert report.exit_code == 0
+    assert math.isfinite(report.quality["loss"])
+    for name, reason in (("00.0.png", "truncated"), ("05.0.png", "too narrow; 32 pixels are")):
+        (message,) = (message for message in caplog.messages if name in message)
+        assert reason in message
+
+
+def test_none_of_the_photos_to_measure_on_can_be_read(photos, folder):
+    Path("bad").mkdir()
+    Path("bad/photo.png").write_text("This is not a picture.\n")
+    with pytest.raises(ArgumentError, match=r"^data\.validation=bad: none of"):
+        train(photos, held_out=0, validation="bad")
+    assert not Path("run").exists()
+
+
+def test_full_disk(photos, folder, monkeypatch):
+    """While the second checkpoint is written: the first stays, and the run goes on from there."""
+    fsync = os.fsync
+    calls = []
+
+    def full(number):
+        calls.append(number)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    values = {"steps": 6, "held_out": 0, "checkpoint": 3}
+    train(photos, **values, output="whole")
+    monkeypatch.setattr(os, "fsync", full)
+    message = r"^output=run/checkpoints: a checkpoint cannot be written there \(No space left on"
+    with pytest.raises(ArgumentError, match=message):
+        train(photos, **values)
+    assert [path.name for path in Path("run/checkpoints").iterdir()] == [
+        "step_00000000.safetensors"
+    ]
+    train(photos, **values, resume=True)
+    assert_equal(at_step(6), at_step(6, "whole"))
+
+
+def test_full_disk_when_the_network_is_written(photos, folder, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("feedforward.style_network.atomic_file", full)
+    with pytest.raises(ArgumentError, match=r"^output=run: the network cannot be written there"):
+        train(photos, held_out=0)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert train(photos, held_out=0, resume=True).exit_code == 0
+    assert load_network("run/network.safetensors").net.width == 4
+
+
+# The writer's thread ends with an error of its own.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
+    """TensorBoard's writer, which works in a thread of its own."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    name = "tensorboard.summary.writer.record_writer.RecordWriter.write"
+    objective = Objective({2: lambda: monkeypatch.setattr(name, full)})
+    message = r"^output=run/logs: the log cannot be written there \(No space left on device\)"
+    with pytest.raises(ArgumentError, match=message):
+        train(photos, objective, held_out=0)
+    assert checkpoints().newest().step == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"style": None}, r"^style=None: required; give an image file"),
+        ({"style": "nope.png"}, r"^style=nope\.png: no such file"),
+        ({"size": 63}, r"^size=63: give a number at least 64"),
+        ({"seed": -1}, r"^seed=-1: give a number from 0"),
+        ({"seed": 2**63}, r"^seed=9223372036854775808: give a number from 0"),
+        ({"raw_energy_weight": -1}, r"^raw_energy_weight=-1: give a number at least 0"),
+        ({"raw_energy_epsilon": -1}, r"^epsilon=-1: give a number"),
+        ({"raw_energy_epsilon": 0.0}, r"^epsilon=0\.0: give a number above 0"),
+        ({"objective": Objective(energy_weight=1, energy_radius=0)}, r"^radius=0: give a whole"),
+        ({"objective": Objective(energy_weight=1, energy_epsilon=-1)}, r"^epsilon=-1: give a num"),
+        ({"device": "tpu"}, r"^device=tpu: unknown; choose one of auto, cpu"),
+        ({"precision": "int8"}, r"^precision=int8: unknown; choose one of auto, float32, bfloat16"),
+        ({"resume": "maybe"}, r"^resume=maybe: give true or false"),
+        ({"output": "light.png"}, r"^output=light\.png: .* is a file; give a folder"),
+        ({"workers": 0}, r"^data\.workers=0: give a number at least 1"),
+        ({"held_out": 12}, r"^data\.held_out=12: give fewer than the 12 photos"),
+        ({"validation": "nowhere"}, r"^data\.validation=nowhere: give a folder of photos"),
+        (
+            {"objective": Objective(content_weight=0, style_weight=0), "raw_energy_weight": 0},
+            r"^style_weight=0: give a weight above 0, to this or to another loss",
+        ),
+    ],
+    ids=lambda value: value[1:30] if isinstance(value, str) else "",
+)
+def test_wrong_value(photos, folder, values, message):
+    with pytest.raises(ArgumentError, match=message):
+        train(photos, **values)
+    assert [path.name for path in folder.iterdir()] == ["light.png"]
+
+
+def test_output_of_another_run(photos, folder):
+    train(photos, held_out=0, steps=2)
+    before = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    message = r"^output=run: holds a run; go on with resume=true, or give another folder"
+    with pytest.raises(ArgumentError, match=message):
+        train(photos, held_out=0, steps=2)
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == before
+
+
+def test_resumed_with_another_number_of_processes(photos, folder):
+    train(photos, held_out=0, steps=2)
+    newest = checkpoints().newest()
+    newest.values["processes"] = 4
+    checkpoints().save(newest)
+    with pytest.raises(ArgumentError, match=r"^resume=true: the run has 4 processes, not 1"):
+        train(photos, held_out=0, steps=2, resume=True)
