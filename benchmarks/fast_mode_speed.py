@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from PIL import Image
 from benchmarks.common import machine, median_seconds, table
 from data import load_image
 from feedforward import StyleNetwork, load_network, stylize_photos
+from ops.devices import has_bfloat16
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -40,7 +42,7 @@ def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, floa
     photo = torch.nn.functional.interpolate(photo, (height, width), mode="bilinear")
     times = ([], [])
     for repeat in range(21):
-        for function, seconds in zip((network.net, network.coefficients), times, strict=True):
+        for function, seconds in zip((network.raw, network.coefficients), times, strict=True):
             start = time.perf_counter()
             function(photo)
             if photo.is_cuda:
@@ -71,7 +73,7 @@ def resized(size: int, target: Path, number: int = 0) -> None:
 def bare_rate(network: StyleNetwork, photo: Path, device: str) -> float:
     """Photos per second of the network alone on one photo of working size."""
     guide = load_image(photo, 512).to(device)
-    return 1 / median_seconds(lambda: network.net(guide))
+    return 1 / median_seconds(lambda: network.raw(guide))
 
 
 def folder_rate(file: str, photos: Path, output: Path, device: str) -> float:
@@ -107,7 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = arguments.network
-        network = load_network(file, device)
+        bfloat16 = has_bfloat16(torch.device(device))
+        network = replace(load_network(file, device), bfloat16=bfloat16)
         (folder / "photos").mkdir()
         for number in range(arguments.photos):
             resized(1280, folder / "photos" / f"{number:03}.jpg", number)
@@ -128,7 +131,8 @@ def main() -> None:
         bare = (before + bare_rate(network, first, device)) / 2
         large, peak = large_photo(file, folder, device)
 
-    print(f"{machine()}; device {device}\n")
+    precision = "bfloat16" if bfloat16 else "float32"
+    print(f"{machine()}; device {device}, {precision}\n")
     print(table(["pixels", "network, ms", "one pass, ms", "projection"], passes))
     print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
     header = ["photos of 1280 pixels", "files to files, per s", "bare network, per s", "share"]

@@ -29,6 +29,8 @@ class StyleNetwork:
         config: the configuration it was trained with.
         quality: mean figures on held-out photos: ``style_distance``, ``edge_ssim``, ... ; may be
             empty.
+        bfloat16: whether the network's convolutions run in bfloat16. The colour transfer, the
+            residual's sum with it and the projection stay in float32.
     """
 
     net: TransformNet
@@ -36,10 +38,16 @@ class StyleNetwork:
     name: str = ""
     config: dict = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+    bfloat16: bool = False
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
-        return self.project(self.net(photo), photo)
+        return self.project(self.raw(photo), photo)
+
+    def raw(self, photo: Tensor) -> Tensor:
+        """The network's output before the projection, (B, 3, H, W) each."""
+        with torch.autocast(photo.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.net(photo)
 
     def project(self, raw: Tensor, photo: Tensor) -> Tensor:
         """The network's output made locally affine in the photo, (B, 3, H, W) each."""
@@ -52,7 +60,7 @@ class StyleNetwork:
         """
         if self.projection is None:
             return None
-        return self.projection.laplacian(photo).coefficients(self.net(photo))
+        return self.projection.laplacian(photo).coefficients(self.raw(photo))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network: weights in float16, all else as text in the file's header.

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,12 @@ from tqdm import tqdm
 from data import Photo, apply_coefficients, check_output, load_photo, save_photo
 from data.images import FORMATS, MAX_PIXELS, check_folder, to_pixels
 from feedforward.style_network import StyleNetwork, load_network
-from ops.devices import select_device
-from ops.errors import ArgumentError, check_flag, check_number, check_whole
+from ops.devices import has_bfloat16, select_device
+from ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 GPU_BATCH = 4
 
 Job = tuple[Path, Path]
@@ -68,6 +69,7 @@ def stylize_photos(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
+    precision: str = "auto",
     overwrite: bool = False,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
@@ -96,6 +98,8 @@ def stylize_photos(
         workers: how many threads read, compute and write, each its own photos; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
         device: see :func:`ops.devices.select_device`.
+        precision: of the network's convolutions: ``"float32"``, ``"bfloat16"``, or ``"auto"``:
+            bfloat16 where the hardware has it.
         overwrite: whether files may exist, and are replaced.
         quality: of JPEG and WebP, 1 to 100.
         max_pixels: refuse larger photos.
@@ -124,8 +128,10 @@ def stylize_photos(
         raise ArgumentError("content", content, "required; give a photo, a folder or a pattern")
     if network is None:
         raise ArgumentError("network", network, "required; give a network file or the name of one")
+    check_choice("precision", precision, PRECISIONS)
     device = select_device(device)
-    trained = load_network(network, device)
+    bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    trained = replace(load_network(network, device), bfloat16=bfloat16)
     output, jobs = _plan(content, trained.name or Path(network).stem, output, overwrite)
     todo = [job for job in jobs if overwrite or not job[1].exists()]
     stylist = _Stylist(trained, device, size, full_resolution, strength, quality, max_pixels)

@@ -20,3 +20,12 @@ def select_device(device: str) -> torch.device:
         seen = torch.cuda.device_count()
         raise ArgumentError("device", device, f"PyTorch sees {seen} GPUs here; use device=cpu")
     return torch.device(device)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes with bfloat16 in hardware, and so faster than with float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Of a CPU only newer versions of PyTorch tell.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
