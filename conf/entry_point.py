@@ -40,7 +40,8 @@ def entry_point(config_name: str):
         def task(config: DictConfig):
             # Hydra announces what it raises with a line of its own, but not an exit.
             with _one_line_errors():
-                for key in _missing(OmegaConf.to_container(config)):
+                missing = _missing(OmegaConf.to_container(config))
+                for key in sorted(missing, key=lambda key: key.count(".")):
                     raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
                 sys.exit(main(config) or 0)
 
