@@ -132,7 +132,7 @@ def stylize_photos(
     device = select_device(device)
     bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
     trained = replace(load_network(network, device), bfloat16=bfloat16)
-    output, jobs = _plan(content, trained.name or Path(network).stem, output, overwrite)
+    output, jobs = _plan(content, Path(network).stem, output, overwrite)
     todo = [job for job in jobs if overwrite or not job[1].exists()]
     stylist = _Stylist(trained, device, size, full_resolution, strength, quality, max_pixels)
     if trained.projection is None and full_resolution:
