@@ -440,7 +440,7 @@ def test_wrong_value(content, style, objective, arguments, message):
         ({"ridge": -1e-3}, "ridge=-0.001: give a number"),
         ({"ridge": "abc"}, "ridge=abc: give a number"),
         ({"ridge": math.nan}, "ridge=nan: give a number"),
-        ({"radius": 0}, "radius=0: give a whole number"),
+        ({"radius": 0}, "radius=0: give a number at least 1"),
         ({"radius": "abc"}, "radius=abc: give a whole number"),
         ({"backend": "tpu"}, "backend=tpu: unknown; choose one of auto"),
     ],
