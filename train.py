@@ -12,7 +12,8 @@ def main(config):
     settings = OmegaConf.to_container(config, resolve=True)
     del settings["training"]  # the same values once more
     report = train_network(settings=settings)
-    print(report)
+    if report.is_main_process:
+        print(report)
     return report.exit_code
 
 

@@ -10,7 +10,6 @@ image of working size in memory, in the main thread with all of PyTorch's thread
 import argparse
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,20 +35,12 @@ SIZES = {"cpu": ["512x342"], "cuda": ["512x342", "1920x1080", "3840x2160"]}
 
 @torch.inference_mode()
 def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, float]:
-    """Median seconds of the network alone, and with projection and coefficients, in turns."""
+    """Median seconds of the network alone, and with projection and coefficients."""
     photo = load_image(PHOTO).to(device)
     width, height = map(int, size.split("x"))
     photo = torch.nn.functional.interpolate(photo, (height, width), mode="bilinear")
-    times = ([], [])
-    for repeat in range(21):
-        for function, seconds in zip((network.raw, network.coefficients), times, strict=True):
-            start = time.perf_counter()
-            function(photo)
-            if photo.is_cuda:
-                torch.cuda.synchronize()
-            if repeat:  # the first warms up
-                seconds.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+    alone = median_seconds(lambda: network.raw(photo))
+    return alone, median_seconds(lambda: network.coefficients(photo))
 
 
 def slow_mode(folder: Path, device: str) -> float:

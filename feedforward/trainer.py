@@ -60,6 +60,7 @@ class TrainingReport:
         skipped: how many of them had no finite gradient.
         stopped: why it ended early, or ``None``.
         exit_code: 0; 130 after SIGINT or SIGTERM, 1 after gradients that stayed non-finite.
+        is_main_process: whether this process is the one that measures and writes.
     """
 
     network: Path
@@ -68,6 +69,7 @@ class TrainingReport:
     skipped: int
     stopped: str | None
     exit_code: int
+    is_main_process: bool = True
 
     def __str__(self) -> str:
         text = f"{self.network}: {self.steps} steps"
@@ -291,6 +293,7 @@ class _Run:
             self.skipped,
             stopped,
             exit_code,
+            main,
         )
 
     def _step(self, batches, rate: float, interrupt: "_Interrupt"):
