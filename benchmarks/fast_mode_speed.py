@@ -1,6 +1,7 @@
 """Speed of the fast mode: one pass, a folder of photos, and a large photo from file to file.
 
-python -m benchmarks.fast_mode_speed [--network dusk] [--photos 100] [--device cpu]
+python -m benchmarks.fast_mode_speed [--network dusk] [--photos 100] [--precision auto]
+    [--device cpu]
 
 What is compared is measured in the same run: one pass (network, projection, coefficients) and the
 slow mode with default settings; ``stylize_photos`` from files to files and the bare network on an
@@ -25,6 +26,7 @@ from PIL import Image
 from benchmarks.common import machine, median_seconds, table
 from data import load_image
 from feedforward import StyleNetwork, load_network, stylize_photos
+from feedforward.stylize_photos import PRECISIONS
 from ops.devices import has_bfloat16
 
 ROOT = Path(__file__).parents[1]
@@ -67,19 +69,22 @@ def bare_rate(network: StyleNetwork, photo: Path, device: str) -> float:
     return 1 / median_seconds(lambda: network.raw(guide))
 
 
-def folder_rate(file: str, photos: Path, output: Path, device: str) -> float:
+def folder_rate(file: str, photos: Path, output: Path, device: str, precision: str) -> float:
     """Photos per second from files to files."""
-    report = stylize_photos(photos, file, output, device=device, overwrite=True)
+    report = stylize_photos(
+        photos, file, output, device=device, precision=precision, overwrite=True
+    )
     assert not report.failures
     return report.done / report.seconds
 
 
-def large_photo(file: str, folder: Path, device: str) -> tuple[float, int]:
+def large_photo(file: str, folder: Path, device: str, precision: str) -> tuple[float, int]:
     """Seconds and peak resident bytes of the whole command for 24 megapixels."""
     resized(6000, folder / "large.jpg")
     command = [
         sys.executable, str(ROOT / "stylize.py"), "method=feedforward", f"network={file}",
         f"content={folder / 'large.jpg'}", f"output={folder / 'output.jpg'}", f"device={device}",
+        f"precision={precision}",
     ]  # fmt: skip
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -93,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", default="dusk")
     parser.add_argument("--photos", type=int, default=100)
+    parser.add_argument("--precision", default="auto", choices=PRECISIONS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     device = arguments.device
@@ -100,8 +106,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = arguments.network
-        bfloat16 = has_bfloat16(torch.device(device))
-        network = replace(load_network(file, device), bfloat16=bfloat16)
+        precision = arguments.precision
+        if precision == "auto":
+            precision = "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+        network = replace(load_network(file, device), bfloat16=precision == "bfloat16")
         (folder / "photos").mkdir()
         for number in range(arguments.photos):
             resized(1280, folder / "photos" / f"{number:03}.jpg", number)
@@ -118,11 +126,10 @@ def main() -> None:
         # The bare network before and after, so that the machine's moods meet both.
         first = folder / "photos" / "000.jpg"
         before = bare_rate(network, first, device)
-        rate = folder_rate(file, folder / "photos", folder / "results", device)
+        rate = folder_rate(file, folder / "photos", folder / "results", device, precision)
         bare = (before + bare_rate(network, first, device)) / 2
-        large, peak = large_photo(file, folder, device)
+        large, peak = large_photo(file, folder, device, precision)
 
-    precision = "bfloat16" if bfloat16 else "float32"
     print(f"{machine()}; device {device}, {precision}\n")
     print(table(["pixels", "network, ms", "one pass, ms", "projection"], passes))
     print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
