@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from benchmarks.common import machine, median_seconds, table
 from data import load_image
 from feedforward import StyleNetwork, load_network, stylize_photos
 from feedforward.stylize_photos import PRECISIONS
-from ops.devices import has_bfloat16
+from ops.devices import has_bfloat16, keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -41,7 +40,7 @@ def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, floa
     photo = load_image(PHOTO).to(device)
     width, height = map(int, size.split("x"))
     photo = torch.nn.functional.interpolate(photo, (height, width), mode="bilinear")
-    alone = median_seconds(lambda: network.raw(photo))
+    alone = median_seconds(lambda: network.net(photo))
     return alone, median_seconds(lambda: network.coefficients(photo))
 
 
@@ -66,7 +65,7 @@ def resized(size: int, target: Path, number: int = 0) -> None:
 def bare_rate(network: StyleNetwork, photo: Path, device: str) -> float:
     """Photos per second of the network alone on one photo of working size."""
     guide = load_image(photo, 512).to(device)
-    return 1 / median_seconds(lambda: network.raw(guide))
+    return 1 / median_seconds(lambda: network.net(guide))
 
 
 def folder_rate(file: str, photos: Path, output: Path, device: str, precision: str) -> float:
@@ -103,13 +102,14 @@ def main() -> None:
     arguments = parser.parse_args()
     device = arguments.device
     logging.basicConfig(level=logging.WARNING)
+    keep_freed_memory()  # as the entry points do
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = arguments.network
         precision = arguments.precision
         if precision == "auto":
             precision = "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
-        network = replace(load_network(file, device), bfloat16=precision == "bfloat16")
+        network = load_network(file, device, getattr(torch, precision))
         (folder / "photos").mkdir()
         for number in range(arguments.photos):
             resized(1280, folder / "photos" / f"{number:03}.jpg", number)

@@ -14,6 +14,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ops.devices import keep_freed_memory
 from ops.errors import ArgumentError
 
 USER_ERROR = 2
@@ -51,6 +52,7 @@ def entry_point(config_name: str):
             os.environ["HYDRA_FULL_ERROR"] = "1"
             # A polite kill saves what Ctrl-C saves.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            keep_freed_memory()
             sys.argv[1:] = map(_quote_path, sys.argv[1:])
             try:
                 with _one_line_errors():

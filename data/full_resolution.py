@@ -50,16 +50,19 @@ def _interpolation(source: int, target: int, dtype: np.dtype) -> tuple[np.ndarra
     """Along one axis, for each target sample, the source sample before it and how far beyond."""
     # In float64: a float32 position is off by 1e-4 of a sample on a wide photo.
     centres = ((np.arange(target) + 0.5) * source / target - 0.5).clip(0, source - 1)
-    low = centres.astype(np.int64)
+    low = centres.astype(np.uintp)  # unsigned: no check for an index from the end
     return low, (centres - low).astype(dtype)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 def _apply_band(first, last, maps, rows, columns, pixels, result):
     """Rows first to last of the result."""
     height, width = maps.shape[2:]
+    number = maps.dtype.type
+    white = number(255)
     # The coefficients of one row of the result, all that one pixel needs side by side.
     line = np.empty((width + 1, 4, 3), maps.dtype)
+    levels = np.empty((pixels.shape[1], 3), maps.dtype)
     for y in range(first, last):
         low, fraction = rows[0][y], rows[1][y]
         for c in range(3):
@@ -69,17 +72,26 @@ def _apply_band(first, last, maps, rows, columns, pixels, result):
                     line[x, k, c] = above[x] + fraction * (below[x] - above[x])
         line[width] = line[width - 1]
         for x in range(pixels.shape[1]):
+            # Two colours and one step between them are cheaper than a step for each coefficient.
             low, fraction = columns[0][x], columns[1][x]
-            left, right = line[low], line[low + 1]
-            red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
+            a, b = line[low], line[low + 1]
+            red, green, blue = (
+                number(pixels[y, x, 0]),
+                number(pixels[y, x, 1]),
+                number(pixels[y, x, 2]),
+            )
             for c in range(3):
-                value = (
-                    (left[0, c] + fraction * (right[0, c] - left[0, c])) * red
-                    + (left[1, c] + fraction * (right[1, c] - left[1, c])) * green
-                    + (left[2, c] + fraction * (right[2, c] - left[2, c])) * blue
-                    + (left[3, c] + fraction * (right[3, c] - left[3, c])) * 255
-                )
-                result[y, x, c] = np.uint8(np.rint(min(max(value, 0.0), 255.0)))
+                left = a[0, c] * red + a[1, c] * green + a[2, c] * blue + a[3, c] * white
+                right = b[0, c] * red + b[1, c] * green + b[2, c] * blue + b[3, c] * white
+                levels[x, c] = left + fraction * (right - left)
+        _round_to_bytes(levels.reshape(-1), result[y].reshape(-1))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _round_to_bytes(levels, result):
+    for i in range(levels.size):
+        level = min(max(levels[i], levels.dtype.type(0)), levels.dtype.type(255))
+        result[i] = np.uint8(np.int32(level + levels.dtype.type(0.5)))
 
 
 def _check(coefficients: Tensor, pixels: np.ndarray) -> None:

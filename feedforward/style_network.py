@@ -29,8 +29,6 @@ class StyleNetwork:
         config: the configuration it was trained with.
         quality: mean figures on held-out photos: ``style_distance``, ``edge_ssim``, ... ; may be
             empty.
-        bfloat16: whether the network's convolutions run in bfloat16. The colour transfer, the
-            residual's sum with it and the projection stay in float32.
     """
 
     net: TransformNet
@@ -38,16 +36,10 @@ class StyleNetwork:
     name: str = ""
     config: dict = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
-    bfloat16: bool = False
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
-        return self.project(self.raw(photo), photo)
-
-    def raw(self, photo: Tensor) -> Tensor:
-        """The network's output before the projection, (B, 3, H, W) each."""
-        with torch.autocast(photo.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.net(photo)
+        return self.project(self.net(photo), photo)
 
     def project(self, raw: Tensor, photo: Tensor) -> Tensor:
         """The network's output made locally affine in the photo, (B, 3, H, W) each."""
@@ -60,7 +52,7 @@ class StyleNetwork:
         """
         if self.projection is None:
             return None
-        return self.projection.laplacian(photo).coefficients(self.raw(photo))
+        return self.projection.laplacian(photo).coefficients(self.net(photo))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network: weights in float16, all else as text in the file's header.
@@ -81,16 +73,22 @@ class StyleNetwork:
             file.write(save(tensors, metadata))
 
 
-def load_network(network: str | os.PathLike, device: str | torch.device = "cpu") -> StyleNetwork:
+def load_network(
+    network: str | os.PathLike,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> StyleNetwork:
     """Read a network, shipped or your own; no code from the file is run.
 
     Args:
         network: a shipped name, see :func:`shipped_networks`, or a file that
             :meth:`StyleNetwork.save` wrote.
         device: where to put it.
+        dtype: of its convolutions, see :meth:`TransformNet.convolve_in`; photos, base and
+            projection are in float32.
 
     Returns:
-        The network in float32, in evaluation mode.
+        The network, in evaluation mode.
 
     Raises:
         ArgumentError: no such file or name, and for a file that is no network: of another kind or
@@ -107,8 +105,9 @@ def load_network(network: str | os.PathLike, device: str | torch.device = "cpu")
             net = TransformNet(**json.loads(metadata["architecture"]))
         net.load_state_dict(state, assign=True)
         projection = json.loads(metadata["projection"])
+        net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
         trained = StyleNetwork(
-            net.to(device, memory_format=torch.channels_last).requires_grad_(False).eval(),
+            net.requires_grad_(False).eval(),
             projection and Projection(**projection),
             metadata["name"],
             json.loads(metadata["config"]),

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +131,7 @@ def stylize_photos(
     check_choice("precision", precision, PRECISIONS)
     device = select_device(device)
     bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    trained = replace(load_network(network, device), bfloat16=bfloat16)
+    trained = load_network(network, device, torch.bfloat16 if bfloat16 else torch.float32)
     output, jobs = _plan(content, Path(network).stem, output, overwrite)
     todo = [job for job in jobs if overwrite or not job[1].exists()]
     stylist = _Stylist(trained, device, size, full_resolution, strength, quality, max_pixels)

@@ -26,6 +26,10 @@ STATISTICS = 9
 MIN_BAND_WINDOWS = 4
 
 
+# NumPy's division: Python's, which stops at a zero, keeps loops from being vectorised.
+_kernel = njit(nogil=True, cache=True, error_model="numpy")
+
+
 @functools.cache
 def _executor(process: int, threads: int) -> ThreadPoolExecutor:
     # Keyed by process, because threads do not survive a fork.
@@ -49,7 +53,7 @@ def _over_bands(kernel, rows: int, radius: int, batch: int, *arguments) -> None:
         future.result()
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _add_row(sums, guide, p, row):
     """sums += (p, I₀p, I₁p, I₂p) of one row of pixels."""
     for x in range(p.shape[1]):
@@ -60,7 +64,7 @@ def _add_row(sums, guide, p, row):
         sums[3, x] += value * guide[2, row, x]
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _move_down(sums, guide, p, size, row):
     """Column sums over rows row-size to row-1 become those over rows row-size+1 to row."""
     old = row - size
@@ -73,7 +77,7 @@ def _move_down(sums, guide, p, size, row):
         sums[3, x] += value * guide[2, row, x] - gone * guide[2, old, x]
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _window_sums(columns, size, windows):
     """windows[:, x] = the sum of columns[:, x : x + size], by a running sum."""
     s0 = s1 = s2 = s3 = 0.0
@@ -95,7 +99,7 @@ def _window_sums(columns, size, windows):
         windows[3, x] = s3
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _regress(windows, statistics, row, area, ab):
     """a_k = WᵀW cov(I, p) and b_k = mean(p) − a_kᵀμ_k of a row of windows, from sums of (p, Ip)."""
     for x in range(statistics.shape[2]):
@@ -120,7 +124,7 @@ def _regress(windows, statistics, row, area, ab):
         ab[3, x] = mean - a0 * m0 - a1 * m1 - a2 * m2
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _pixel_sums(padded, size, oldest, total):
     """Exchange the oldest row of sums over windows by this one, in the ring and in the total.
 
@@ -142,13 +146,13 @@ def _pixel_sums(padded, size, oldest, total):
         oldest[3, x] = s3
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _count(position, length, size):
     """How many of the windows along one axis hold the pixel at ``position``."""
     return min(position, length - size) - max(position - size + 1, 0) + 1
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _write_product(p, guide, total, row, size, out):
     """(L p)_i = D_i p_i − (Σ_k a_k)ᵀ I_i − Σ_k b_k for one row of pixels."""
     height, width = p.shape
@@ -163,7 +167,7 @@ def _write_product(p, guide, total, row, size, out):
         out[row, x] = vertical * _count(x, width, size) * np.float64(p[row, x]) - fitted
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _write_coefficients(total, row, size, height, out):
     """Σ_k (a_k, b_k) / D_i for one row of pixels."""
     width = total.shape[1]
@@ -173,7 +177,7 @@ def _write_coefficients(total, row, size, height, out):
             out[c, row, x] = total[c, x] / (vertical * _count(x, width, size))
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _band(image, first, last, p, guide, statistics, radius, out, as_coefficients):
     """Rows first to last of L p, (B, K, H, W), or of the coefficients, (B, K·4, H, W)."""
     size = 2 * radius + 1
@@ -209,72 +213,54 @@ def _band(image, first, last, p, guide, statistics, radius, out, as_coefficients
                     _write_product(p_, guide_, total[k], row, size, out[image, k])
 
 
-@njit(nogil=True, cache=True)
-def _add_moments(sums, sign, guide, row):
-    """sums += sign · (I, upper triangle of I Iᵀ) of one row of pixels."""
-    for x in range(guide.shape[2]):
-        i0 = np.float64(guide[0, row, x])
-        i1 = np.float64(guide[1, row, x])
-        i2 = np.float64(guide[2, row, x])
-        sums[0, x] += sign * i0
-        sums[1, x] += sign * i1
-        sums[2, x] += sign * i2
-        sums[3, x] += sign * i0 * i0
-        sums[4, x] += sign * i1 * i0
-        sums[5, x] += sign * i1 * i1
-        sums[6, x] += sign * i2 * i0
-        sums[7, x] += sign * i2 * i1
-        sums[8, x] += sign * i2 * i2
-
-
-@njit(nogil=True, cache=True)
-def _whiten(moments, ridge, statistics, row, x):
-    """μ_k and W_k = M⁻¹ of one window, where M Mᵀ is the Cholesky factorisation of Σ_k + ridge Id.
+@_kernel
+def _whiten(windows, area, ridge, statistics, row):
+    """μ_k and W_k = M⁻¹ of a row of windows, where M Mᵀ is Cholesky's factorisation of Σ_k + ridge.
 
     In exact arithmetic no pivot is below the ridge; the clamp keeps rounding from undercutting it.
     """
-    m0, m1, m2 = moments[0], moments[1], moments[2]
-    d0 = math.sqrt(max(moments[3] - m0 * m0 + ridge, ridge))
-    l10 = (moments[4] - m1 * m0) / d0
-    l20 = (moments[6] - m2 * m0) / d0
-    d1 = math.sqrt(max(moments[5] - m1 * m1 + ridge - l10 * l10, ridge))
-    l21 = (moments[7] - m2 * m1 - l20 * l10) / d1
-    d2 = math.sqrt(max(moments[8] - m2 * m2 + ridge - l20 * l20 - l21 * l21, ridge))
-    w10 = -l10 / (d0 * d1)
-    statistics[0, row, x] = m0
-    statistics[1, row, x] = m1
-    statistics[2, row, x] = m2
-    statistics[3, row, x] = 1.0 / d0
-    statistics[4, row, x] = w10
-    statistics[5, row, x] = 1.0 / d1
-    statistics[6, row, x] = -(l20 / d0 + l21 * w10) / d2
-    statistics[7, row, x] = -l21 / (d1 * d2)
-    statistics[8, row, x] = 1.0 / d2
+    for x in range(statistics.shape[2]):
+        m0 = windows[0, 0, x] / area
+        m1 = windows[1, 0, x] / area
+        m2 = windows[2, 0, x] / area
+        d0 = math.sqrt(max(windows[0, 1, x] / area - m0 * m0 + ridge, ridge))
+        l10 = (windows[0, 2, x] / area - m1 * m0) / d0
+        l20 = (windows[0, 3, x] / area - m2 * m0) / d0
+        d1 = math.sqrt(max(windows[1, 2, x] / area - m1 * m1 + ridge - l10 * l10, ridge))
+        l21 = (windows[1, 3, x] / area - m2 * m1 - l20 * l10) / d1
+        d2 = math.sqrt(
+            max(windows[2, 3, x] / area - m2 * m2 + ridge - l20 * l20 - l21 * l21, ridge)
+        )
+        w10 = -l10 / (d0 * d1)
+        statistics[0, row, x] = m0
+        statistics[1, row, x] = m1
+        statistics[2, row, x] = m2
+        statistics[3, row, x] = 1.0 / d0
+        statistics[4, row, x] = w10
+        statistics[5, row, x] = 1.0 / d1
+        statistics[6, row, x] = -(l20 / d0 + l21 * w10) / d2
+        statistics[7, row, x] = -l21 / (d1 * d2)
+        statistics[8, row, x] = 1.0 / d2
 
 
-@njit(nogil=True, cache=True)
+@_kernel
 def _statistics_band(image, first, last, guide, radius, ridge, statistics):
     """Rows first to last of the windows' statistics."""
     size = 2 * radius + 1
+    area = float(size * size)
     guide_ = guide[image]
-    columns = np.zeros((STATISTICS, guide.shape[3]))
-    sums = np.empty(STATISTICS)
-    moments = np.empty(STATISTICS)
-    for row in range(first, first + 2 * radius):
-        _add_moments(columns, 1.0, guide_, row)
+    channels, _, width = guide_.shape
+    columns = np.zeros((channels, 4, width))
+    windows = np.empty((channels, 4, width - 2 * radius))
     for row in range(first, last):
-        _add_moments(columns, 1.0, guide_, row + 2 * radius)
-        sums[:] = 0.0
-        for x in range(2 * radius):
-            for s in range(STATISTICS):
-                sums[s] += columns[s, x]
-        for x in range(statistics.shape[3]):
-            for s in range(STATISTICS):
-                sums[s] += columns[s, x + 2 * radius]
-                moments[s] = sums[s] / (size * size)
-                sums[s] -= columns[s, x]
-            _whiten(moments, ridge, statistics[image], row, x)
-        _add_moments(columns, -1.0, guide_, row)
+        for k in range(channels):
+            if row > first:
+                _move_down(columns[k], guide_, guide_[k], size, row + 2 * radius)
+            else:
+                for y in range(row, row + size):
+                    _add_row(columns[k], guide_, guide_[k], y)
+            _window_sums(columns[k], size, windows[k])
+        _whiten(windows, area, ridge, statistics[image], row)
 
 
 def _three_channels(guide: Tensor) -> np.ndarray:
