@@ -85,6 +85,7 @@ class TrainingPhotos:
         held_out: photos of a folder to keep out of training.
 
     Attributes:
+        crop: as given.
         size: number of training photos; None for shards, which only reading them through tells.
         workers: processes that load.
         held_out: the photos kept out, evenly spaced in the sorted listing; none of shards.
@@ -127,6 +128,7 @@ class TrainingPhotos:
             "process_index": process_index,
             "process_count": process_count,
         }
+        self.crop = crop
         self.workers = workers
         self.size: int | None = None
         self.held_out: list[Path] = []

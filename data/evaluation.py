@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from tqdm import tqdm
 
-from data.images import MIN_SIDE, Photo, atomic_file, load_image, load_photo, to_pixels
+from data.images import MIN_SIDE, Photo, atomic_file, load_image, load_photo, resize, to_pixels
 from data.masks import Masks, load_masks
 from data.pairs import Pair, find_image, find_pairs
 from ops.colour_transfer import colour_transfer
@@ -249,8 +249,7 @@ def _load_like(photo: Photo, content: Tensor, path: Path, argument: str) -> Tens
         )
         raise ArgumentError(argument, path, expected)
     height, width = content.shape[2:]
-    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS)
-    return Photo(np.asarray(resized)).tensor()
+    return Photo(resize(pixels, (width, height))).tensor()
 
 
 def _same_shape(size: tuple[int, int], content_size: tuple[int, int]) -> bool:

@@ -131,7 +131,7 @@ class Photo:
         pixels = self.pixels
         if scale < 1:
             smaller = [max(MIN_SIDE, round(side * scale)) for side in (width, height)]
-            pixels = _resized(pixels, smaller)
+            pixels = resize(pixels, smaller)
         # One copy that torch may own, then one in float.
         planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         return planes[None].to(torch.float32).div_(255)
@@ -140,11 +140,11 @@ class Photo:
         """The same photo with other pixels (h, w, 3) uint8; alpha is resized to their size."""
         alpha = self.alpha
         if alpha is not None and alpha.shape != pixels.shape[:2]:
-            alpha = _resized(alpha, (pixels.shape[1], pixels.shape[0]))
+            alpha = resize(alpha, (pixels.shape[1], pixels.shape[0]))
         return replace(self, pixels=pixels, alpha=alpha)
 
 
-def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize (H, W, 3) or (H, W) uint8 to ``size``, width and height, by an antialiasing Lanczos.
 
     PyTorch's is Pillow's to a rounding, and eight times as fast.

@@ -101,6 +101,8 @@ def load_network(
             if metadata.get("format") != FORMAT:
                 raise ArgumentError("network", network, "safetensors, but no network of ours")
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise ValueError("weights that are not finite")
         with torch.device("meta"):
             net = TransformNet(**json.loads(metadata["architecture"]))
         net.load_state_dict(state, assign=True)

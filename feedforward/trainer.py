@@ -36,12 +36,15 @@ DEVICES = ("auto", "cpu")
 LARGEST_SEED = 2**63 - 1
 MAX_SKIPPED_IN_A_ROW = 10
 """Steps without a finite gradient; so many are no accident."""
+ADAM_EPSILON = 1e-6
+"""Below gradients, about 1e-4, and above their rounding, of which Adam would make steps."""
 
-FREE_KEYS = frozenset({
+WORKERS = frozenset({"data.workers", "data.photos.workers"})
+
+FREE_KEYS = WORKERS | frozenset({
     "output", "resume", "device", "backend", "photorealism.projection.backend",
-    "objective.backend", "data.root", "data.photos.root", "data.validation", "data.workers",
-    "data.photos.workers", "intervals.log", "intervals.pictures", "intervals.checkpoint",
-    "intervals.keep",
+    "objective.backend", "data.root", "data.photos.root", "data.validation", "intervals.log",
+    "intervals.pictures", "intervals.checkpoint", "intervals.keep",
 })  # fmt: skip
 """Keys that do not change what a run computes; a resumed run may have others."""
 
@@ -194,11 +197,13 @@ def train_network(
         checkpoints,
     )
     # What these refuse shows before anything is written.
-    black = style_image.new_zeros(1, 3, size, size)
+    side = min(size, stream.crop)
+    black = style_image.new_zeros(1, 3, side, side)
     with torch.no_grad():
         losses(black, black, run.average.project(black, black))
     if resume:
-        run.restore()
+        # Of shards each worker reads its own.
+        run.restore(FREE_KEYS if stream.size else FREE_KEYS - WORKERS)
     # Everyone has looked at the folder by now.
     accelerator.wait_for_everyone()
     return run.train(stream, intervals)
@@ -227,7 +232,9 @@ class _Run:
         self.best = replace(self.average, net=copy.deepcopy(self.average.net))
         self.net = accelerator.prepare(network.net)
         self.parameters = dict(accelerator.unwrap_model(self.net).named_parameters())
-        self.optimizer = torch.optim.Adam(self.parameters.values(), schedule.learning_rate)
+        self.optimizer = torch.optim.Adam(
+            self.parameters.values(), schedule.learning_rate, eps=ADAM_EPSILON
+        )
         # As Adam itself begins, but now: every checkpoint has the same tensors.
         for parameter in self.parameters.values():
             self.optimizer.state[parameter] = {
@@ -379,13 +386,13 @@ class _Run:
             self.checkpoints.save(Checkpoint(self.step, tensors, values, self.average.config))
         self.accelerator.wait_for_everyone()
 
-    def restore(self) -> None:
+    def restore(self, free_keys: frozenset[str]) -> None:
         """Go on from the newest checkpoint, if there is one."""
         checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             logger.info("no checkpoint in %s yet; starting", self.output)
             return
-        check_same_config(self.average.config, checkpoint.config, FREE_KEYS)
+        check_same_config(self.average.config, checkpoint.config, free_keys)
         processes = checkpoint.values["processes"]
         if processes != self.accelerator.num_processes:
             expected = f"the run has {processes} processes, not {self.accelerator.num_processes}"

@@ -17,6 +17,7 @@ from PIL import Image
 
 from data import evaluation
 from data.evaluation import Evaluation, Scores, evaluate_results
+from data.images import resize
 from ops.errors import ArgumentError
 
 ROOT = Path(__file__).parent.parent
@@ -175,7 +176,7 @@ def test_a_panorama_saved_at_working_size(tmp_path, pairs):
     panorama.save(pair / "style.png")
     results = tmp_path / "results"
     results.mkdir()
-    panorama.resize((96, 17), Image.Resampling.LANCZOS).save(results / "wide.png")
+    Image.fromarray(resize(np.array(panorama), (96, 17))).save(results / "wide.png")
     table = evaluate_results(results, pairs, output=tmp_path / "output", size=SIZE)
     assert table.scores["wide"]["results"] == table.scores["wide"]["untouched"]
 
@@ -255,7 +256,7 @@ def test_contact_sheet(evaluated):
         pixels = np.asarray(sheet)
     # Thumbnails of 96 x 72, 72 x 96 and 96 x 72 pixels, but the upright pair's style lies.
     assert pixels.shape == (72 + 96 + 72 + 3 * 52, 4 * (320 + 16), 3)
-    content = np.asarray(photo("pavilion.jpg").resize((96, 72), Image.Resampling.LANCZOS))
+    content = resize(np.array(photo("pavilion.jpg")), (96, 72))
     np.testing.assert_array_equal(pixels[8:80, 120:216], content)
     # The untouched result beside it is the same; below each there is a label.
     np.testing.assert_array_equal(pixels[8:80, 672 + 120 : 672 + 216], content)

@@ -387,6 +387,14 @@ class TestTensor:
         centre = Photo(stripes).tensor(16)[..., 4:12, 4:12]
         assert (centre - 0.5).abs().max() < 0.02
 
+    def test_resizing_is_lanczos(self):
+        """As in Pillow, to a rounding, also from an array that must not be written to."""
+        pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+        pixels.flags.writeable = False
+        expected = Image.fromarray(pixels).resize((36, 20), Image.Resampling.LANCZOS)
+        resized = (255 * Photo(pixels).tensor(36)[0]).permute(1, 2, 0).numpy()
+        assert abs(resized - np.asarray(expected, np.float32)).max() < 1.01
+
     def test_load_and_save_image(self, tmp_path):
         image = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
         save_image(image, tmp_path / "a.png")

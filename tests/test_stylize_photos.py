@@ -154,13 +154,14 @@ def test_no_code_of_a_file_is_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def changed_network(path, drop=(), **metadata):
-    """A network file with other metadata, or without some tensors."""
+def changed_network(path, drop=(), add=(), **metadata):
+    """A network file with other metadata, without some tensors or with others."""
     with safe_open("tiny.safetensors", "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata() | metadata
     for key in drop:
         del tensors[key]
+    tensors.update(add)
     save_file(tensors, path, {key: value for key, value in metadata.items() if value is not None})
 
 
@@ -210,6 +211,10 @@ BAD_NETWORKS = {
     "missing weights": (
         lambda path: changed_network(path, drop=["output.bias"]),
         "damaged network file",
+    ),
+    "weights that are not finite": (
+        lambda path: changed_network(path, add={"output.bias": torch.full((3,), torch.nan)}),
+        "damaged network file (weights that are not finite)",
     ),
     "projection out of range": (
         lambda path: changed_network(path, projection='{"radius": 0, "ridge": 0.001}'),

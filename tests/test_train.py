@@ -208,6 +208,10 @@ BAD = {
     ),
     "raw energy": ({"photorealism.raw_energy_weight": -1}, "raw_energy_weight=-1: give a number"),
     "raw radius": ({"photorealism.raw_energy_radius": 0}, "radius=0: give a whole number"),
+    "raw radius beyond the crop": (
+        {"photorealism.raw_energy_radius": 40, "size": 96},
+        "radius=40: 81x81 windows exceed 64x64",
+    ),
     "raw epsilon": ({"photorealism.raw_energy_epsilon": 0}, "epsilon=0: give a number above 0"),
     "radius": ({"photorealism.projection.radius": 0}, "radius=0: give a number at least 1"),
     "ridge": ({"photorealism.projection.ridge": 0}, "ridge=0: give a number above 0"),
@@ -569,13 +573,11 @@ def test_two_processes(folder):
     assert step == 10
     photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     results = [load_network(Path(name, "network.safetensors"))(photo) for name in ("run", "one")]
-    # The worst measured is 1.2e-6.
+    # Rounded to float16 in the files, the weights measured come out the same.
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
-    # Adam divides gradients by their size: rounding stays small where they are not. Biases before
-    # a normalisation, which do nothing, have no other gradient. The worst measured is 1.9e-5.
-    names = [name for name in one if name.startswith(("net.", "average.")) and "weight" in name]
-    for name in names:
-        torch.testing.assert_close(two[name], one[name], rtol=0, atol=5e-5)
+    # The worst measured is 3.8e-7.
+    for name in (name for name in one if name.startswith(("net.", "average."))):
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)
     curves = []
     for output in ("run", "one"):
         log = EventAccumulator(f"{output}/logs")

@@ -261,6 +261,19 @@ def test_shards(photos, folder):
     assert_equal(exported(), halved(weights(at_step(3), "average")))
 
 
+def test_workers_of_shards(photos, folder):
+    """They decide which photos come when."""
+    with tarfile.open("photos.tar", "w") as file:
+        for path in sorted(photos.iterdir()):
+            file.add(path, path.name)
+    values = {"held_out": 0, "steps": 1}
+    train("photos.tar", **values, settings={"data": {"workers": 1}})
+    with pytest.raises(ArgumentError, match=r"data\.workers is 2, was 1"):
+        train("photos.tar", **values, settings={"data": {"workers": 2}}, resume=True)
+    train(photos, **values, settings={"data": {"workers": 1}}, output="folder")
+    train(photos, **values, settings={"data": {"workers": 2}}, output="folder", resume=True)
+
+
 def test_photos_per_step(photos, folder):
     """Two batches of two per step come to what one batch of four does."""
     many = {"held_out": 0, "steps": 6, "checkpoint": 6}
