@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.common import machine, table
 from ops import Projection, StyleObjective
+from ops.devices import keep_freed_memory
 
 
 def step(x, objective, targets, laplacian) -> None:
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the entry points do
     rows = []
     for size in arguments.sizes:
         width, height = map(int, size.split("x"))
