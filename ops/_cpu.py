@@ -20,6 +20,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
+PRODUCT, FIT, PROJECTION, MEANS = range(4)
+FORMS = {"PRODUCT": PRODUCT, "FIT": FIT, "PROJECTION": PROJECTION, "MEANS": MEANS}
 # Means (3) and the lower triangle of W (6) of each window.
 STATISTICS = 9
 # A band shorter than this spends its time on the 2r rows that it shares with its neighbour.
@@ -153,8 +155,8 @@ def _count(position, length, size):
 
 
 @_kernel
-def _write_product(p, guide, total, row, size, out):
-    """(L p)_i = D_i p_i − (Σ_k a_k)ᵀ I_i − Σ_k b_k for one row of pixels."""
+def _write_form(p, guide, total, row, size, form, out):
+    """F p = (Σ_k a_k)ᵀ I_i + Σ_k b_k for one row of pixels, L p = D p − F p, or P p = F p / D."""
     height, width = p.shape
     vertical = _count(row, height, size)
     for x in range(width):
@@ -164,11 +166,17 @@ def _write_product(p, guide, total, row, size, out):
             + total[2, x] * guide[2, row, x]
             + total[3, x]
         )
-        out[row, x] = vertical * _count(x, width, size) * np.float64(p[row, x]) - fitted
+        count = vertical * _count(x, width, size)
+        if form == PRODUCT:
+            out[row, x] = count * np.float64(p[row, x]) - fitted
+        elif form == FIT:
+            out[row, x] = fitted
+        else:
+            out[row, x] = fitted / count
 
 
 @_kernel
-def _write_coefficients(total, row, size, height, out):
+def _write_means(total, row, size, height, out):
     """Σ_k (a_k, b_k) / D_i for one row of pixels."""
     width = total.shape[1]
     vertical = _count(row, height, size)
@@ -178,8 +186,8 @@ def _write_coefficients(total, row, size, height, out):
 
 
 @_kernel
-def _band(image, first, last, p, guide, statistics, radius, out, as_coefficients):
-    """Rows first to last of L p, (B, K, H, W), or of the coefficients, (B, K·4, H, W)."""
+def _band(image, first, last, p, guide, statistics, radius, out, form):
+    """Rows first to last of a form of L p, (B, K, H, W), or of the means, (B, K·4, H, W)."""
     size = 2 * radius + 1
     area = float(size * size)
     channels, height, width = p.shape[1:]
@@ -207,10 +215,10 @@ def _band(image, first, last, p, guide, statistics, radius, out, as_coefficients
                 ab[:] = 0.0
             _pixel_sums(padded, size, ring[k, row % size], total[k])
             if row >= first:
-                if as_coefficients:
-                    _write_coefficients(total[k], row, size, height, out[image, 4 * k : 4 * k + 4])
+                if form == MEANS:
+                    _write_means(total[k], row, size, height, out[image, 4 * k : 4 * k + 4])
                 else:
-                    _write_product(p_, guide_, total[k], row, size, out[image, k])
+                    _write_form(p_, guide_, total[k], row, size, form, out[image, k])
 
 
 @_kernel
@@ -283,24 +291,23 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     return statistics
 
 
-def product(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
-    """L p, (B, K, H, W)."""
-    out = torch.empty_like(p)
-    _run(p, guide, statistics, radius, out, False)
-    return out
+def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) -> Tensor:
+    """A form of L p, (B, K, H, W).
 
-
-def coefficients(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
-    """Means of (a_k, b_k) over the windows that hold each pixel, (B, K, C+1, H, W)."""
+    Args:
+        p: (B, K, H, W), contiguous, with the guide's dtype.
+        guide, statistics, radius: see :func:`window_statistics`.
+        form: ``"PRODUCT"``, ``"FIT"``, ``"PROJECTION"``, or ``"MEANS"``: the means of a_k and b_k
+            over the windows that hold a pixel, (B, K, C+1, H, W).
+    """
     batch, channels, height, width = p.shape
-    out = p.new_empty(batch, channels, 4, height, width)
-    _run(p, guide, statistics, radius, out.flatten(1, 2), True)
-    return out if guide.shape[1] == 3 else out[:, :, [0, 3]]
-
-
-def _run(p, guide, statistics, radius, out, as_coefficients) -> None:
-    batch, _, height, _ = p.shape
+    means = form == "MEANS"
+    out = p.new_empty(batch, channels * (4 if means else 1), height, width)
     _over_bands(
         _band, height, radius, batch,
-        p.numpy(), _three_channels(guide), statistics.numpy(), radius, out.numpy(), as_coefficients,
+        p.numpy(), _three_channels(guide), statistics.numpy(), radius, out.numpy(), FORMS[form],
     )  # fmt: skip
+    if not means:
+        return out
+    out = out.view(batch, channels, 4, height, width)
+    return out if guide.shape[1] == 3 else out[:, :, [0, 3]]

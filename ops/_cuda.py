@@ -15,6 +15,14 @@ from torch import Tensor
 BLOCK = (128, 2)
 """Columns and rows of a thread block. Two rows share most of what they read; wide rows keep the
 2r columns that neighbouring blocks both read few."""
+RADIUS_1_WARPS = 4
+"""Warps in a thread block of the kernel for r = 1, each on its own."""
+RADIUS_1_STRIP = 30
+"""Columns of pixels that such a warp computes."""
+RADIUS_1_ROWS = 8, 64
+"""It computes so many rows; of the few at its ends it computes the windows for others."""
+RADIUS_1_BUSY = 4096
+"""Warps beyond which more of them do not fill a GPU better: an H100 runs 1584 of them at once."""
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
 
@@ -25,9 +33,16 @@ KERNELS = tuple(
     for name in (
         f"window_statistics<{scalar}, {guide_channels}>",
         f"window_models<{scalar}, {guide_channels}>",
-        f"sum_windows<{scalar}, {guide_channels}, false>",
-        f"sum_windows<{scalar}, {guide_channels}, true>",
+        *(
+            f"sum_windows<{scalar}, {guide_channels}, {form}>"
+            for form in ("PRODUCT", "FIT", "PROJECTION", "MEANS")
+        ),
     )
+) + tuple(
+    f"radius_1<{guide_channels}, {channels}, {form}>"
+    for guide_channels in (1, 3)
+    for channels in (1, 3)
+    for form in ("PRODUCT", "ENERGY", "FIT", "PROJECTION")
 )
 """Every instance of the templates in the source, as C++ names it."""
 
@@ -39,7 +54,12 @@ def source() -> str:
 
 def compile_options(block: tuple[int, int]) -> tuple[str, ...]:
     """What the source needs from the compiler."""
-    return "--std=c++17", f"-DBLOCK_COLUMNS={block[0]}", f"-DBLOCK_ROWS={block[1]}"
+    return (
+        "--std=c++17",
+        f"-DBLOCK_COLUMNS={block[0]}",
+        f"-DBLOCK_ROWS={block[1]}",
+        f"-DRADIUS_1_WARPS={RADIUS_1_WARPS}",
+    )
 
 
 def launch_geometry(
@@ -56,6 +76,18 @@ def launch_geometry(
     block_columns, block_rows = block
     strip = block_columns - 2 * radius if 4 * radius <= block_columns else block_columns
     return (planes * -(-rows // block_rows), -(-columns // strip)), strip
+
+
+def radius_1_geometry(groups: int, height: int, width: int) -> tuple[int, int]:
+    """How the kernel for r = 1 shares out ``groups`` of planes of ``height`` x ``width``.
+
+    Returns:
+        The number of warps, and the rows of each: many, unless the GPU would stand idle.
+    """
+    strips = -(-width // RADIUS_1_STRIP)
+    fewest, most = RADIUS_1_ROWS
+    rows = max(fewest, min(most, groups * strips * height // RADIUS_1_BUSY))
+    return groups * strips * -(-height // rows), rows
 
 
 @functools.cache
@@ -89,34 +121,68 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     statistics = guide.new_empty((batch, values, *windows))
     grid, strip = launch_geometry(batch, *windows, radius, BLOCK)
     name = _instance("window_statistics", guide)
-    _launch(name, grid, (guide, statistics, float(epsilon), height, width, radius, strip))
+    arguments = guide, statistics, float(epsilon), height, width, radius, strip
+    _launch(name, grid, BLOCK, arguments)
     return statistics
 
 
-def product(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
-    """L p, (B, K, H, W), for p (B, K, H, W), contiguous, with the guide's dtype and device."""
-    return _sum_windows(p, guide, statistics, radius, torch.empty_like(p), means="false")
+def is_one_launch(guide: Tensor, radius: int) -> bool:
+    """Whether :func:`radius_1` is there for this, for all but ``"MEANS"``."""
+    height, width = guide.shape[2:]
+    return radius == 1 and guide.dtype == torch.float32 and 3 * height * width < 2**31
 
 
-def coefficients(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
-    """The means of a_k (C values) and b_k over the windows that hold a pixel: (B, K, C+1, H, W)."""
+def radius_1(p: Tensor, guide: Tensor, epsilon: float, form: str) -> tuple[Tensor, Tensor | None]:
+    """A form of L p for r = 1 in float32, with no statistics, in one launch.
+
+    Args:
+        p: (B, K, H, W), contiguous, on the guide's device.
+        guide: (B, C, H, W), contiguous.
+        epsilon: ε > 0.
+        form: ``"PRODUCT"``, ``"ENERGY"``, ``"FIT"`` or ``"PROJECTION"``.
+
+    Returns:
+        The form, (B, K, H, W), and for ``"ENERGY"`` pᵀLp of each image, (B,), float64.
+    """
     batch, channels, height, width = p.shape
-    result = p.new_empty((batch, channels, guide.shape[1] + 1, height, width))
-    return _sum_windows(p, guide, statistics, radius, result, means="true")
+    per_group = 3 if channels % 3 == 0 else 1
+    groups = channels // per_group
+    warps, rows = radius_1_geometry(batch * groups, height, width)
+    result = torch.empty_like(p)
+    energies = p.new_empty(warps if form == "ENERGY" else 0)
+    name = f"radius_1<{guide.shape[1]}, {per_group}, {form}>"
+    grid = -(-warps // RADIUS_1_WARPS), 1
+    size = groups, height, width, rows
+    arguments = guide, p, result, energies, float(epsilon), warps, *size
+    _launch(name, grid, (32, RADIUS_1_WARPS), arguments)
+    if form != "ENERGY":
+        return result, None
+    return result, energies.view(batch, -1).sum(1, dtype=torch.float64)
 
 
-def _sum_windows(p, guide, statistics, radius, result, means):
+def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) -> Tensor:
+    """A form of L p, (B, K, H, W).
+
+    Args:
+        p: (B, K, H, W), contiguous, with the guide's dtype and device.
+        guide, statistics, radius: see :func:`window_statistics`.
+        form: ``"PRODUCT"``, ``"FIT"``, ``"PROJECTION"``, or ``"MEANS"``: the means of a_k (C
+            values) and b_k over the windows that hold a pixel, (B, K, C+1, H, W).
+    """
     batch, channels, height, width = p.shape
     windows = height - 2 * radius, width - 2 * radius
     size = channels, height, width, radius
+    maps = batch, channels, guide.shape[1] + 1
 
-    models = p.new_empty((batch, channels, guide.shape[1] + 1, *windows))
+    models = p.new_empty((*maps, *windows))
     grid, strip = launch_geometry(batch * channels, *windows, radius, BLOCK)
-    _launch(_instance("window_models", guide), grid, (p, guide, statistics, models, *size, strip))
+    arguments = p, guide, statistics, models, *size, strip
+    _launch(_instance("window_models", guide), grid, BLOCK, arguments)
 
+    result = p.new_empty((*maps, height, width)) if form == "MEANS" else torch.empty_like(p)
     grid, strip = launch_geometry(batch * channels, height, width, radius, BLOCK)
-    name = _instance("sum_windows", guide, means)
-    _launch(name, grid, (p, guide, models, result, *size, strip))
+    arguments = p, guide, models, result, *size, strip
+    _launch(_instance("sum_windows", guide, form), grid, BLOCK, arguments)
     return result
 
 
@@ -125,11 +191,11 @@ def _instance(template: str, guide: Tensor, *arguments: str) -> str:
     return f"{template}<{', '.join(parameters)}>"
 
 
-def _launch(name: str, grid: tuple[int, int], arguments: tuple) -> None:
+def _launch(name: str, grid: tuple[int, int], block: tuple[int, int], arguments: tuple) -> None:
     """Run a kernel on the device and the current stream of its first argument."""
     device = arguments[0].device
     with torch.cuda.device(device), _current_stream(device):
-        _kernel(name, device.index)(grid, BLOCK, tuple(map(_kernel_argument, arguments)))
+        _kernel(name, device.index)(grid, block, tuple(map(_kernel_argument, arguments)))
 
 
 def _kernel_argument(value: Tensor | int | float):

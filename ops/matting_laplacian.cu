@@ -8,13 +8,25 @@
 //
 // The windows w_k are the squares of |w| = (2r+1)² pixels inside the image; k is the centre of one.
 //
+// With D the number of windows that hold a pixel, all results are forms of one sum:
+//
+//     PRODUCT      L p
+//     FIT          F p = D p − L p = Σ_k (a_kᵀ I_i + b_k), symmetric as L is
+//     PROJECTION   P p = F p / D
+//
+// For float32 and r = 1 one kernel does it all:
+//
+//     radius_1            p, guide         -> L p, F p or P p
+//
+// Otherwise there are three,
+//
 //     window_statistics   guide            -> μ_k, W_k   once per guide
 //     window_models       p, guide, μ, W   -> a_k, ρ_k
-//     sum_windows         p, guide, a, ρ   -> L p, or the means of a_k and b_k at each pixel
+//     sum_windows         p, guide, a, ρ   -> L p, F p, P p, or the means of a_k and b_k
 //
 // with W_kᵀ W_k = (Σ_k + ε/|w| Id)⁻¹ and ρ_k = p_k − a_kᵀ I_k − b_k, what the fit leaves at k.
 //
-// How a block works. A block takes BLOCK_ROWS rows of one image channel, a strip of columns wide.
+// How a block of the three works. A block takes BLOCK_ROWS rows of one image channel, a strip of columns wide.
 // Sums over a window are separable: each thread first sums down one column of 2r+1 rows, then along
 // 2r+1 of the columns that its row of threads has left in shared memory. The cost grows with r, not
 // with r², the sums are always taken in the same order, and there are no atomics, so the bits are
@@ -32,9 +44,25 @@
 // b_k is not formed on the way to L p: with |a_k| up to 1e3 it would cancel against a_kᵀ I_i.
 // A constant p gives exactly zero.
 //
-// Compile with -DBLOCK_COLUMNS= and -DBLOCK_ROWS=, the shape of a thread block, from _cuda.py.
+// Compile with -DBLOCK_COLUMNS= and -DBLOCK_ROWS=, the shape of a thread block, and with
+// -DRADIUS_1_WARPS=, the warps in a block of radius_1, from _cuda.py.
 
 using Index = long long;  // 64 planes of 8192 x 8192 pixels are 2³² values
+
+enum Form { PRODUCT, ENERGY, FIT, PROJECTION, MEANS };
+
+// How many of the windows along one axis hold the pixel at `position`.
+__device__ inline int count(int position, int length, int radius) {
+    return min(position, length - 1 - 2 * radius) - max(position - 2 * radius, 0) + 1;
+}
+
+// L p, F p or P p at a pixel from p and L p there.
+template <Form FORM, typename Scalar>
+__device__ inline Scalar in_form(Scalar value, Scalar product, int windows) {
+    if constexpr (FORM == FIT) return windows * value - product;
+    if constexpr (FORM == PROJECTION) return value - product / windows;
+    return product;
+}
 
 // Where this thread works. The grid comes from launch_geometry() in _cuda.py.
 struct Site {
@@ -286,10 +314,10 @@ __global__ void window_models(const Scalar* __restrict__ p, const Scalar* __rest
 
 // (L p)_i = Σ_k (p_i − a_kᵀ I_i − b_k), the sum of what the fits leave at pixel i. It
 // is carried from k to i in two steps, along the column and along the row; each adds the difference
-// between two pixels of w_k only. The result is L p (B, channels, height, width) or, where MEANS,
-// (B, channels, C + 1, height, width): the means of a_k and b_k over the windows that hold i. They
-// give the projection, āᵀ I_i + b̄ = p_i − (L p)_i / D_i.
-template <typename Scalar, int C, bool MEANS>
+// between two pixels of w_k only. The result is a form of it, (B, channels, height, width), or, for
+// MEANS, (B, channels, C + 1, height, width): the means of a_k and b_k over the windows that hold i.
+// They give the projection, āᵀ I_i + b̄ = p_i − (L p)_i / D_i.
+template <typename Scalar, int C, Form FORM>
 __global__ void sum_windows(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
                             const Scalar* __restrict__ models, Scalar* __restrict__ result,
                             int channels, int height, int width, int radius, int strip) {
@@ -343,18 +371,225 @@ __global__ void sum_windows(const Scalar* __restrict__ p, const Scalar* __restri
     sweep_columns<Scalar, 2 * C + 2>(reach_left, reach_right, left, right, measure, merge);
     if (!site.writes) return;
 
-    if constexpr (MEANS) {
-        const Scalar count = n * (right - left + 1);  // D_i
+    const int holding = (bottom - top + 1) * (right - left + 1);  // D_i
+    if constexpr (FORM == MEANS) {
         Scalar* const out = result + site.plane * (C + 1) * size + here;
-        Scalar offset = value - residual / count;
+        Scalar offset = value - residual / holding;
 #pragma unroll
         for (int c = 0; c < C; ++c) {
-            const Scalar mean = slope[c] / count;
+            const Scalar mean = slope[c] / holding;
             out[c * size] = mean;
             offset -= mean * colour[c];
         }
         out[C * size] = offset;
     } else {
-        result[site.plane * size + here] = residual;
+        result[site.plane * size + here] = in_form<FORM>(value, residual, holding);
+    }
+}
+
+// ---------------------------------------------------------------------------- r = 1, in one launch
+//
+// Each warp walks down a strip of the image. Its lanes hold 32 neighbouring columns of windows, and
+// each keeps in registers the three rows of its window: I and p are read once, L p is written once,
+// and nothing goes through memory in between. There are no barriers and no shared memory.
+//
+// A window is a least squares problem: columns X of centred colours, with √ε Id below them, and p.
+// Modified Gram-Schmidt, in float32, makes the columns orthogonal and takes each of them out of p;
+// what it leaves of p is p_i − a_kᵀ I_i − b_k at the nine pixels at once. Its error goes with the
+// condition number of X; that of normal equations would go with its square, 1e7. With X not divided
+// by |w|, the ridge is ε itself.
+//
+// A lane adds what windows leave into sums for the nine pixels around; those of a row are complete
+// when the window below it has been added, and then neighbouring lanes exchange their outer columns.
+// The lanes at both ends only have windows for others: 30 columns of pixels come out of 32.
+
+constexpr int LANES = 32;
+constexpr int STRIP = LANES - 2;
+constexpr unsigned ALL_LANES = 0xffffffff;
+
+// Ask for what is needed a row later.
+__device__ inline void prefetch([[maybe_unused]] const float* address) {
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.L1 [%0];" ::"l"(address));
+#endif
+}
+
+// Three pixels of a row, N channels each: the middle one, and what its neighbours differ by.
+template <int N>
+struct Triple {
+    float left[N], middle[N], right[N];
+};
+
+// How the nine pixels of a window differ from the mean, one channel, row by row.
+template <int N>
+__device__ inline void centre(const Triple<N>& above, const Triple<N>& row, const Triple<N>& below,
+                              int channel, float (&values)[9]) {
+    const float up = above.middle[channel] - row.middle[channel];
+    const float down = below.middle[channel] - row.middle[channel];
+    const float sum = (above.left[channel] + above.right[channel]) +
+                      (row.left[channel] + row.right[channel]) +
+                      (below.left[channel] + below.right[channel]) + 3 * (up + down);
+    const float mean = sum * (1.0f / 9);
+    const float middles[3] = {up - mean, -mean, down - mean};
+    const Triple<N>* const rows[3] = {&above, &row, &below};
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+        values[3 * i] = rows[i]->left[channel] + middles[i];
+        values[3 * i + 1] = middles[i];
+        values[3 * i + 2] = rows[i]->right[channel] + middles[i];
+    }
+}
+
+__device__ inline float dot(const float (&a)[9], const float (&b)[9]) {
+    float sum = a[0] * b[0];
+#pragma unroll
+    for (int i = 1; i < 9; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+// a -= factor * b
+__device__ inline void take(float (&a)[9], float factor, const float (&b)[9]) {
+#pragma unroll
+    for (int i = 0; i < 9; ++i) a[i] -= factor * b[i];
+}
+
+// The columns of X made orthogonal; `below` is what was √ε Id, in units of √ε, its diagonal 1.
+template <int C>
+struct Basis {
+    float columns[C][9], below[C][C], inverse_norms[C];  // squared norms
+
+    template <int N>
+    __device__ Basis(const Triple<N>& above, const Triple<N>& row, const Triple<N>& next,
+                     float epsilon) {
+#pragma unroll
+        for (int j = 0; j < C; ++j) {
+            centre(above, row, next, j, columns[j]);
+#pragma unroll
+            for (int i = 0; i < j; ++i) below[j][i] = 0;
+            take_earlier(columns[j], below[j], j, epsilon);
+            float rest = 1;
+#pragma unroll
+            for (int i = 0; i < j; ++i) rest += below[j][i] * below[j][i];
+            inverse_norms[j] = __fdividef(1.0f, dot(columns[j], columns[j]) + epsilon * rest);
+        }
+    }
+
+    // Take the first `count` columns out of another one.
+    __device__ void take_earlier(float (&values)[9], float (&tail)[C], int count,
+                                 float epsilon) const {
+#pragma unroll
+        for (int j = 0; j < C; ++j) {
+            if (j >= count) break;
+            float rest = tail[j];  // times the diagonal; new for a colour, what was taken for p
+#pragma unroll
+            for (int i = 0; i < j; ++i) rest += below[j][i] * tail[i];
+            const float factor =
+                (dot(columns[j], values) + epsilon * rest) * inverse_norms[j];
+            take(values, factor, columns[j]);
+#pragma unroll
+            for (int i = 0; i < j; ++i) tail[i] -= factor * below[j][i];
+            tail[j] -= factor;
+        }
+    }
+};
+
+// guide (B, C, height, width), p (B, groups · K, height, width) -> a form of L p, of p's shape. For
+// ENERGY that is L p, and warp w leaves its part of Σ p_i (L p)_i in energies[w]; the warps of an
+// image are neighbours. Their numbers come from radius_1_geometry() in _cuda.py.
+template <int C, int K, Form FORM>
+__global__ void __launch_bounds__(RADIUS_1_WARPS * LANES, 3)
+radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __restrict__ result,
+         float* __restrict__ energies, double epsilon, int warps, int groups, int height, int width,
+         int rows) {
+    constexpr int N = C + K;
+    const int warp = blockIdx.x * RADIUS_1_WARPS + threadIdx.y;
+    if (warp >= warps) return;
+    const int lane = threadIdx.x;
+    const int strips = (width + STRIP - 1) / STRIP, chunks = (height + rows - 1) / rows;
+    const Index group = warp / strips / chunks;
+    const int first = warp / strips % chunks * rows;
+    const int last = min(first + rows, height) - 1;
+    const int size = height * width;  // three times that is below 2³¹, see is_one_launch()
+    const float ridge = static_cast<float>(epsilon);
+
+    // This lane's column of pixels, which is also that of its windows, if there are any.
+    const int column = warp % strips * STRIP - 1 + lane;
+    const int centre_column = min(max(column, 1), width - 2);
+    const bool has_windows = column == centre_column;
+    const bool writes = lane >= 1 && lane <= STRIP && column < width;
+    const int columns_holding = count(min(max(column, 0), width - 1), width, 1);
+
+    // Windows of the rows before and after reach the pixels, too.
+    const int start = max(first - 1, 1);
+    const Index origin = Index(start - 1) * width;
+    const float* colours = guide + group / groups * C * size + origin + centre_column;
+    const float* values = p + group * K * size + origin + centre_column;
+    float* out = result + group * K * size + origin + column;
+    Triple<N> ring[3];
+    float sums[3][3][K] = {};  // of pixel rows, of the columns left, middle and right
+    float energy = 0;
+
+    const auto load_next = [&](Triple<N>& triple, bool more) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            const float* const pixel = n < C ? colours + n * size : values + (n - C) * size;
+            triple.middle[n] = pixel[0];
+            triple.left[n] = pixel[-1] - pixel[0];
+            triple.right[n] = pixel[1] - pixel[0];
+            if (more) prefetch(pixel + width);
+        }
+        colours += width;
+        values += width;
+    };
+    load_next(ring[0], true);
+    load_next(ring[1], true);
+    for (int base = start; base <= last + 1; base += 3) {
+#pragma unroll
+        for (int phase = 0; phase < 3; ++phase) {  // so that the ring turns without moving
+            const int row = base + phase;
+            if (row > last + 1) break;
+            const int next = (phase + 1) % 3, after = (phase + 2) % 3;
+            if (row <= height - 2) load_next(ring[after], row < height - 2);
+            if (row <= height - 2 && has_windows) {
+                const Basis<C> basis(ring[phase], ring[next], ring[after], ridge);
+#pragma unroll
+                for (int k = 0; k < K; ++k) {
+                    float left[9], tail[C] = {};
+                    centre(ring[phase], ring[next], ring[after], C + k, left);
+                    basis.take_earlier(left, tail, C, ridge);
+#pragma unroll
+                    for (int i = 0; i < 3; ++i) {
+                        sums[phase][i][k] += left[i];
+                        sums[next][i][k] += left[3 + i];
+                        sums[after][i][k] = left[6 + i];  // no window before reaches this row
+                    }
+                }
+            }
+            // No window after this one reaches the row above.
+            const int above = row - 1;
+#pragma unroll
+            for (int k = 0; k < K; ++k) {
+                const float(&complete)[3][K] = sums[phase];
+                const float product = complete[1][k] +
+                                      __shfl_up_sync(ALL_LANES, complete[2][k], 1) +
+                                      __shfl_down_sync(ALL_LANES, complete[0][k], 1);
+                if (!writes || above < first) continue;
+                float value = 0;
+                if constexpr (FORM != PRODUCT) {
+                    value = ring[phase].middle[C + k];
+                    if (column < centre_column) value += ring[phase].left[C + k];
+                    if (column > centre_column) value += ring[phase].right[C + k];
+                }
+                out[k * size] = in_form<FORM>(value, product,
+                                              columns_holding * count(above, height, 1));
+                if constexpr (FORM == ENERGY) energy += value * product;
+            }
+            out += width;
+        }
+    }
+    if constexpr (FORM == ENERGY) {
+        for (int distance = LANES / 2; distance > 0; distance /= 2)
+            energy += __shfl_down_sync(ALL_LANES, energy, distance);
+        if (lane == 0) energies[warp] = energy;
     }
 }

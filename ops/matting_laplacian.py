@@ -59,18 +59,14 @@ class MattingLaplacian:
         self.guide = guide.contiguous()
         self.radius = radius
         self.epsilon = float(epsilon)
+        #: D: the number of windows that hold each pixel, (H, W), in the guide's dtype.
+        self.counts = _counts(self.guide, radius)
+        self._one_launch = self.backend == "cuda" and _cuda.is_one_launch(self.guide, radius)
         self._statistics = (
             None
-            if self.backend == "reference"
+            if self.backend == "reference" or self._one_launch
             else _implementation(guide.device).window_statistics(self.guide, radius, self.epsilon)
         )
-
-    @functools.cached_property
-    def counts(self) -> Tensor:
-        """D: the number of windows that hold each pixel, (H, W), in the guide's dtype."""
-        height, width = self.guide.shape[2:]
-        counts = _reference.counts(height, width, self.radius, self.guide.device)
-        return counts.to(self.guide.dtype)
 
     def product(self, p: Tensor) -> Tensor:
         """L p, channel by channel.
@@ -87,18 +83,25 @@ class MattingLaplacian:
         self._check(p)
         if self.backend == "reference":
             return _reference.product(p, self.guide, self.radius, self.epsilon)
-        return _product(p, self.guide, self._statistics, self.radius)
+        return self._apply(p, "PRODUCT")
 
     def energy(self, p: Tensor) -> Tensor:
         """The mean energy pᵀLp / (K·H·W) of each image, (B, K, H, W) -> (B,)."""
-        return _QuadraticForm.apply(p, self.product(p)) / p[0].numel()
+        if self._one_launch:
+            self._check(p)
+            product, energy = _product_and_energy(p, self.guide, self.epsilon)
+            return _QuadraticForm.apply(p, product, energy) / p[0].numel()
+        return _QuadraticForm.apply(p, self.product(p), None) / p[0].numel()
 
     def project(self, p: Tensor) -> Tensor:
         """P p = p − D⁻¹ L p, (B, K, H, W): p made locally affine in the guide.
 
         This is the guided filter (He et al. 2013, eq. 8) with windows inside the image only.
         """
-        return p - self.product(p) / self.counts
+        if self.backend == "reference":
+            return p - self.product(p) / self.counts
+        self._check(p)
+        return self._apply(p, "PROJECTION")
 
     def coefficients(self, p: Tensor) -> Tensor:
         """The local affine model of p, such that P p = A·I + b.
@@ -114,6 +117,10 @@ class MattingLaplacian:
         if self.backend == "reference":
             return _reference.coefficients(p, self.guide, self.radius, self.epsilon)
         return _coefficients(p, self.guide, self._statistics, self.radius, self.epsilon)
+
+    def _apply(self, p: Tensor, form: str) -> Tensor:
+        tensors = p, self.guide, self._statistics, self.counts
+        return _apply(*tensors, self.radius, self.epsilon, form)
 
     def _check(self, p: Tensor) -> None:
         _check_image("p", p)
@@ -162,41 +169,100 @@ def _implementation(device: torch.device):
     return _cuda if device.type == "cuda" else _cpu
 
 
+def _counts(guide: Tensor, radius: int) -> Tensor:
+    def along(length):
+        i = torch.arange(length, device=guide.device)
+        last = length - 1 - 2 * radius
+        return i.clamp(max=last) - (i - 2 * radius).clamp(min=0) + 1
+
+    height, width = guide.shape[2:]
+    return (along(height)[:, None] * along(width)).to(guide.dtype)
+
+
 # Registered with PyTorch, so that torch.compile treats each as one opaque node.
+#
+# L p, F p = D p − L p and P p = F p / D come from the same kernels, in one go each. L and F are
+# symmetric, so the backward of each is itself; that of P is F (g / D).
 
 
-@torch.library.custom_op("photostyle::matting_laplacian_product", mutates_args=())
-def _product(p: Tensor, guide: Tensor, statistics: Tensor, radius: int) -> Tensor:
-    return _implementation(p.device).product(p.contiguous(), guide, statistics, radius)
+@torch.library.custom_op("photostyle::matting_laplacian", mutates_args=())
+def _apply(
+    p: Tensor,
+    guide: Tensor,
+    statistics: Tensor | None,
+    counts: Tensor,
+    radius: int,
+    epsilon: float,
+    form: str,
+) -> Tensor:
+    if statistics is None:
+        return _cuda.radius_1(p.contiguous(), guide, epsilon, form)[0]
+    return _implementation(p.device).apply(p.contiguous(), guide, statistics, radius, form)
 
 
-@_product.register_fake
-def _(p, guide, statistics, radius):
+@_apply.register_fake
+def _(p, guide, statistics, counts, radius, epsilon, form):
     return torch.empty_like(p, memory_format=torch.contiguous_format)
 
 
-def _product_context(ctx, inputs, output):
-    _, guide, statistics, ctx.radius = inputs
-    ctx.save_for_backward(guide, statistics)
+def _apply_context(ctx, inputs, output):
+    _, guide, statistics, counts, ctx.radius, ctx.epsilon, ctx.form = inputs
+    ctx.save_for_backward(guide, statistics, counts)
     # The energy asks for no gradient of its product.
     ctx.set_materialize_grads(False)
 
 
-def _product_backward(ctx, gradient):
-    if gradient is None:
-        return None, None, None, None
-    # L is symmetric.
-    return _product(gradient, *ctx.saved_tensors, ctx.radius), None, None, None
+def _apply_backward(ctx, gradient):
+    if gradient is not None:
+        guide, statistics, counts = ctx.saved_tensors
+        form = ctx.form
+        if form == "PROJECTION":
+            gradient, form = gradient / counts, "FIT"
+        gradient = _apply(gradient, guide, statistics, counts, ctx.radius, ctx.epsilon, form)
+    return gradient, *[None] * 6
 
 
-_product.register_autograd(_product_backward, setup_context=_product_context)
+_apply.register_autograd(_apply_backward, setup_context=_apply_context)
+
+
+@torch.library.custom_op("photostyle::matting_laplacian_energy", mutates_args=())
+def _product_and_energy(p: Tensor, guide: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    return _cuda.radius_1(p.contiguous(), guide, epsilon, "ENERGY")
+
+
+@_product_and_energy.register_fake
+def _(p, guide, epsilon):
+    product = torch.empty_like(p, memory_format=torch.contiguous_format)
+    return product, p.new_empty(len(p), dtype=torch.float64)
+
+
+def _product_and_energy_context(ctx, inputs, output):
+    _, guide, ctx.epsilon = inputs
+    ctx.save_for_backward(guide)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _product_and_energy_backward(ctx, gradient, _):
+    if gradient is not None:
+        (guide,) = ctx.saved_tensors
+        gradient = _apply(gradient, guide, None, _counts(guide, 1), 1, ctx.epsilon, "PRODUCT")
+    return gradient, None, None
+
+
+_product_and_energy.register_autograd(
+    _product_and_energy_backward, setup_context=_product_and_energy_context
+)
 
 
 @torch.library.custom_op("photostyle::matting_laplacian_coefficients", mutates_args=())
 def _coefficients(
-    p: Tensor, guide: Tensor, statistics: Tensor, radius: int, epsilon: float
+    p: Tensor, guide: Tensor, statistics: Tensor | None, radius: int, epsilon: float
 ) -> Tensor:
-    return _implementation(p.device).coefficients(p.contiguous(), guide, statistics, radius)
+    implementation = _implementation(p.device)
+    if statistics is None:
+        statistics = implementation.window_statistics(guide, radius, epsilon)
+    return implementation.apply(p.contiguous(), guide, statistics, radius, "MEANS")
 
 
 @_coefficients.register_fake
@@ -224,11 +290,11 @@ class _QuadraticForm(torch.autograd.Function):
     """pᵀ(Lp) per image. Its gradient 2Lp reuses the product; it carries Lp's own graph along."""
 
     @staticmethod
-    def forward(ctx, p, product):
+    def forward(ctx, p, product, known):
         ctx.save_for_backward(product)
-        return (p * product).flatten(1).sum(1)
+        return (p * product).flatten(1).sum(1) if known is None else known.to(p.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         (product,) = ctx.saved_tensors
-        return 2 * gradient[:, None, None, None] * product, None
+        return 2 * gradient[:, None, None, None] * product, None, None

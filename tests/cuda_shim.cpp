@@ -1,6 +1,6 @@
 // The kernels of matting_laplacian.cu as a shared library for the CPU; tests/test_cuda_source.py
-// calls it. Compile with -DBLOCK_COLUMNS= and -DBLOCK_ROWS= and the directory of the .cu file on
-// the include path.
+// calls it. Compile with the options of ops/_cuda.py and the directory of the .cu file on the
+// include path.
 #include "cuda_shim.h"
 
 #include <map>
@@ -16,8 +16,19 @@ template <typename Scalar, int C>
 void add_kernels(std::map<std::string, Launcher>& kernels, const std::string& parameters) {
     kernels["window_statistics<" + parameters + ">"] = launch<window_statistics<Scalar, C>>;
     kernels["window_models<" + parameters + ">"] = launch<window_models<Scalar, C>>;
-    kernels["sum_windows<" + parameters + ", false>"] = launch<sum_windows<Scalar, C, false>>;
-    kernels["sum_windows<" + parameters + ", true>"] = launch<sum_windows<Scalar, C, true>>;
+    kernels["sum_windows<" + parameters + ", PRODUCT>"] = launch<sum_windows<Scalar, C, PRODUCT>>;
+    kernels["sum_windows<" + parameters + ", FIT>"] = launch<sum_windows<Scalar, C, FIT>>;
+    kernels["sum_windows<" + parameters + ", PROJECTION>"] =
+        launch<sum_windows<Scalar, C, PROJECTION>>;
+    kernels["sum_windows<" + parameters + ", MEANS>"] = launch<sum_windows<Scalar, C, MEANS>>;
+}
+
+template <int C, int K>
+void add_radius_1(std::map<std::string, Launcher>& kernels, const std::string& parameters) {
+    kernels["radius_1<" + parameters + ", PRODUCT>"] = launch<radius_1<C, K, PRODUCT>>;
+    kernels["radius_1<" + parameters + ", ENERGY>"] = launch<radius_1<C, K, ENERGY>>;
+    kernels["radius_1<" + parameters + ", FIT>"] = launch<radius_1<C, K, FIT>>;
+    kernels["radius_1<" + parameters + ", PROJECTION>"] = launch<radius_1<C, K, PROJECTION>>;
 }
 
 std::map<std::string, Launcher> all_kernels() {
@@ -26,16 +37,21 @@ std::map<std::string, Launcher> all_kernels() {
     add_kernels<float, 3>(kernels, "float, 3");
     add_kernels<double, 1>(kernels, "double, 1");
     add_kernels<double, 3>(kernels, "double, 3");
+    add_radius_1<1, 1>(kernels, "1, 1");
+    add_radius_1<1, 3>(kernels, "1, 3");
+    add_radius_1<3, 1>(kernels, "3, 1");
+    add_radius_1<3, 3>(kernels, "3, 3");
     return kernels;
 }
 
 }  // namespace
 
 // 0, or 1 where there is no kernel of that name.
-extern "C" int launch_kernel(const char* name, unsigned grid_x, unsigned grid_y, void** arguments) {
+extern "C" int launch_kernel(const char* name, unsigned grid_x, unsigned grid_y, unsigned block_x,
+                             unsigned block_y, void** arguments) {
     static const std::map<std::string, Launcher> kernels = all_kernels();
     const auto found = kernels.find(name);
     if (found == kernels.end()) return 1;
-    found->second({grid_x, grid_y}, {BLOCK_COLUMNS, BLOCK_ROWS}, arguments);
+    found->second({grid_x, grid_y}, {block_x, block_y}, arguments);
     return 0;
 }

@@ -1,6 +1,6 @@
 // Runs CUDA kernels on the CPU: just enough of CUDA C++ for matting_laplacian.cu, with a real
-// thread for each CUDA thread and a real barrier for __syncthreads, so that ThreadSanitizer sees
-// what a GPU would race on. Blocks run one after another, so that a static variable can stand for
+// thread for each CUDA thread and real barriers for __syncthreads and the shuffles of a warp, so
+// that ThreadSanitizer sees what a GPU would race on. Blocks run one after another, so that a static variable can stand for
 // the shared memory of a block.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <barrier>
 #include <cmath>
 #include <cstddef>
+#include <deque>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -16,6 +17,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
+#define __launch_bounds__(...)
 
 struct Dim {
     unsigned x = 0, y = 0;
@@ -26,6 +28,34 @@ inline thread_local std::barrier<>* block_barrier = nullptr;
 
 inline void __syncthreads() {
     block_barrier->arrive_and_wait();
+}
+
+// Rows of 32 threads are warps.
+struct Warp {
+    std::barrier<> barrier{32};
+    float lanes[32];
+};
+inline thread_local Warp* warp_of_thread = nullptr;
+
+inline float shuffle(float value, int source) {
+    Warp& warp = *warp_of_thread;
+    warp.lanes[threadIdx.x] = value;
+    warp.barrier.arrive_and_wait();
+    const float result = source >= 0 && source < 32 ? warp.lanes[source] : value;
+    warp.barrier.arrive_and_wait();
+    return result;
+}
+
+inline float __shfl_up_sync(unsigned, float value, int distance) {
+    return shuffle(value, static_cast<int>(threadIdx.x) - distance);
+}
+
+inline float __shfl_down_sync(unsigned, float value, int distance) {
+    return shuffle(value, static_cast<int>(threadIdx.x) + distance);
+}
+
+inline float __fdividef(float a, float b) {
+    return a / b;
 }
 
 using std::max;
@@ -44,9 +74,11 @@ void launch(Dim grid, Dim block, void** arguments) {
         call(function, arguments, std::index_sequence_for<A...>());
     };
     std::barrier<> barrier(block.x * block.y);
+    std::deque<Warp> warps(block.y);
     const auto run_thread = [&](Dim thread) {
         threadIdx = thread;
         block_barrier = &barrier;
+        warp_of_thread = &warps[thread.y];
         for (unsigned y = 0; y < grid.y; ++y) {
             for (unsigned x = 0; x < grid.x; ++x) {
                 blockIdx = {x, y};

@@ -66,12 +66,12 @@ class Emulator:
         subprocess.run(command, check=True)
         self.library = ctypes.CDLL(library)
 
-    def launch(self, name, grid, arguments):
+    def launch(self, name, grid, block, arguments):
         types = {int: ctypes.c_int64, np.int32: ctypes.c_int32, np.float64: ctypes.c_double}
         values = [_cuda._kernel_argument(argument) for argument in arguments]
         values = [types[type(value)](value) for value in values]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        assert self.library.launch_kernel(name.encode(), *grid, pointers) == 0, name
+        assert self.library.launch_kernel(name.encode(), *grid, *block, pointers) == 0, name
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +122,10 @@ def definition(p, guide, radius, epsilon):
     return product, means / counts
 
 
-def apply(p, guide, radius, epsilon):
-    """L p and the coefficients by ops._cuda."""
+def apply(p, guide, radius, epsilon, forms=("PRODUCT", "MEANS")):
+    """Forms of L p by the kernels for any radius."""
     statistics = _cuda.window_statistics(guide, radius, epsilon)
-    product = _cuda.product(p, guide, statistics, radius)
-    return product.numpy(), _cuda.coefficients(p, guide, statistics, radius).numpy()
+    return [_cuda.apply(p, guide, statistics, radius, form).numpy() for form in forms]
 
 
 def relative_error(actual, expected):
@@ -140,6 +139,11 @@ BOUNDS = {
     # ε: (L p for random p, L p for smooth p, fit)
     1e-7: (2e-5, 5e-5, 1e-5),  # 7.2e-6, 1.4e-5, 2.4e-6
     1e-5: (5e-6, 2e-5, 5e-6),  # 1.8e-6, 5.3e-6, 1.2e-6
+}
+RADIUS_1_BOUNDS = {
+    # ε, in one launch: (L p for random p, L p for smooth p)
+    1e-7: (1e-5, 2e-5),  # 2.6e-6, 7.3e-6
+    1e-5: (2e-6, 1e-5),  # 6.9e-7, 2.7e-6
 }
 FLOAT64_BOUND = 1e-10  # 1.7e-11, of all these
 COEFFICIENT_BOUND = {torch.float32: 1e-4, torch.float64: 1e-10}  # 3.2e-5, 1.8e-11; without grey
@@ -209,6 +213,10 @@ def test_accuracy(emulate, kind, dtype):
             if kind != "grey":
                 error = relative_error(means, expected_means)
                 assert error <= COEFFICIENT_BOUND[dtype], (radius, epsilon, error)
+            if _cuda.is_one_launch(guide, radius):
+                product = _cuda.radius_1(p, guide, epsilon, "PRODUCT")[0].numpy()
+                errors = [relative_error(product[:, i], expected[:, i]) for i in range(2)]
+                assert np.all(np.less_equal(errors, RADIUS_1_BOUNDS[epsilon])), (epsilon, errors)
 
 
 # Height, width, radius; images, channels of the guide, channels of p. A block has 16 x 2 threads;
@@ -247,13 +255,113 @@ def test_sizes(emulate, block, dtype):
             assert error < tolerance, (height, width, radius, error)
 
 
+def assert_forms(product, fit, projection, p, expected, radius):
+    """F p = D p − L p and P p = F p / D; a mistake in an index is of order 1."""
+    single = p.dtype == torch.float32
+    counts = definition_counts(*p.shape[2:], radius)
+    expected_fit = counts * np.asarray(p, np.float64) - expected
+    assert relative_error(product, expected) < (1e-4 if single else 1e-10)
+    assert relative_error(fit, expected_fit) < (1e-5 if single else 1e-12)
+    assert relative_error(projection, expected_fit / counts) < (1e-5 if single else 1e-12)
+
+
+def definition_counts(height, width, radius):
+    counts = np.zeros((height, width))
+    for y, x in np.ndindex(height - 2 * radius, width - 2 * radius):
+        counts[y : y + 2 * radius + 1, x : x + 2 * radius + 1] += 1
+    return counts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_forms(emulate, dtype):
+    for height, width, radius, batch, guide_channels, channels in SIZES[::2]:
+        random = torch.Generator().manual_seed(width)
+        guide = torch.rand(batch, guide_channels, height, width, dtype=dtype, generator=random)
+        p = torch.rand(batch, channels, height, width, dtype=dtype, generator=random)
+        expected, _ = definition(p, guide, radius, 1e-5)
+        results = apply(p, guide, radius, 1e-5, ("PRODUCT", "FIT", "PROJECTION"))
+        assert_forms(*results, p, expected, radius)
+
+
+# As SIZES, r = 1. A warp has 30 columns of pixels, and in small images 8 rows.
+ONE_LAUNCH_SIZES = [
+    (3, 3, 1, 3, 1),
+    (3, 70, 1, 1, 1),
+    (70, 3, 1, 3, 3),
+    (8, 30, 2, 3, 3),
+    (9, 31, 1, 1, 3),  # one row and one column beyond
+    (16, 60, 1, 3, 2),
+    (17, 61, 2, 3, 6),  # two groups of three channels
+    (23, 89, 1, 3, 1),
+]
+
+
+@pytest.mark.parametrize("size", ONE_LAUNCH_SIZES, ids=str)
+def test_one_launch(emulate, size):
+    height, width, batch, guide_channels, channels = size
+    random = torch.Generator().manual_seed(width)
+    guide = torch.rand(batch, guide_channels, height, width, generator=random)
+    p = torch.rand(batch, channels, height, width, generator=random)
+    expected, _ = definition(p, guide, 1, 1e-5)
+    assert _cuda.is_one_launch(guide, 1)
+    results = [
+        _cuda.radius_1(p, guide, 1e-5, form)[0].numpy() for form in ("PRODUCT", "FIT", "PROJECTION")
+    ]
+    assert_forms(*results, p, expected, 1)
+    product, energy = _cuda.radius_1(p, guide, 1e-5, "ENERGY")
+    assert np.array_equal(product, results[0])
+    # Partial sums in float32.
+    expected = (p.double() * torch.as_tensor(expected)).flatten(1).sum(1)
+    torch.testing.assert_close(energy, expected, rtol=1e-5, atol=0)
+
+
+def test_one_launch_properties(emulate):
+    guide = torch.tensor(photo("8-bit sky"), dtype=torch.float32)
+    constant = torch.full_like(guide, 0.3)
+    product, energy = _cuda.radius_1(constant, guide, 1e-7, "ENERGY")
+    assert not product.any()
+    assert not energy.any()
+    assert torch.equal(_cuda.radius_1(constant, guide, 1e-7, "PROJECTION")[0], constant)
+    # Nothing to divide by in a flat photo but a tiny ε.
+    flat = torch.full((1, 3, 9, 9), 0.7)
+    flat[..., 4:] = 0.1
+    assert _cuda.radius_1(torch.rand(1, 1, 9, 9), flat, 1e-20, "PRODUCT")[0].isfinite().all()
+
+
+def test_one_launch_leaves_large_images_to_the_others():
+    with torch.device("meta"):
+        assert _cuda.is_one_launch(torch.empty(1, 3, 26_000, 26_000), 1)
+        assert not _cuda.is_one_launch(torch.empty(1, 3, 27_000, 27_000), 1)
+        assert not _cuda.is_one_launch(torch.empty(1, 3, 9, 9), 2)
+        assert not _cuda.is_one_launch(torch.empty(1, 3, 9, 9, dtype=torch.float64), 1)
+
+
+@pytest.mark.parametrize("groups", [1, 16, 1000])
+def test_warps_of_one_launch_cover_the_image(groups):
+    for height, width in ((3, 3), (100, 150), (603, 904), (4096, 4096), (8192, 8192)):
+        warps, rows = _cuda.radius_1_geometry(groups, height, width)
+        strips = -(-width // _cuda.RADIUS_1_STRIP)
+        assert warps % (groups * strips) == 0
+        chunks = warps // (groups * strips)
+        assert (chunks - 1) * rows < height <= chunks * rows
+        assert warps < 2**31
+        assert 8 <= rows <= 64
+
+
 @pytest.mark.parametrize("epsilon", EPSILONS)
 @pytest.mark.parametrize("kind", ["colour", "grey"])
-def test_symmetric_and_positive(emulate, kind, epsilon):
+@pytest.mark.parametrize("launches", [1, 3])
+def test_symmetric_and_positive(emulate, kind, epsilon, launches):
     guide = torch.tensor(photo(kind), dtype=torch.float32)
     p = torch.rand(1, 2, *guide.shape[2:], generator=torch.Generator().manual_seed(0))
     statistics = _cuda.window_statistics(guide, 1, epsilon)
-    product = _cuda.product(p, guide, statistics, 1)[0].double()
+
+    def apply_l(p):
+        if launches == 1:
+            return _cuda.radius_1(p, guide, epsilon, "PRODUCT")[0]
+        return _cuda.apply(p, guide, statistics, 1, "PRODUCT")
+
+    product = apply_l(p)[0].double()
     assert product.isfinite().all()
     forms = torch.einsum("ihw,jhw->ij", p[0].double(), product)
     assert abs(forms[0, 1] - forms[1, 0]) < 1e-6 * forms.diagonal().min()
@@ -261,7 +369,7 @@ def test_symmetric_and_positive(emulate, kind, epsilon):
 
     # What is affine in the guide costs nothing.
     affine = (0.2 + 0.5 * guide[:, :1]).contiguous()
-    cost = (affine * _cuda.product(affine, guide, statistics, 1)).double().sum()
+    cost = (affine * apply_l(affine)).double().sum()
     assert abs(cost) < 1e-3 * forms.diagonal().min()
 
 

@@ -261,7 +261,11 @@ def test_custom_operators_follow_pytorchs_rules():
     operator = MattingLaplacian(guide, backend="cpu")
     p = random_like(guide).requires_grad_()
     statistics = operator._statistics
-    torch.library.opcheck(torch.ops.photostyle.matting_laplacian_product, (p, guide, statistics, 1))
+    for form in ("PRODUCT", "FIT", "PROJECTION"):
+        torch.library.opcheck(
+            torch.ops.photostyle.matting_laplacian,
+            (p, guide, statistics, operator.counts, 1, 1e-7, form),
+        )
     torch.library.opcheck(
         torch.ops.photostyle.matting_laplacian_coefficients, (p, guide, statistics, 1, 1e-7)
     )
