@@ -15,12 +15,10 @@ from torch import Tensor
 BLOCK = (128, 2)
 """Columns and rows of a thread block. Two rows share most of what they read; wide rows keep the
 2r columns that neighbouring blocks both read few."""
-RADIUS_1_WARPS = 4
-"""Warps in a thread block of the kernel for r = 1, each on its own."""
 RADIUS_1_STRIP = 30
-"""Columns of pixels that such a warp computes."""
-RADIUS_1_ROWS = 8, 64
-"""It computes so many rows; of the few at its ends it computes the windows for others."""
+"""Columns of pixels that a block, one warp, of the kernel for r = 1 computes."""
+RADIUS_1_ROWS = 8, 128
+"""It computes so many rows, and for them the windows of two more."""
 RADIUS_1_BUSY = 4096
 """Warps beyond which more of them do not fill a GPU better: an H100 runs 1584 of them at once."""
 
@@ -58,7 +56,6 @@ def compile_options(block: tuple[int, int]) -> tuple[str, ...]:
         "--std=c++17",
         f"-DBLOCK_COLUMNS={block[0]}",
         f"-DBLOCK_ROWS={block[1]}",
-        f"-DRADIUS_1_WARPS={RADIUS_1_WARPS}",
     )
 
 
@@ -151,10 +148,8 @@ def radius_1(p: Tensor, guide: Tensor, epsilon: float, form: str) -> tuple[Tenso
     result = torch.empty_like(p)
     energies = p.new_empty(warps if form == "ENERGY" else 0)
     name = f"radius_1<{guide.shape[1]}, {per_group}, {form}>"
-    grid = -(-warps // RADIUS_1_WARPS), 1
-    size = groups, height, width, rows
-    arguments = guide, p, result, energies, float(epsilon), warps, *size
-    _launch(name, grid, (32, RADIUS_1_WARPS), arguments)
+    arguments = guide, p, result, energies, float(epsilon), groups, height, width, rows
+    _launch(name, (warps, 1), (32, 1), arguments)
     if form != "ENERGY":
         return result, None
     return result, energies.view(batch, -1).sum(1, dtype=torch.float64)

@@ -44,8 +44,7 @@
 // b_k is not formed on the way to L p: with |a_k| up to 1e3 it would cancel against a_kᵀ I_i.
 // A constant p gives exactly zero.
 //
-// Compile with -DBLOCK_COLUMNS= and -DBLOCK_ROWS=, the shape of a thread block, and with
-// -DRADIUS_1_WARPS=, the warps in a block of radius_1, from _cuda.py.
+// Compile with -DBLOCK_COLUMNS= and -DBLOCK_ROWS=, the shape of a thread block, from _cuda.py.
 
 using Index = long long;  // 64 planes of 8192 x 8192 pixels are 2³² values
 
@@ -389,15 +388,15 @@ __global__ void sum_windows(const Scalar* __restrict__ p, const Scalar* __restri
 
 // ---------------------------------------------------------------------------- r = 1, in one launch
 //
-// Each warp walks down a strip of the image. Its lanes hold 32 neighbouring columns of windows, and
+// A block is one warp, which walks down a strip of the image. Its lanes hold 32 neighbouring columns of windows, and
 // each keeps in registers the three rows of its window: I and p are read once, L p is written once,
 // and nothing goes through memory in between. There are no barriers and no shared memory.
 //
 // A window is a least squares problem: columns X of centred colours, with √ε Id below them, and p.
-// Modified Gram-Schmidt, in float32, makes the columns orthogonal and takes each of them out of p;
-// what it leaves of p is p_i − a_kᵀ I_i − b_k at the nine pixels at once. Its error goes with the
-// condition number of X; that of normal equations would go with its square, 1e7. With X not divided
-// by |w|, the ridge is ε itself.
+// Modified Gram-Schmidt, in float32, makes the columns orthogonal; what they leave of p is
+// p_i − a_kᵀ I_i − b_k, at the nine pixels at once. Its error goes with the condition number of X;
+// that of normal equations would go with its square, 1e7. With X not divided by |w|, the ridge is ε
+// itself.
 //
 // A lane adds what windows leave into sums for the nine pixels around; those of a row are complete
 // when the window below it has been added, and then neighbouring lanes exchange their outer columns.
@@ -407,7 +406,6 @@ constexpr int LANES = 32;
 constexpr int STRIP = LANES - 2;
 constexpr unsigned ALL_LANES = 0xffffffff;
 
-// Ask for what is needed a row later.
 __device__ inline void prefetch([[maybe_unused]] const float* address) {
 #ifdef __CUDA_ARCH__
     asm volatile("prefetch.L1 [%0];" ::"l"(address));
@@ -440,6 +438,11 @@ __device__ inline void centre(const Triple<N>& above, const Triple<N>& row, cons
     }
 }
 
+// 1 / n for n up to 3, without a division.
+__device__ inline float share_of(int n) {
+    return n == 3 ? 1.0f / 3 : n == 2 ? 0.5f : 1.0f;
+}
+
 __device__ inline float dot(const float (&a)[9], const float (&b)[9]) {
     float sum = a[0] * b[0];
 #pragma unroll
@@ -453,43 +456,44 @@ __device__ inline void take(float (&a)[9], float factor, const float (&b)[9]) {
     for (int i = 0; i < 9; ++i) a[i] -= factor * b[i];
 }
 
-// The columns of X made orthogonal; `below` is what was √ε Id, in units of √ε, its diagonal 1.
+// The columns of X, made orthogonal.
 template <int C>
 struct Basis {
-    float columns[C][9], below[C][C], inverse_norms[C];  // squared norms
+    float columns[C][9], inverse_norms[C];  // squared norms
 
     template <int N>
     __device__ Basis(const Triple<N>& above, const Triple<N>& row, const Triple<N>& next,
                      float epsilon) {
+        float below[C][C] = {};  // what was √ε Id, in units of √ε
 #pragma unroll
         for (int j = 0; j < C; ++j) {
             centre(above, row, next, j, columns[j]);
+            below[j][j] = 1;
 #pragma unroll
-            for (int i = 0; i < j; ++i) below[j][i] = 0;
-            take_earlier(columns[j], below[j], j, epsilon);
-            float rest = 1;
+            for (int i = 0; i < j; ++i) {
+                float product = 0;
 #pragma unroll
-            for (int i = 0; i < j; ++i) rest += below[j][i] * below[j][i];
-            inverse_norms[j] = __fdividef(1.0f, dot(columns[j], columns[j]) + epsilon * rest);
+                for (int m = 0; m < i; ++m) product += below[i][m] * below[j][m];
+                const float factor =
+                    (dot(columns[i], columns[j]) + epsilon * product) * inverse_norms[i];
+                take(columns[j], factor, columns[i]);
+#pragma unroll
+                for (int m = 0; m <= i; ++m) below[j][m] -= factor * below[i][m];
+            }
+            float norm = 1;
+#pragma unroll
+            for (int m = 0; m < j; ++m) norm += below[j][m] * below[j][m];
+            inverse_norms[j] = __fdividef(1.0f, dot(columns[j], columns[j]) + epsilon * norm);
         }
     }
 
-    // Take the first `count` columns out of another one.
-    __device__ void take_earlier(float (&values)[9], float (&tail)[C], int count,
-                                 float epsilon) const {
+    // What they leave of p, below which there is 0.
+    __device__ void take_out_of(float (&values)[9]) const {
+        float factors[C];
 #pragma unroll
-        for (int j = 0; j < C; ++j) {
-            if (j >= count) break;
-            float rest = tail[j];  // times the diagonal; new for a colour, what was taken for p
+        for (int j = 0; j < C; ++j) factors[j] = dot(columns[j], values) * inverse_norms[j];
 #pragma unroll
-            for (int i = 0; i < j; ++i) rest += below[j][i] * tail[i];
-            const float factor =
-                (dot(columns[j], values) + epsilon * rest) * inverse_norms[j];
-            take(values, factor, columns[j]);
-#pragma unroll
-            for (int i = 0; i < j; ++i) tail[i] -= factor * below[j][i];
-            tail[j] -= factor;
-        }
+        for (int j = 0; j < C; ++j) take(values, factors[j], columns[j]);
     }
 };
 
@@ -497,19 +501,20 @@ struct Basis {
 // ENERGY that is L p, and warp w leaves its part of Σ p_i (L p)_i in energies[w]; the warps of an
 // image are neighbours. Their numbers come from radius_1_geometry() in _cuda.py.
 template <int C, int K, Form FORM>
-__global__ void __launch_bounds__(RADIUS_1_WARPS * LANES, 3)
+__global__ void __launch_bounds__(LANES, 12)
 radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __restrict__ result,
-         float* __restrict__ energies, double epsilon, int warps, int groups, int height, int width,
+         float* __restrict__ energies, double epsilon, int groups, int height, int width,
          int rows) {
     constexpr int N = C + K;
-    const int warp = blockIdx.x * RADIUS_1_WARPS + threadIdx.y;
-    if (warp >= warps) return;
-    const int lane = threadIdx.x;
+    const int warp = blockIdx.x, lane = threadIdx.x;
     const int strips = (width + STRIP - 1) / STRIP, chunks = (height + rows - 1) / rows;
     const Index group = warp / strips / chunks;
     const int first = warp / strips % chunks * rows;
     const int last = min(first + rows, height) - 1;
-    const int size = height * width;  // three times that is below 2³¹, see is_one_launch()
+    const unsigned size = height * width;  // three times that is below 2³¹: see is_one_launch()
+    const float* const image = guide + group / groups * C * size;
+    const float* const planes = p + group * K * size;
+    float* const out = result + group * K * size;
     const float ridge = static_cast<float>(epsilon);
 
     // This lane's column of pixels, which is also that of its windows, if there are any.
@@ -518,28 +523,33 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
     const bool has_windows = column == centre_column;
     const bool writes = lane >= 1 && lane <= STRIP && column < width;
     const int columns_holding = count(min(max(column, 0), width - 1), width, 1);
+    const float column_share = 1.0f / columns_holding;
 
     // Windows of the rows before and after reach the pixels, too.
     const int start = max(first - 1, 1);
-    const Index origin = Index(start - 1) * width;
-    const float* colours = guide + group / groups * C * size + origin + centre_column;
-    const float* values = p + group * K * size + origin + centre_column;
-    float* out = result + group * K * size + origin + column;
+    unsigned loaded = (start - 1) * width + centre_column;
+    unsigned written = (start - 1) * width + column;
     Triple<N> ring[3];
     float sums[3][3][K] = {};  // of pixel rows, of the columns left, middle and right
     float energy = 0;
 
+    // While a row is loaded, two lanes per channel ask for both ends of the strip in the next one.
+    const int channel = lane / 2 % N;
+    const float* ahead = channel < C ? image + channel * size : planes + (channel - C) * size;
+    const int strip_end = column - lane + (lane % 2 ? LANES - 1 : 0);
+    ahead += (start - 1) * width + min(max(strip_end, 0), width - 1);
     const auto load_next = [&](Triple<N>& triple, bool more) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-            const float* const pixel = n < C ? colours + n * size : values + (n - C) * size;
+            const float* const pixel =
+                n < C ? &image[n * size + loaded] : &planes[(n - C) * size + loaded];
             triple.middle[n] = pixel[0];
             triple.left[n] = pixel[-1] - pixel[0];
             triple.right[n] = pixel[1] - pixel[0];
-            if (more) prefetch(pixel + width);
         }
-        colours += width;
-        values += width;
+        loaded += width;
+        ahead += width;
+        if (more) prefetch(ahead);
     };
     load_next(ring[0], true);
     load_next(ring[1], true);
@@ -554,9 +564,9 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
                 const Basis<C> basis(ring[phase], ring[next], ring[after], ridge);
 #pragma unroll
                 for (int k = 0; k < K; ++k) {
-                    float left[9], tail[C] = {};
+                    float left[9];
                     centre(ring[phase], ring[next], ring[after], C + k, left);
-                    basis.take_earlier(left, tail, C, ridge);
+                    basis.take_out_of(left);
 #pragma unroll
                     for (int i = 0; i < 3; ++i) {
                         sums[phase][i][k] += left[i];
@@ -580,11 +590,15 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
                     if (column < centre_column) value += ring[phase].left[C + k];
                     if (column > centre_column) value += ring[phase].right[C + k];
                 }
-                out[k * size] = in_form<FORM>(value, product,
-                                              columns_holding * count(above, height, 1));
+                const int rows_holding = count(above, height, 1);
+                float in_form = product;
+                if constexpr (FORM == FIT) in_form = columns_holding * rows_holding * value - product;
+                if constexpr (FORM == PROJECTION)
+                    in_form = value - product * (column_share * share_of(rows_holding));
+                out[k * size + written] = in_form;
                 if constexpr (FORM == ENERGY) energy += value * product;
             }
-            out += width;
+            written += width;
         }
     }
     if constexpr (FORM == ENERGY) {

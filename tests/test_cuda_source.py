@@ -345,7 +345,7 @@ def test_warps_of_one_launch_cover_the_image(groups):
         chunks = warps // (groups * strips)
         assert (chunks - 1) * rows < height <= chunks * rows
         assert warps < 2**31
-        assert 8 <= rows <= 64
+        assert 8 <= rows <= 128
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
