@@ -10,6 +10,7 @@ from ops import _cpu, _cuda, _reference
 from ops.errors import ArgumentError, check_choice, check_number
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
+HALF = (torch.float16, torch.bfloat16)
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,8 @@ class MattingLaplacian:
     order.
 
     Args:
-        guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1].
-            Not differentiated: it must not require grad.
+        guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1];
+            float16 and bfloat16 become float32. Not differentiated: it must not require grad.
         radius: r ≥ 1; windows are (2r+1) x (2r+1) pixels and must fit into the image.
         epsilon: the regularisation ε > 0 of Levin et al.; ε/|w| is added to the windows' colour
             variances, as in ``pymatting.cf_laplacian``.
@@ -56,7 +57,7 @@ class MattingLaplacian:
         if epsilon == 0:
             raise ArgumentError("epsilon", epsilon, "give a number above 0")
         self.backend = _choose_backend(backend, guide.device)
-        self.guide = guide.contiguous()
+        self.guide = (guide.float() if guide.dtype in HALF else guide).contiguous()
         self.radius = radius
         self.epsilon = float(epsilon)
         #: D: the number of windows that hold each pixel, (H, W), in the guide's dtype.
@@ -72,36 +73,41 @@ class MattingLaplacian:
         """L p, channel by channel.
 
         Args:
-            p: (B, K, H, W), any K, in the guide's dtype and on its device.
+            p: (B, K, H, W), any K, on the guide's device and in its dtype; where that is float32
+                also float16 and bfloat16, which are computed in float32.
 
         Returns:
-            (B, K, H, W): (L p)_i = D_i p_i − (Σ_k a_k)ᵀ I_i − Σ_k b_k, He et al. (2010).
+            (B, K, H, W), in p's dtype: (L p)_i = D_i p_i − (Σ_k a_k)ᵀ I_i − Σ_k b_k, He et al.
+            (2010).
 
         Raises:
             ArgumentError: when p's shape, dtype or device do not fit the guide.
         """
-        self._check(p)
-        if self.backend == "reference":
-            return _reference.product(p, self.guide, self.radius, self.epsilon)
-        return self._apply(p, "PRODUCT")
+        return self._product(self._checked(p)).to(p.dtype)
 
     def energy(self, p: Tensor) -> Tensor:
-        """The mean energy pᵀLp / (K·H·W) of each image, (B, K, H, W) -> (B,)."""
+        """The mean energy pᵀLp / (K·H·W) of each image, (B, K, H, W) -> (B,), in the guide's dtype.
+
+        Its gradient is 2 L p / (K·H·W).
+        """
+        p = self._checked(p)
         if self._one_launch:
-            self._check(p)
             product, energy = _product_and_energy(p, self.guide, self.epsilon)
-            return _QuadraticForm.apply(p, product, energy) / p[0].numel()
-        return _QuadraticForm.apply(p, self.product(p), None) / p[0].numel()
+        else:
+            product, energy = self._product(p), None
+        return _QuadraticForm.apply(p, product, energy) / p[0].numel()
 
     def project(self, p: Tensor) -> Tensor:
-        """P p = p − D⁻¹ L p, (B, K, H, W): p made locally affine in the guide.
+        """P p = p − D⁻¹ L p, (B, K, H, W) in p's dtype: p made locally affine in the guide.
 
         This is the guided filter (He et al. 2013, eq. 8) with windows inside the image only.
         """
+        checked = self._checked(p)
         if self.backend == "reference":
-            return p - self.product(p) / self.counts
-        self._check(p)
-        return self._apply(p, "PROJECTION")
+            result = checked - self._product(checked) / self.counts
+        else:
+            result = self._apply(checked, "PROJECTION")
+        return result.to(p.dtype)
 
     def coefficients(self, p: Tensor) -> Tensor:
         """The local affine model of p, such that P p = A·I + b.
@@ -110,28 +116,36 @@ class MattingLaplacian:
             p: as for :meth:`product`.
 
         Returns:
-            (B, K, C+1, H, W): for each of p's channels the C slopes over the guide's channels, then
-            the offset; means of (a_k, b_k) over the windows that hold the pixel.
+            (B, K, C+1, H, W) in the guide's dtype: for each of p's channels the C slopes over the
+            guide's channels, then the offset; means of (a_k, b_k) over the windows that hold the
+            pixel.
         """
-        self._check(p)
+        p = self._checked(p)
         if self.backend == "reference":
             return _reference.coefficients(p, self.guide, self.radius, self.epsilon)
         return _coefficients(p, self.guide, self._statistics, self.radius, self.epsilon)
+
+    def _product(self, p: Tensor) -> Tensor:
+        if self.backend == "reference":
+            return _reference.product(p, self.guide, self.radius, self.epsilon)
+        return self._apply(p, "PRODUCT")
 
     def _apply(self, p: Tensor, form: str) -> Tensor:
         tensors = p, self.guide, self._statistics, self.counts
         return _apply(*tensors, self.radius, self.epsilon, form)
 
-    def _check(self, p: Tensor) -> None:
+    def _checked(self, p: Tensor) -> Tensor:
+        """p in the guide's dtype."""
         _check_image("p", p)
         batch, _, height, width = self.guide.shape
         if (p.shape[0], *p.shape[2:]) != (batch, height, width):
             expected = f"give ({batch}, K, {height}, {width}), as the guide"
             raise ArgumentError("p", tuple(p.shape), expected)
-        if p.dtype != self.guide.dtype:
+        if p.dtype not in (self.guide.dtype, *(HALF if self.guide.dtype == torch.float32 else ())):
             raise ArgumentError("p", p.dtype, f"give {self.guide.dtype}, as the guide")
         if p.device != self.guide.device:
             raise ArgumentError("p", p.device, f"move it to {self.guide.device}, as the guide")
+        return p.to(self.guide.dtype)
 
 
 def _check_image(argument: str, image: Tensor) -> None:
@@ -139,8 +153,8 @@ def _check_image(argument: str, image: Tensor) -> None:
         raise ArgumentError(argument, type(image).__name__, "give a torch.Tensor (B, C, H, W)")
     if image.dim() != 4 or 0 in image.shape:
         raise ArgumentError(argument, tuple(image.shape), "give (B, C, H, W), none of them empty")
-    if image.dtype not in (torch.float32, torch.float64):
-        raise ArgumentError(argument, image.dtype, "give float32 or float64")
+    if image.dtype not in (torch.float32, torch.float64, *HALF):
+        raise ArgumentError(argument, image.dtype, "give float32, float64, float16 or bfloat16")
 
 
 def _choose_backend(backend: str, device: torch.device) -> str:

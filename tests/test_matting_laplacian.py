@@ -254,6 +254,26 @@ def test_the_number_of_threads_changes_nothing_that_matters():
         torch.testing.assert_close(result, results[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_computed_in_float32(dtype, backend):
+    guide = GUIDES["photo"].to(dtype)
+    p = random_like(guide).requires_grad_()
+    operator = MattingLaplacian(guide, 2, backend=backend)
+    exact = MattingLaplacian(guide.float(), 2, backend=backend)
+    for method in ("product", "project"):
+        result = getattr(operator, method)(p)
+        assert result.dtype == dtype
+        assert torch.equal(result, getattr(exact, method)(p.float()).to(dtype))
+    for method in ("energy", "coefficients"):
+        assert torch.equal(getattr(operator, method)(p), getattr(exact, method)(p.float()))
+    # Beside a guide in float32, too.
+    assert torch.equal(exact.product(p), operator.product(p))
+    operator.energy(p).sum().backward()
+    expected = (2 * exact.product(p.detach().float()) / p.numel()).to(dtype)
+    torch.testing.assert_close(p.grad, expected)
+
+
 # opcheck looks at the .grad of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_custom_operators_follow_pytorchs_rules():
@@ -306,7 +326,10 @@ class TestBadInput:
             ({"guide": torch.rand(3, 8, 8)}, r"guide=\(3, 8, 8\): give \(B, C, H, W\)"),
             ({"guide": torch.rand(0, 3, 8, 8)}, "none of them empty"),
             ({"guide": torch.rand(1, 2, 8, 8)}, "give 1 or 3 channels"),
-            ({"guide": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "give float32 or float64"),
+            (
+                {"guide": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)},
+                "give float32, float64, float16 or bfloat16",
+            ),
             ({"guide": torch.rand(1, 3, 8, 8, requires_grad=True)}, "detach it"),
             ({"radius": 4}, "radius=4: 9x9 windows exceed 8x9"),
             ({"radius": 0}, "radius=0: give a whole number of pixels, at least 1"),
