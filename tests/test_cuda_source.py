@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.gpu_resources import LIMITS, compile_kernels, occupancy
 from ops import _cuda
 
 TESTS = Path(__file__).parent
@@ -20,34 +21,20 @@ EPSILONS = (1e-7, 1e-5)
 RADII = (1, 2, 3, 8)
 
 
-@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
-def test_nvrtc_compiles_every_kernel_without_warnings(architecture):
-    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed")
+@pytest.mark.parametrize("architecture", LIMITS)
+def test_nvrtc_compiles_every_kernel_without_warnings_or_spills(architecture):
     try:
-        nvrtc.nvrtcVersion()
-    except RuntimeError as error:
-        pytest.skip(f"NVRTC is not installed: {error}")
-
-    def check(status, *values):
-        assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, status
-        return values[0] if values else None
-
-    program = check(*nvrtc.nvrtcCreateProgram(_cuda.source().encode(), b"kernels.cu", 0, [], []))
-    for name in _cuda.KERNELS:
-        check(*nvrtc.nvrtcAddNameExpression(program, name.encode()))
-    options = [option.encode() for option in _cuda.compile_options(_cuda.BLOCK)]
-    options.append(f"--gpu-architecture={architecture}".encode())
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    # NVRTC writes into it. One byte more than it needs: Python shares bytes of length one.
-    log = bytes(check(*nvrtc.nvrtcGetProgramLogSize(program)) + 1)
-    check(*nvrtc.nvrtcGetProgramLog(program, log))
-    log = log.rstrip(b"\0 \n").decode()
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log
-    assert not log
-    for name in _cuda.KERNELS:
-        assert check(*nvrtc.nvrtcGetLoweredName(program, name.encode()))
-    assert check(*nvrtc.nvrtcGetCUBINSize(program)) > 0
-    check(*nvrtc.nvrtcDestroyProgram(program))
+        kernels, messages = compile_kernels(architecture)
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert not messages
+    assert set(kernels) == set(_cuda.KERNELS)
+    assert {name: used.spilled for name, used in kernels.items() if used.spilled} == {}
+    # What the launch bounds promise: twelve warps of r = 1 on a multiprocessor.
+    for name, used in kernels.items():
+        if name.startswith("radius_1"):
+            assert used.shared == 0
+            assert occupancy(used, 32, architecture) * LIMITS[architecture][0] >= 12 * 32
 
 
 class Emulator:

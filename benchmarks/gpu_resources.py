@@ -1,0 +1,124 @@
+"""What the compiler gives each CUDA kernel: registers, shared memory, spills; and how many fit.
+
+python -m benchmarks.gpu_resources [--architectures sm_75 sm_80 sm_90]
+
+Needs NVRTC, which comes with PyTorch's CUDA build, and no GPU.
+"""
+
+import argparse
+import re
+from dataclasses import dataclass
+
+from benchmarks.common import table
+from ops import _cuda
+
+# CUDA C++ programming guide, "Technical specifications per compute capability": what one
+# multiprocessor holds of threads, blocks, registers and bytes of shared memory.
+LIMITS = {
+    "sm_75": (1024, 16, 65536, 65536),
+    "sm_80": (2048, 32, 65536, 167936),
+    "sm_90": (2048, 32, 65536, 233472),
+}
+REGISTERS_AT_ONCE = 256  # a warp gets them in multiples of this
+SHARED_PER_BLOCK = 1024  # taken by the system, from sm_80 on
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one kernel: registers per thread, bytes of shared memory per block, bytes spilled."""
+
+    registers: int
+    shared: int
+    spilled: int
+
+
+def compile_kernels(architecture: str) -> tuple[dict[str, Resources], str]:
+    """Compile all kernels for an architecture such as ``"sm_90"``.
+
+    Returns:
+        The resources of each of :data:`ops._cuda.KERNELS`, and what else the compiler says.
+
+    Raises:
+        RuntimeError: it refuses the source; the message is its log.
+        ImportError: cuda-bindings or NVRTC is missing.
+    """
+    from cuda.bindings import nvrtc
+
+    try:
+        nvrtc.nvrtcVersion()
+    except RuntimeError as error:
+        raise ImportError(f"NVRTC is not installed: {error}") from error
+
+    def check(status, *values):
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            raise RuntimeError(str(status))
+        return values[0] if values else None
+
+    program = check(*nvrtc.nvrtcCreateProgram(_cuda.source().encode(), b"kernels.cu", 0, [], []))
+    for name in _cuda.KERNELS:
+        check(*nvrtc.nvrtcAddNameExpression(program, name.encode()))
+    options = [option.encode() for option in _cuda.compile_options(_cuda.BLOCK)]
+    options += [f"--gpu-architecture={architecture}".encode(), b"--ptxas-options=-v"]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    # NVRTC writes into it. One byte more than it needs: Python shares bytes of length one.
+    buffer = bytes(check(*nvrtc.nvrtcGetProgramLogSize(program)) + 1)
+    check(*nvrtc.nvrtcGetProgramLog(program, buffer))
+    log = buffer.rstrip(b"\0 \n").decode()
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(log)
+    lowered = {
+        name: check(*nvrtc.nvrtcGetLoweredName(program, name.encode())).decode()
+        for name in _cuda.KERNELS
+    }
+    check(*nvrtc.nvrtcDestroyProgram(program))
+    return {name: _resources(log, symbol) for name, symbol in lowered.items()}, "\n".join(
+        line for line in log.splitlines() if not line.startswith("ptxas")
+    )
+
+
+def _resources(log: str, symbol: str) -> Resources:
+    """Of one kernel, from what ptxas prints with -v."""
+    _, _, report = log.partition(f"Function properties for {symbol}\n")
+    lines = "\n".join(report.splitlines()[:2])
+    stores, loads = (int(re.search(rf"(\d+) bytes spill {kind}", lines)[1]) for kind in _SPILLS)
+    shared = re.search(r"(\d+) bytes smem", lines)
+    registers = int(re.search(r"Used (\d+) registers", lines)[1])
+    return Resources(registers, int(shared[1]) if shared else 0, stores + loads)
+
+
+_SPILLS = ("stores", "loads")
+
+
+def occupancy(resources: Resources, threads: int, architecture: str) -> float:
+    """The share of a multiprocessor's threads that blocks of ``threads`` fill, in theory."""
+    most_threads, most_blocks, most_registers, most_shared = LIMITS[architecture]
+    of_warp = -(-32 * resources.registers // REGISTERS_AT_ONCE) * REGISTERS_AT_ONCE
+    blocks = min(most_blocks, most_threads // threads, most_registers // of_warp // (threads // 32))
+    shared = resources.shared + (SHARED_PER_BLOCK if architecture != "sm_75" else 0)
+    if shared:
+        blocks = min(blocks, most_shared // shared)
+    return blocks * threads / most_threads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--architectures", nargs="+", default=list(LIMITS), choices=LIMITS)
+    architectures = parser.parse_args().architectures
+    compiled = {name: compile_kernels(name)[0] for name in architectures}
+    rows = []
+    for kernel in _cuda.KERNELS:
+        threads = 32 if kernel.startswith("radius_1") else _cuda.BLOCK[0] * _cuda.BLOCK[1]
+        row = [f"`{kernel}`"]
+        for architecture in architectures:
+            used = compiled[architecture][kernel]
+            share = 100 * occupancy(used, threads, architecture)
+            row += [used.registers, used.spilled, f"{share:.0f} %"]
+        rows.append([*row, compiled[architectures[-1]][kernel].shared])
+    header = ["kernel"]
+    for architecture in architectures:
+        header += [f"{architecture}: registers", "spilled", "occupancy"]
+    print(table([*header, "shared memory"], rows))
+
+
+if __name__ == "__main__":
+    main()
