@@ -405,6 +405,7 @@ __global__ void sum_windows(const Scalar* __restrict__ p, const Scalar* __restri
 constexpr int LANES = 32;
 constexpr int STRIP = LANES - 2;
 constexpr unsigned ALL_LANES = 0xffffffff;
+constexpr float SMALLEST_NORMAL = 1.17549435e-38f;
 
 __device__ inline void prefetch([[maybe_unused]] const float* address) {
 #ifdef __CUDA_ARCH__
@@ -436,6 +437,17 @@ __device__ inline void centre(const Triple<N>& above, const Triple<N>& row, cons
         values[3 * i + 1] = middles[i];
         values[3 * i + 2] = rows[i]->right[channel] + middles[i];
     }
+}
+
+// 1 / x for a normal x, in one instruction; its last bit may be wrong.
+__device__ inline float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+#else
+    return 1 / x;
+#endif
 }
 
 // 1 / n for n up to 3, without a division.
@@ -483,7 +495,7 @@ struct Basis {
             float norm = 1;
 #pragma unroll
             for (int m = 0; m < j; ++m) norm += below[j][m] * below[j][m];
-            inverse_norms[j] = __fdividef(1.0f, dot(columns[j], columns[j]) + epsilon * norm);
+            inverse_norms[j] = reciprocal(dot(columns[j], columns[j]) + epsilon * norm);
         }
     }
 
@@ -515,7 +527,7 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
     const float* const image = guide + group / groups * C * size;
     const float* const planes = p + group * K * size;
     float* const out = result + group * K * size;
-    const float ridge = static_cast<float>(epsilon);
+    const float ridge = max(static_cast<float>(epsilon), SMALLEST_NORMAL);
 
     // This lane's column of pixels, which is also that of its windows, if there are any.
     const int column = warp % strips * STRIP - 1 + lane;

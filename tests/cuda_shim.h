@@ -54,10 +54,6 @@ inline float __shfl_down_sync(unsigned, float value, int distance) {
     return shuffle(value, static_cast<int>(threadIdx.x) + distance);
 }
 
-inline float __fdividef(float a, float b) {
-    return a / b;
-}
-
 using std::max;
 using std::min;
 using std::sqrt;

@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from test_cuda_source import BOUNDS, FLOAT64_BOUND, RADII, SIZES, photo
+from test_cuda_source import BOUNDS, FLOAT64_BOUND, RADII, RADIUS_1_BOUNDS, SIZES, photo
 
 from ops import MattingLaplacian
 
@@ -67,6 +67,17 @@ def test_auto_is_cuda():
     assert MattingLaplacian(random_image(1, 3, 9, 9)).backend == "cuda"
 
 
+@pytest.mark.parametrize("kind", ["colour", "8-bit sky", "grey", "sepia", "saturated", "stars"])
+@pytest.mark.parametrize("epsilon", RADIUS_1_BOUNDS)
+def test_accuracy_of_one_launch(kind, epsilon):
+    bound, smooth_bound = RADIUS_1_BOUNDS[epsilon]
+    guide = torch.tensor(photo(kind, 200, 301), dtype=torch.float32, device="cuda")
+    smooth = torch.nn.functional.interpolate(random_image(1, 3, 7, 9), (200, 301), mode="bicubic")
+    fast, reference = pair(guide, 1, epsilon)
+    for p, limit in ((random_image(1, 3, 200, 301), bound), (smooth, 4 * smooth_bound)):
+        assert_near(fast.product(p), reference.product(p.double()), limit, kind)
+
+
 def test_gradient_of_the_energy():
     fast, reference = pair(random_image(1, 3, 33, 65))
     p = random_image(1, 3, 33, 65, seed=1).requires_grad_()
@@ -82,14 +93,39 @@ def test_non_contiguous_input():
     assert_near(fast.product(p), reference.product(p.double()), 1e-4, "strided")
 
 
-def test_same_bits_from_run_to_run():
+@pytest.mark.parametrize("radius", [1, 2])
+def test_same_bits_from_run_to_run(radius):
     guide, p = random_image(2, 3, 201, 333), random_image(2, 3, 201, 333, seed=1)
-    first = MattingLaplacian(guide, 2, backend="cuda")
-    second = MattingLaplacian(guide, 2, backend="cuda")
-    product, means = first.product(p), first.coefficients(p)
+    first, second = (MattingLaplacian(guide, radius, backend="cuda") for _ in range(2))
+    methods = "product", "project", "energy", "coefficients"
+    expected = [getattr(first, method)(p) for method in methods]
     for _ in range(5):
-        assert torch.equal(second.product(p), product)
-        assert torch.equal(second.coefficients(p), means)
+        for method, result in zip(methods, expected, strict=True):
+            assert torch.equal(getattr(second, method)(p), result), method
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("radius", [1, 3])
+def test_half_precision_is_computed_in_float32(radius, dtype):
+    guide, p = (random_image(1, 3, 40, 50, seed=seed).to(dtype) for seed in range(2))
+    low = MattingLaplacian(guide, radius, 1e-5, backend="cuda")
+    exact = MattingLaplacian(guide.float(), radius, 1e-5, backend="cuda")
+    assert torch.equal(low.project(p), exact.project(p.float()).to(dtype))
+    assert torch.equal(low.energy(p), exact.energy(p.float()))
+
+
+def test_gradients_of_all_forms():
+    """The projection's is not itself: P is not symmetric."""
+    for radius in (1, 3):
+        fast, reference = pair(random_image(2, 3, 45, 67), radius)
+        p = random_image(2, 3, 45, 67, seed=1).requires_grad_()
+        double = p.detach().double().requires_grad_()
+        weights = random_image(2, 3, 45, 67, seed=2)
+        for method in ("product", "project"):
+            (actual,) = torch.autograd.grad((getattr(fast, method)(p) * weights).sum(), p)
+            result = getattr(reference, method)(double)
+            (expected,) = torch.autograd.grad((result * weights.double()).sum(), double)
+            assert_near(actual, expected, 1e-4, f"{method}, r={radius}")
 
 
 def test_runs_on_the_current_stream():
@@ -158,18 +194,20 @@ def test_memory_returns_to_what_it_was():
     assert cupy.get_default_memory_pool().total_bytes() == 0  # all memory is PyTorch's
 
 
-def test_cuda_graph():
-    laplacian = MattingLaplacian(random_image(1, 3, 100, 150), backend="cuda")
+@pytest.mark.parametrize("method", ["product", "project", "energy", "coefficients"])
+@pytest.mark.parametrize("radius", [1, 4])
+def test_cuda_graph(radius, method):
+    apply = getattr(MattingLaplacian(random_image(1, 3, 100, 150), radius, backend="cuda"), method)
     p = random_image(1, 3, 100, 150, seed=1)
-    laplacian.product(p)  # compiles
+    apply(p)  # compiles
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        product = laplacian.product(p)
+        result = apply(p)
     fresh = random_image(1, 3, 100, 150, seed=2)
     p.copy_(fresh)
     graph.replay()
-    assert torch.equal(product, laplacian.product(fresh))
+    assert torch.equal(result, apply(fresh))
 
 
 @pytest.mark.slow

@@ -312,7 +312,8 @@ def test_one_launch_properties(emulate):
     # Nothing to divide by in a flat photo but a tiny ε.
     flat = torch.full((1, 3, 9, 9), 0.7)
     flat[..., 4:] = 0.1
-    assert _cuda.radius_1(torch.rand(1, 1, 9, 9), flat, 1e-20, "PRODUCT")[0].isfinite().all()
+    for epsilon in (1e-20, 1e-60):
+        assert _cuda.radius_1(torch.rand(1, 1, 9, 9), flat, epsilon, "PRODUCT")[0].isfinite().all()
 
 
 def test_one_launch_leaves_large_images_to_the_others():
