@@ -552,16 +552,16 @@ def test_loss_that_is_not_finite(run, folder, monkeypatch):
 
 
 def test_interrupted_in_this_process(run, folder, monkeypatch):
-    product = MattingLaplacian.product
+    project = MattingLaplacian.project
     calls = []
 
     def interrupts(self, p):
         calls.append(p)
         if len(calls) == 12:  # after a few steps
             raise KeyboardInterrupt
-        return product(self, p)
+        return project(self, p)
 
-    monkeypatch.setattr(MattingLaplacian, "product", interrupts)
+    monkeypatch.setattr(MattingLaplacian, "project", interrupts)
     code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[50]"})
     assert code == 130
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)

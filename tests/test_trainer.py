@@ -281,14 +281,12 @@ def test_photos_per_step(photos, folder):
     train(photos, batch_size=2, accumulate=2, **many, output="accumulated")
     photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     results = [load_network(Path(name, "network.safetensors")) for name in ("run", "accumulated")]
-    # The worst measured is 1.9e-5.
-    torch.testing.assert_close(*(network(photo) for network in results), rtol=0, atol=1e-4)
-    # Adam divides gradients by their size: rounding stays small where they are not. Biases before
-    # a normalisation, which do nothing, have no other gradient. The worst measured is 9.3e-5.
-    theirs = weights(at_step(6))
-    for name, weight in weights(at_step(6, "accumulated")).items():
-        if name.endswith("weight"):
-            torch.testing.assert_close(weight, theirs[name], rtol=0, atol=3e-4)
+    # A maximum of the encoder that rounding decides is enough for a weight to go another way.
+    torch.testing.assert_close(*(network(photo) for network in results), rtol=0, atol=1e-3)
+    theirs, ours = weights(at_step(6)), weights(at_step(6, "accumulated"))
+    difference = torch.cat([(ours[name] - theirs[name]).flatten().abs() for name in theirs])
+    assert difference.quantile(0.99) < 1e-6
+    assert difference.max() < 2e-3
     one, other = scalars()[0], scalars("accumulated")[0]
     # The worst measured is 4.0e-4, of the last gradient.
     for tag in ("loss/content", "loss/style", "training/gradient_norm"):
