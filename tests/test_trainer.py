@@ -276,17 +276,18 @@ def test_workers_of_shards(photos, folder):
 
 def test_photos_per_step(photos, folder):
     """Two batches of two per step come to what one batch of four does."""
-    many = {"held_out": 0, "steps": 6, "checkpoint": 6}
+    many = {"held_out": 0, "steps": 4, "checkpoint": 4}
     train(photos, batch_size=4, **many)
     train(photos, batch_size=2, accumulate=2, **many, output="accumulated")
     photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     results = [load_network(Path(name, "network.safetensors")) for name in ("run", "accumulated")]
-    # A maximum of the encoder that rounding decides is enough for a weight to go another way.
-    torch.testing.assert_close(*(network(photo) for network in results), rtol=0, atol=1e-3)
-    theirs, ours = weights(at_step(6)), weights(at_step(6, "accumulated"))
+    # Few steps: after more, a maximum of the encoder that rounding decides sends both apart.
+    torch.testing.assert_close(*(network(photo) for network in results), rtol=0, atol=1e-4)
+    theirs, ours = weights(at_step(4)), weights(at_step(4, "accumulated"))
     difference = torch.cat([(ours[name] - theirs[name]).flatten().abs() for name in theirs])
-    assert difference.quantile(0.99) < 1e-6
-    assert difference.max() < 2e-3
+    # The worst measured are 2.4e-7 and 1.0e-5.
+    assert difference.quantile(0.99) < 1e-5
+    assert difference.max() < 1e-4
     one, other = scalars()[0], scalars("accumulated")[0]
     # The worst measured is 4.0e-4, of the last gradient.
     for tag in ("loss/content", "loss/style", "training/gradient_norm"):
@@ -544,7 +545,7 @@ class Breaks(Objective):
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_one_bad_batch(photos, folder, kind):
     """It is left out, and counted."""
-    values = {"steps": 6, "checkpoint": 1}
+    values = {"steps": 4, "checkpoint": 4}
     report = train(photos, Breaks([3], kind), **values)
     assert (report.steps, report.skipped, report.exit_code) == (6, 1, 0)
     assert "6 steps, 1 of them skipped (gradient not finite)" in str(report)
