@@ -76,6 +76,8 @@ def stylize_photos(
     style: None = None,
     content_mask: None = None,
     style_mask: None = None,
+    masks: str = "none",
+    masks_dir: None = None,
 ) -> Report:
     """Write photos in the style of a trained network.
 
@@ -103,7 +105,8 @@ def stylize_photos(
         overwrite: whether files may exist, and are replaced.
         quality: of JPEG and WebP, 1 to 100.
         max_pixels: refuse larger photos.
-        style, content_mask, style_mask: belong to the slow mode; here they are refused.
+        style, content_mask, style_mask, masks, masks_dir: belong to the slow mode; here they are
+            refused.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.
@@ -111,6 +114,7 @@ def stylize_photos(
     start = time.monotonic()
     for argument, value in (
         ("style", style), ("content_mask", content_mask), ("style_mask", style_mask),
+        ("masks", None if masks == "none" else masks), ("masks_dir", masks_dir),
     ):  # fmt: skip
         if value is not None:
             expected = "of no use to the fast mode, leave it out; or use method=optimize"

@@ -8,18 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from data import Photo, apply_coefficients, check_output, load_masks, load_photo, save_photo
+from data import (
+    Masks,
+    Photo,
+    apply_coefficients,
+    check_output,
+    load_masks,
+    load_photo,
+    save_masks,
+    save_photo,
+    segment_together,
+)
 from data.images import MAX_PIXELS, check_folder, to_pixels
 from ops import LossTerms, Projection, StyleObjective
 from ops.devices import select_device
-from ops.errors import ArgumentError, check_flag, check_whole
+from ops.errors import ArgumentError, check_choice, check_flag, check_whole
 from optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
 from optimize.image_optimizer import OptimizedImage, optimize_image
 
 logger = logging.getLogger(__name__)
 
 LARGEST_SEED = 2**63 - 1
+MASKS = ("auto", "none")
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ def stylize_photo(
     objective: StyleObjective,
     content_mask: str | Path | None = None,
     style_mask: str | Path | None = None,
+    masks: str = "none",
+    masks_dir: str | Path | None = None,
     projection: Projection | None,
     size: int = 512,
     full_resolution: bool = True,
@@ -75,6 +89,9 @@ def stylize_photo(
         output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
         objective: the losses and their weights.
         content_mask, style_mask: see :func:`data.load_masks`.
+        masks: what to do without these: ``"auto"``, see :func:`data.segment_together`, or
+            ``"none"``: one style for the whole photo.
+        masks_dir: folder for the masks, see :func:`data.save_masks`.
         projection: ``None`` turns photorealism by projection off; the result then has the working
             size, since nothing ties it to the photo's own pixels.
         size: long side in pixels at which the result is found.
@@ -101,6 +118,8 @@ def stylize_photo(
     check_whole("seed", seed, 0, LARGEST_SEED)
     _check_file("content", content)
     _check_file("style", style)
+    check_choice("masks", masks, MASKS)
+    check_folder("masks_dir", masks_dir)
     check_folder("log_dir", log_dir)
     check_folder("intermediate_dir", intermediate_dir)
     output = Path(output or f"{Path(content).stem}_{Path(style).stem}.jpg")
@@ -109,7 +128,13 @@ def stylize_photo(
     photo = load_photo(content, argument="content", max_pixels=max_pixels)
     guide = photo.tensor(size)
     style_image = load_photo(style, argument="style", max_pixels=max_pixels).tensor(size)
-    masks = load_masks(content_mask, style_mask, guide.shape[2:], style_image.shape[2:])
+    if masks == "auto" and content_mask is None and style_mask is None:
+        regions = segment_together(guide, style_image, seed=seed)
+        logger.info("masks: %d regions that both photos have", len(regions.labels))
+    else:
+        regions = load_masks(content_mask, style_mask, guide.shape[2:], style_image.shape[2:])
+    if masks_dir is not None:
+        _save_masks(regions, guide, style_image, masks_dir)
 
     torch.manual_seed(seed)
     with ExitStack() as stack:
@@ -122,8 +147,8 @@ def stylize_photo(
             guide.to(device),
             style_image.to(device),
             objective.to(device),
-            content_masks=masks.content.to(device),
-            style_masks=masks.style.to(device),
+            content_masks=regions.content.to(device),
+            style_masks=regions.style.to(device),
             projection=projection,
             seed=seed,
             callback=lambda step: [callback(step) for callback in callbacks],
@@ -135,6 +160,15 @@ def stylize_photo(
     save_photo(output, stylized, quality=quality)
     seconds = time.monotonic() - start
     return Report(output, stylized.pixels.shape[:2], seconds, result.terms, result.stopped)
+
+
+def _save_masks(masks: Masks, content: Tensor, style: Tensor, folder: str | Path) -> None:
+    try:
+        files = save_masks(masks, content, style, folder)
+    except OSError as error:
+        expected = f"masks cannot be written there: {error.strerror or error}"
+        raise ArgumentError("masks_dir", folder, expected) from error
+    logger.info("masks: %s", ", ".join(map(str, files)))
 
 
 def _check_file(argument: str, path: str | Path | None) -> None:

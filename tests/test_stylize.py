@@ -157,6 +157,8 @@ BAD = {
     "pixel bomb, PNG": ({"content": "bomb.png"}, "content=bomb.png: 20000 x 10001 pixels are too"),
     "pixel bomb, BMP": ({"style": "bomb.bmp"}, "style=bomb.bmp: 30000 x 30000 pixels are too many"),
     # Masks.
+    "masks": ({"masks": "yes"}, "masks=yes: unknown; choose one of auto, none"),
+    "masks_dir is a file": ({"masks_dir": "text.png"}, "masks_dir=text.png: "),
     "content mask only": ({"content_mask": "content_mask.png"}, "style_mask=None: masks come in"),
     "style mask only": ({"style_mask": "style_mask.png"}, "content_mask=None: masks come in pairs"),
     "mask that is no picture": (
@@ -549,6 +551,22 @@ def test_loss_that_is_not_finite(run, folder, monkeypatch):
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
     assert "not finite at step 4" in out
     assert "not finite at step 4" in err
+
+
+def test_automatic_masks(run, folder):
+    """They are written on request, and those of files win."""
+    assert run({"masks": "auto", "masks_dir": "masks"}).code == 0
+    automatic = pixels("out.png")
+    names = {
+        f"{photo}_{kind}.png" for photo in ("content", "style") for kind in ("mask", "overlay")
+    }
+    assert {path.name for path in Path("masks").iterdir()} == names
+    assert run({"output": "none.png"}).code == 0
+    assert (automatic != pixels("none.png")).any()
+    given = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}
+    assert run({**given, "output": "given.png"}).code == 0
+    assert run({**given, "masks": "auto", "output": "both.png"}).code == 0
+    assert np.array_equal(pixels("given.png"), pixels("both.png"))
 
 
 def test_interrupted_in_this_process(run, folder, monkeypatch):

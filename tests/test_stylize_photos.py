@@ -238,6 +238,8 @@ def test_file_that_is_no_network(run, folder, case):
 # ------------------------------------------------------------------------------------- bad values
 
 BAD = {
+    "masks": ({"masks": "auto"}, "masks=auto: of no use to the fast mode, leave it out"),
+    "masks_dir": ({"masks_dir": "m"}, "masks_dir=m: of no use to the fast mode, leave it out"),
     "missing content": ({"content": "nope.png"}, "content=nope.png: no such file"),
     "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
     "null content": ({"content": "null"}, "content=None: required; give a photo, a folder or a"),

@@ -1,0 +1,223 @@
+"""Masks without painting: two photos segmented together, so that regions have counterparts."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.cluster.vq import kmeans2
+from torch import Tensor, nn
+
+from data.images import atomic_file, to_pixels
+from data.masks import Masks
+from ops import Projection, VGGFeatures
+
+LAYERS = ("relu3_3", "relu4_3", "relu5_1")
+"""Texture, parts and things."""
+STRIDES = (4, 8, 16)
+MARGIN = 32
+SIZE = 384
+"""Long side at which the photos are compared."""
+COMPONENTS = 32
+VERTICAL_WEIGHT = 0.7
+"""Of the height in the photo, from -1 to 1: what is above is rather sky than lake."""
+MOST_REGIONS = 10
+RESTARTS = 4
+LEAST_SHARE = 0.01
+"""Of both photos; a region below it in one of them has no counterpart there."""
+REFINEMENT = Projection(radius=16, ridge=1e-3)
+"""Takes masks from the features' grid to the photo's edges."""
+FAINT = 0.05
+"""Below it a mask is 0: its share of a pixel costs as much as a whole one."""
+
+COLOURS = (
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
+    (245, 130, 48), (0, 0, 0), (255, 255, 255), (128, 128, 0),
+)  # fmt: skip
+"""Of the labels, far enough apart to be told from each other in a file."""
+
+
+@torch.no_grad()
+def segment_together(
+    content: Tensor,
+    style: Tensor,
+    *,
+    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
+    seed: int = 0,
+) -> Masks:
+    """Regions that both photos have, by k-means of both photos' features together.
+
+    Features are normalised within each photo, so that day and night meet, and reduced by a
+    principal component analysis of both. Regions that one of the photos lacks are merged into what
+    is nearest to them by Ward's criterion: the number of regions comes from the photos. At last the
+    masks are projected onto what is locally affine in their photo, which moves their borders to
+    its edges.
+
+    Args:
+        content: (1, 3, H, W), values in [0, 1].
+        style: (1, 3, H', W'), values in [0, 1].
+        encoder: makes a network of features from names of layers.
+        seed: of the first centres.
+
+    Returns:
+        Soft masks, at most ten.
+    """
+    network = encoder(LAYERS).to(content.device)
+    described = [_describe(network, photo) for photo in (content, style)]
+    points = _points([features for features, _ in described], [size for _, size in described])
+    split = len(described[0][0])
+    labels = _without_counterpart_merged(points, _clusters(points, seed), split)
+    found = np.unique(labels)
+    masks = [
+        _masks(part, size, found, photo)
+        for part, (_, size), photo in zip(
+            (labels[:split], labels[split:]), described, (content, style), strict=True
+        )
+    ]
+    order = masks[0].flatten(1).sum(1).argsort(descending=True)
+    names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
+    return Masks(masks[0][order], masks[1][order], tuple(names[: len(found)]))
+
+
+def save_masks(
+    masks: Masks, content: Tensor, style: Tensor, folder: str | os.PathLike
+) -> list[Path]:
+    """Write masks to look at and to edit.
+
+    ``content_mask.png`` and ``style_mask.png`` have one plain colour per label and can be given
+    back; ``content_overlay.png`` and ``style_overlay.png`` show them over the photos.
+
+    Args:
+        masks: of which each pixel gets its largest.
+        content, style: (1, 3, H, W) of the masks' sizes, values in [0, 1].
+        folder: created where it is missing.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = np.array([_colour(name) for name in masks.labels])
+    files = []
+    for name, layers, photo in (
+        ("content", masks.content, content),
+        ("style", masks.style, style),
+    ):
+        mask = colours[layers.argmax(0).cpu().numpy()].astype(np.uint8)
+        overlay = (mask.astype(np.uint16) + to_pixels(photo)) // 2
+        for kind, pixels in (("mask", mask), ("overlay", overlay.astype(np.uint8))):
+            files.append(folder / f"{name}_{kind}.png")
+            with atomic_file(files[-1]) as file:
+                Image.fromarray(pixels).save(file, format="PNG")
+    return files
+
+
+def _colour(label: str) -> tuple[int, ...]:
+    """The colour that a label is named after; that of the whole photo has none."""
+    if not label.startswith("#"):
+        return COLOURS[0]
+    return tuple(int(label[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Features (N, channels) of the N cells of relu4_3's grid, and that grid's size."""
+    scale = SIZE / max(photo.shape[2:])
+    if scale < 1:
+        size = [max(16, round(scale * side)) for side in photo.shape[2:]]
+        photo = F.interpolate(photo, size, mode="bicubic", antialias=True).clamp(0, 1)
+    # Mirrored beyond its edges, for the encoder sees black there and tells the rim from the rest.
+    margin = MARGIN if min(photo.shape[2:]) > MARGIN else 0
+    features = network(F.pad(photo, [margin] * 4, mode="reflect"))
+    fine, middle, coarse = (
+        _without_margin(features[layer], margin // stride)
+        for layer, stride in zip(LAYERS, STRIDES, strict=True)
+    )
+    size = tuple(middle.shape[2:])
+    fine = F.interpolate(fine, size, mode="area")
+    coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    columns = []
+    for maps in (fine, middle, coarse):
+        x = maps[0].flatten(1).sqrt()
+        x = (x - x.mean(1, keepdim=True)) / (x.std(1, correction=0, keepdim=True) + 1e-6)
+        columns.append(x / len(x) ** 0.5)
+    return torch.cat(columns).T, size
+
+
+def _without_margin(features: Tensor, cells: int) -> Tensor:
+    height, width = features.shape[2:]
+    return features[:, :, cells : height - cells, cells : width - cells]
+
+
+def _points(features: list[Tensor], sizes: list[tuple[int, int]]) -> np.ndarray:
+    """Both photos' cells: principal components, and the height in the photo."""
+    x = torch.cat(features).double()
+    x = x - x.mean(0)
+    _, axes = torch.linalg.eigh(x.T @ x)
+    heights = torch.cat(
+        [
+            torch.linspace(-1, 1, height, dtype=x.dtype).repeat_interleave(width)
+            for height, width in sizes
+        ]
+    )
+    components = x @ axes[:, -COMPONENTS:]
+    return np.column_stack([components.cpu(), VERTICAL_WEIGHT * heights])
+
+
+def _clusters(points: np.ndarray, seed: int) -> np.ndarray:
+    """The label of each point: the best of several runs of k-means."""
+    regions = min(MOST_REGIONS, len(np.unique(points, axis=0)))
+    random = np.random.default_rng(seed)
+    best, least = None, np.inf
+    for _ in range(RESTARTS):
+        first = _spread(points, regions, random)
+        centres, labels = kmeans2(points, first, iter=30, minit="matrix", missing="warn")
+        spread = ((points - centres[labels]) ** 2).sum()
+        if spread < least:
+            best, least = labels, spread
+    return best
+
+
+def _spread(points: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """First centres far apart, k-means++ (Arthur and Vassilvitskii 2007); all different."""
+    chosen = [random.integers(len(points))]
+    distance = np.full(len(points), np.inf)
+    for _ in range(count - 1):
+        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
+        chosen.append(random.choice(len(points), p=distance / distance.sum()))
+    return points[chosen]
+
+
+def _without_counterpart_merged(points: np.ndarray, labels: np.ndarray, split: int) -> np.ndarray:
+    """Labels of which each has its share of both photos, the points before and from ``split``."""
+    labels = labels.copy()
+    while len(found := np.unique(labels)) > 1:
+        shares = [
+            min((labels[:split] == label).mean(), (labels[split:] == label).mean())
+            for label in found
+        ]
+        rarest = int(np.argmin(shares))
+        if shares[rarest] >= LEAST_SHARE:
+            break
+        counts = np.array([(labels == label).sum() for label in found])
+        centres = np.stack([points[labels == label].mean(0) for label in found])
+        # Ward (1963): by how much merging two raises the sum of squares.
+        cost = ((centres - centres[rarest]) ** 2).sum(1)
+        cost *= counts * counts[rarest] / (counts + counts[rarest])
+        cost[rarest] = np.inf
+        labels[labels == found[rarest]] = found[cost.argmin()]
+    return labels
+
+
+def _masks(labels: np.ndarray, size: tuple[int, int], found: np.ndarray, photo: Tensor) -> Tensor:
+    """(M, H, W) in [0, 1], sum 1 at every pixel."""
+    grid = torch.from_numpy(labels.reshape(size) == found[:, None, None]).to(photo)[None]
+    coarse = F.interpolate(grid, photo.shape[2:], mode="bilinear", align_corners=False)
+    fine = REFINEMENT.laplacian(photo).project(coarse)[0]
+    fine = fine.where(fine >= FAINT, 0)
+    return fine / fine.sum(0)

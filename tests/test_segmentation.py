@@ -1,0 +1,121 @@
+"""Two photos segmented together: what every pair of masks must be, and that parts meet."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from data import Masks, load_image, load_masks, save_masks, segment_together
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Two photos of sky, land and water, 160 pixels long."""
+    return [load_image(EXAMPLES / f"{name}.jpg", 160) for name in ("pavilion", "dusk")]
+
+
+@pytest.fixture(scope="module")
+def masks(photos):
+    return segment_together(*photos)
+
+
+def test_masks_share_out_every_pixel(photos, masks):
+    for layers, photo in zip((masks.content, masks.style), photos, strict=True):
+        assert layers.shape == (len(masks.labels), *photo.shape[2:])
+        assert layers.dtype == torch.float32
+        assert layers.min() >= 0
+        torch.testing.assert_close(layers.sum(0), torch.ones(photo.shape[2:]))
+        # Soft at borders only: a pixel of two regions costs twice.
+        assert (layers > 0).float().sum(0).mean() < 3
+
+
+def test_every_region_has_a_counterpart(masks):
+    assert 2 <= len(masks.labels) <= 10
+    assert len(set(masks.labels)) == len(masks.labels)
+    for layers in (masks.content, masks.style):
+        assert layers.flatten(1).mean(1).min() > 0.002
+    areas = masks.content.flatten(1).sum(1)
+    assert (areas.diff() <= 0).all()
+
+
+def test_sky_meets_sky(photos):
+    """The labels of the upper corners of both are not those of the lower edge."""
+    masks = segment_together(*photos)
+    for layers in (masks.content, masks.style):
+        labels = layers.argmax(0)
+        upper, lower = labels[: len(labels) // 5], labels[-len(labels) // 8 :]
+        assert not set(upper.mode().values.tolist()) & set(lower.mode().values.tolist())
+    tops = [layers[:, :20].mean((1, 2)) for layers in (masks.content, masks.style)]
+    bottoms = [layers[:, -12:].mean((1, 2)) for layers in (masks.content, masks.style)]
+    similar = F.cosine_similarity
+    assert similar(*tops, dim=0) > 2 * similar(tops[0], bottoms[1], dim=0)
+
+
+def test_a_photo_and_itself_are_segmented_alike(photos):
+    masks = segment_together(photos[0], photos[0])
+    assert (masks.content.argmax(0) == masks.style.argmax(0)).float().mean() > 0.999
+
+
+def test_a_mirrored_photo_is_segmented_mirrored(photos):
+    masks = segment_together(photos[0], photos[0].flip(3))
+    same = masks.content.argmax(0) == masks.style.flip(2).argmax(0)
+    assert same.float().mean() > 0.85  # 0.92; the features' grid is not symmetric
+
+
+def test_seed(photos, masks):
+    again = segment_together(*photos, seed=0)
+    assert torch.equal(again.content, masks.content)
+    assert torch.equal(again.style, masks.style)
+
+
+@pytest.mark.parametrize("sizes", [((16, 16), (17, 40)), ((33, 20), (64, 31))], ids=str)
+def test_small_and_odd_sizes(sizes):
+    random = torch.Generator().manual_seed(0)
+    photos = [torch.rand(1, 3, *size, generator=random) for size in sizes]
+    masks = segment_together(*photos)
+    for layers, size in zip((masks.content, masks.style), sizes, strict=True):
+        assert layers.shape[1:] == size
+        torch.testing.assert_close(layers.sum(0), torch.ones(size))
+
+
+def test_flat_photos():
+    """Nothing to tell regions by but the height."""
+    masks = segment_together(torch.full((1, 3, 60, 80), 0.5), torch.zeros(1, 3, 40, 40))
+    assert masks.content.isfinite().all()
+    torch.testing.assert_close(masks.style.sum(0), torch.ones(40, 40))
+
+
+def test_photos_with_nothing_in_common(photos):
+    noise = torch.rand(1, 3, 120, 90, generator=torch.Generator().manual_seed(0))
+    masks = segment_together(photos[0], noise)
+    for layers in (masks.content, masks.style):
+        assert layers.flatten(1).mean(1).min() > 0.001
+
+
+def test_saved_masks_can_be_given_back(photos, masks, tmp_path):
+    content, style = photos
+    files = save_masks(masks, content, style, tmp_path / "masks")
+    assert [file.name for file in files] == [
+        "content_mask.png",
+        "content_overlay.png",
+        "style_mask.png",
+        "style_overlay.png",
+    ]
+    again = load_masks(files[0], files[2], content.shape[2:], style.shape[2:])
+    names = [np.array(m.labels) for m in (masks, again)]
+    for ours, theirs in ((masks.content, again.content), (masks.style, again.style)):
+        # A region of single pixels alone has no interior to be read by.
+        same = names[0][ours.argmax(0)] == names[1][theirs.argmax(0)]
+        assert same.mean() > 0.99
+    whole = Masks.whole(content.shape[2:], style.shape[2:])
+    mask, *_ = save_masks(whole, content, style, tmp_path / "whole")
+    with Image.open(mask) as image:
+        assert len(image.getcolors()) == 1
+    with Image.open(files[1]) as overlay:
+        mean = (np.asarray(overlay).astype(float) * 2 - np.asarray(Image.open(files[0]))) / 255
+    assert abs(mean - content[0].permute(1, 2, 0).numpy()).max() < 0.01
