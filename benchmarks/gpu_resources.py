@@ -1,13 +1,15 @@
 """What the compiler gives each CUDA kernel: registers, shared memory, spills; and how many fit.
 
-python -m benchmarks.gpu_resources [--architectures sm_75 sm_80 sm_90]
+python -m benchmarks.gpu_resources [--architectures sm_75 sm_80 sm_90] [--cubins FOLDER]
 
-Needs NVRTC, which comes with PyTorch's CUDA build, and no GPU.
+Needs NVRTC, which comes with PyTorch's CUDA build, and no GPU. ``nvdisasm -c FOLDER/sm_90.cubin``
+(PyPI: nvidia-cuda-nvdisasm) shows the instructions.
 """
 
 import argparse
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.common import table
 from ops import _cuda
@@ -32,8 +34,14 @@ class Resources:
     spilled: int
 
 
-def compile_kernels(architecture: str) -> tuple[dict[str, Resources], str]:
+def compile_kernels(
+    architecture: str, cubins: Path | None = None
+) -> tuple[dict[str, Resources], str]:
     """Compile all kernels for an architecture such as ``"sm_90"``.
+
+    Args:
+        architecture: one of :data:`LIMITS`.
+        cubins: a folder for the machine code, ``sm_90.cubin`` for example.
 
     Returns:
         The resources of each of :data:`ops._cuda.KERNELS`, and what else the compiler says.
@@ -70,6 +78,10 @@ def compile_kernels(architecture: str) -> tuple[dict[str, Resources], str]:
         name: check(*nvrtc.nvrtcGetLoweredName(program, name.encode())).decode()
         for name in _cuda.KERNELS
     }
+    if cubins is not None:
+        code = bytes(check(*nvrtc.nvrtcGetCUBINSize(program)))
+        check(*nvrtc.nvrtcGetCUBIN(program, code))
+        (cubins / f"{architecture}.cubin").write_bytes(code)
     check(*nvrtc.nvrtcDestroyProgram(program))
     return {name: _resources(log, symbol) for name, symbol in lowered.items()}, "\n".join(
         line for line in log.splitlines() if not line.startswith("ptxas")
@@ -103,8 +115,10 @@ def occupancy(resources: Resources, threads: int, architecture: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", nargs="+", default=list(LIMITS), choices=LIMITS)
-    architectures = parser.parse_args().architectures
-    compiled = {name: compile_kernels(name)[0] for name in architectures}
+    parser.add_argument("--cubins", type=Path)
+    arguments = parser.parse_args()
+    architectures = arguments.architectures
+    compiled = {name: compile_kernels(name, arguments.cubins)[0] for name in architectures}
     rows = []
     for kernel in _cuda.KERNELS:
         threads = 32 if kernel.startswith("radius_1") else _cuda.BLOCK[0] * _cuda.BLOCK[1]

@@ -170,27 +170,16 @@ def _points(features: list[Tensor], sizes: list[tuple[int, int]]) -> np.ndarray:
 
 
 def _clusters(points: np.ndarray, seed: int) -> np.ndarray:
-    """The label of each point: the best of several runs of k-means."""
+    """The label of each point: the best of several runs of k-means, started by k-means++."""
     regions = min(MOST_REGIONS, len(np.unique(points, axis=0)))
     random = np.random.default_rng(seed)
     best, least = None, np.inf
     for _ in range(RESTARTS):
-        first = _spread(points, regions, random)
-        centres, labels = kmeans2(points, first, iter=30, minit="matrix", missing="warn")
+        centres, labels = kmeans2(points, regions, iter=30, minit="++", rng=random)
         spread = ((points - centres[labels]) ** 2).sum()
         if spread < least:
             best, least = labels, spread
     return best
-
-
-def _spread(points: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """First centres far apart, k-means++ (Arthur and Vassilvitskii 2007); all different."""
-    chosen = [random.integers(len(points))]
-    distance = np.full(len(points), np.inf)
-    for _ in range(count - 1):
-        distance = np.minimum(distance, ((points - points[chosen[-1]]) ** 2).sum(1))
-        chosen.append(random.choice(len(points), p=distance / distance.sum()))
-    return points[chosen]
 
 
 def _without_counterpart_merged(points: np.ndarray, labels: np.ndarray, split: int) -> np.ndarray:

@@ -38,8 +38,8 @@ def keep_freed_memory(size: int = 2**30) -> None:
     """Let this process keep up to ``size`` bytes that it has freed, where the C library is glibc.
 
     glibc gives the large arrays of a network's layers back to the system one by one, which clears
-    each page anew when the next layer asks for it: a fifth of the time on a CPU. A setting of the
-    whole process, so a matter of programs, not of functions.
+    each page anew when the next layer asks for it. A setting of the whole process, so a matter of
+    programs, not of functions.
     """
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -55,11 +55,11 @@ __device__ inline int count(int position, int length, int radius) {
     return min(position, length - 1 - 2 * radius) - max(position - 2 * radius, 0) + 1;
 }
 
-// L p, F p or P p at a pixel from p and L p there.
+// L p, F p or P p at a pixel from p and L p there; `share` is 1 / windows.
 template <Form FORM, typename Scalar>
-__device__ inline Scalar in_form(Scalar value, Scalar product, int windows) {
+__device__ inline Scalar in_form(Scalar value, Scalar product, int windows, Scalar share) {
     if constexpr (FORM == FIT) return windows * value - product;
-    if constexpr (FORM == PROJECTION) return value - product / windows;
+    if constexpr (FORM == PROJECTION) return value - product * share;
     return product;
 }
 
@@ -382,7 +382,7 @@ __global__ void sum_windows(const Scalar* __restrict__ p, const Scalar* __restri
         }
         out[C * size] = offset;
     } else {
-        result[site.plane * size + here] = in_form<FORM>(value, residual, holding);
+        result[site.plane * size + here] = in_form<FORM>(value, residual, holding, 1 / Scalar(holding));
     }
 }
 
@@ -603,11 +603,9 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
                     if (column > centre_column) value += ring[phase].right[C + k];
                 }
                 const int rows_holding = count(above, height, 1);
-                float in_form = product;
-                if constexpr (FORM == FIT) in_form = columns_holding * rows_holding * value - product;
-                if constexpr (FORM == PROJECTION)
-                    in_form = value - product * (column_share * share_of(rows_holding));
-                out[k * size + written] = in_form;
+                out[k * size + written] =
+                    in_form<FORM>(value, product, columns_holding * rows_holding,
+                                  column_share * share_of(rows_holding));
                 if constexpr (FORM == ENERGY) energy += value * product;
             }
             written += width;
