@@ -4,8 +4,8 @@ python -m benchmarks.fast_mode_speed [--network dusk] [--photos 100] [--precisio
     [--device cpu]
 
 What is compared is measured in the same run: one pass (network, projection, coefficients) and the
-slow mode with default settings; ``stylize_photos`` from files to files and the bare network on an
-image of working size in memory, in the main thread with all of PyTorch's threads.
+slow mode with default settings; ``stylize_photos`` from files to files and the bare network on the
+same photos, in memory and at the size that it sees there, with all of PyTorch's threads.
 """
 
 import argparse
@@ -62,17 +62,19 @@ def resized(size: int, target: Path, number: int = 0) -> None:
 
 
 @torch.inference_mode()
-def bare_rate(network: StyleNetwork, photo: Path, device: str) -> float:
-    """Photos per second of the network alone on one photo of working size."""
-    guide = load_image(photo, 512).to(device)
-    return 1 / median_seconds(lambda: network.net(guide))
+def bare_rate(network: StyleNetwork, guides: list[torch.Tensor]) -> float:
+    """Photos per second of the network alone, from tensor to tensor."""
+
+    def all_guides() -> None:
+        for guide in guides:
+            network.net(guide)
+
+    return len(guides) / median_seconds(all_guides)
 
 
-def folder_rate(file: str, photos: Path, output: Path, device: str, precision: str) -> float:
+def folder_rate(file: str, photos: Path, output: Path, **settings) -> float:
     """Photos per second from files to files."""
-    report = stylize_photos(
-        photos, file, output, device=device, precision=precision, overwrite=True
-    )
+    report = stylize_photos(photos, file, output, overwrite=True, **settings)
     assert not report.failures
     return report.done / report.seconds
 
@@ -123,19 +125,26 @@ def main() -> None:
         seconds = one_pass(network, "512x342", device)[1]
         slow = slow_mode(folder, device)
 
-        # The bare network before and after, so that the machine's moods meet both.
-        first = folder / "photos" / "000.jpg"
-        before = bare_rate(network, first, device)
-        rate = folder_rate(file, folder / "photos", folder / "results", device, precision)
-        bare = (before + bare_rate(network, first, device)) / 2
+        # Both warm; the bare network before and after, so that moods of the machine meet both.
+        settings = {"device": device, "precision": precision}
+        examples = sorted((folder / "photos").iterdir())[: len(list(EXAMPLES.glob("*.jpg")))]
+        folders = []
+        for size in (512, 1280):
+            settings["size"] = size
+            guides = [load_image(photo, size).to(device) for photo in examples]
+            folder_rate(file, folder / "photos" / "00*.jpg", folder / "results", **settings)
+            before = bare_rate(network, guides)
+            rate = folder_rate(file, folder / "photos", folder / "results", **settings)
+            bare = (before + bare_rate(network, guides)) / 2
+            folders.append([size, f"{rate:.2f}", f"{bare:.2f}", f"{100 * rate / bare:.0f} %"])
+            print(*folders[-1], sep="\t", file=sys.stderr, flush=True)
         large, peak = large_photo(file, folder, device, precision)
 
     print(f"{machine()}; device {device}, {precision}\n")
     print(table(["pixels", "network, ms", "one pass, ms", "projection"], passes))
     print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
-    header = ["photos of 1280 pixels", "files to files, per s", "bare network, per s", "share"]
-    share = f"{100 * rate / bare:.0f} %"
-    print(table(header, [[arguments.photos, f"{rate:.2f}", f"{bare:.2f}", share]]))
+    print(f"{arguments.photos} photos of 1280 pixels\n")
+    print(table(["size", "files to files, per s", "bare network, per s", "share"], folders))
     print(f"\n24 megapixels, whole command: {large:.1f} s, {peak / 2**30:.2f} GiB at most")
 
 

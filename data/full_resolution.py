@@ -1,12 +1,14 @@
 """A result found at working size, applied to the photo at its own size."""
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
+
+# Contract: a product and a sum may become one operation.
+_kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
 
 def apply_coefficients(coefficients: Tensor, pixels: np.ndarray) -> np.ndarray:
@@ -32,17 +34,20 @@ def apply_coefficients(coefficients: Tensor, pixels: np.ndarray) -> np.ndarray:
     maps = coefficients.detach()[0].cpu().numpy()
     rows = _interpolation(maps.shape[2], height, maps.dtype)
     columns = _interpolation(maps.shape[3], width, maps.dtype)
+    starts = np.searchsorted(columns[0], np.arange(maps.shape[3] + 1)).astype(np.uintp)
     result = np.empty_like(pixels, order="C")
 
     bands = min(torch.get_num_threads(), height)
     edges = [height * band // bands for band in range(bands + 1)]
-    with ThreadPoolExecutor(bands) as executor:
-        done = [
-            executor.submit(_apply_band, *band, maps, rows, columns, pixels, result)
-            for band in itertools.pairwise(edges)
-        ]
-    for band in done:
-        band.result()
+
+    def apply_band(first: int, last: int) -> None:
+        _apply_band(first, last, maps, rows, columns[1], starts, pixels, result)
+
+    if bands == 1:
+        apply_band(0, height)
+    else:
+        with ThreadPoolExecutor(bands) as executor:
+            list(executor.map(apply_band, edges, edges[1:]))
     return result
 
 
@@ -54,40 +59,60 @@ def _interpolation(source: int, target: int, dtype: np.dtype) -> tuple[np.ndarra
     return low, (centres - low).astype(dtype)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def _apply_band(first, last, maps, rows, columns, pixels, result):
-    """Rows first to last of the result."""
+@_kernel
+def _apply_band(first, last, maps, rows, fractions, starts, pixels, result):
+    """Rows first to last of the result.
+
+    ``fractions`` are the columns' positions between two columns of ``maps``, and ``starts`` the
+    first column of the photo that follows each of ``maps``: what lies between two columns of
+    ``maps`` shares the same coefficients and steps, which then stay in registers.
+    """
     height, width = maps.shape[2:]
     number = maps.dtype.type
-    white = number(255)
-    # The coefficients of one row of the result, all that one pixel needs side by side.
-    line = np.empty((width + 1, 4, 3), maps.dtype)
+    line = np.empty((3, 4, width + 1), maps.dtype)  # the coefficients of one row of the result
     levels = np.empty((pixels.shape[1], 3), maps.dtype)
     for y in range(first, last):
         low, fraction = rows[0][y], rows[1][y]
         for c in range(3):
             for k in range(4):
                 above, below = maps[c, k, low], maps[c, k, min(low + 1, height - 1)]
+                unit = number(255 if k == 3 else 1)
                 for x in range(width):
-                    line[x, k, c] = above[x] + fraction * (below[x] - above[x])
-        line[width] = line[width - 1]
-        for x in range(pixels.shape[1]):
-            # Two colours and one step between them are cheaper than a step for each coefficient.
-            low, fraction = columns[0][x], columns[1][x]
-            a, b = line[low], line[low + 1]
-            red, green, blue = (
-                number(pixels[y, x, 0]),
-                number(pixels[y, x, 1]),
-                number(pixels[y, x, 2]),
+                    line[c, k, x] = (above[x] + fraction * (below[x] - above[x])) * unit
+        line[:, :, width] = line[:, :, width - 1]
+        for left in range(width):
+            to_red, to_green, to_blue = (
+                _step(line[0], left),
+                _step(line[1], left),
+                _step(line[2], left),
             )
-            for c in range(3):
-                left = a[0, c] * red + a[1, c] * green + a[2, c] * blue + a[3, c] * white
-                right = b[0, c] * red + b[1, c] * green + b[2, c] * blue + b[3, c] * white
-                levels[x, c] = left + fraction * (right - left)
+            for x in range(starts[left], starts[left + 1]):
+                colour = number(pixels[y, x, 0]), number(pixels[y, x, 1]), number(pixels[y, x, 2])
+                levels[x, 0] = _level(to_red, fractions[x], colour)
+                levels[x, 1] = _level(to_green, fractions[x], colour)
+                levels[x, 2] = _level(to_blue, fractions[x], colour)
         _round_to_bytes(levels.reshape(-1), result[y].reshape(-1))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@_kernel
+def _step(line, left):
+    """The coefficients of one output channel at a column, and what they gain by the next."""
+    a0, a1, a2, b = line[0, left], line[1, left], line[2, left], line[3, left]
+    right = left + 1
+    gain = line[0, right] - a0, line[1, right] - a1, line[2, right] - a2, line[3, right] - b
+    return (a0, a1, a2, b), gain
+
+
+@_kernel
+def _level(step, t, colour):
+    (a0, a1, a2, b), (gain0, gain1, gain2, gain) = step
+    red, green, blue = colour
+    return (
+        (a0 + t * gain0) * red + (a1 + t * gain1) * green + (a2 + t * gain2) * blue + b + t * gain
+    )
+
+
+@_kernel
 def _round_to_bytes(levels, result):
     for i in range(levels.size):
         level = min(max(levels[i], levels.dtype.type(0)), levels.dtype.type(255))

@@ -12,7 +12,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -222,7 +222,8 @@ def open_image(
             expected = f"{width} x {height} pixels are too many; give at most {max_pixels:,} in all"
             raise ArgumentError(argument, path, expected)
         try:
-            with _pillow_on_our_terms():
+            # Of our formats only TIFF reads its header again while it decodes.
+            with _pillow_on_our_terms() if image.format == "TIFF" else nullcontext():
                 image.load()
         except _DECODER_ERRORS as error:
             raise ArgumentError(
@@ -315,7 +316,9 @@ def decode(
             stored_alpha[top:bottom] = np.asarray(strip)[..., 3]
         if transform is not None:
             strip = ImageCms.applyTransform(strip.convert(transform.input_mode), transform)
-        stored_pixels[top:bottom] = np.asarray(strip.convert("RGB"))
+        stored_pixels[top:bottom] = np.asarray(
+            strip if strip.mode == "RGB" else strip.convert("RGB")
+        )
     return pixels, alpha
 
 

@@ -180,9 +180,12 @@ def _write_means(total, row, size, height, out):
     """Σ_k (a_k, b_k) / D_i for one row of pixels."""
     width = total.shape[1]
     vertical = _count(row, height, size)
-    for c in range(4):
-        for x in range(width):
-            out[c, row, x] = total[c, x] / (vertical * _count(x, width, size))
+    for x in range(width):
+        share = 1.0 / (vertical * _count(x, width, size))
+        out[0, row, x] = total[0, x] * share
+        out[1, row, x] = total[1, x] * share
+        out[2, row, x] = total[2, x] * share
+        out[3, row, x] = total[3, x] * share
 
 
 @_kernel

@@ -38,11 +38,13 @@ def keep_freed_memory(size: int = 2**30) -> None:
     """Let this process keep up to ``size`` bytes that it has freed, where the C library is glibc.
 
     glibc gives the large arrays of a network's layers back to the system one by one, which clears
-    each page anew when the next layer asks for it. A setting of the whole process, so a matter of
+    each page anew when the next layer asks for it; and of memory that belongs to one thread it
+    keeps nothing, so all threads share one arena. A setting of the whole process, so a matter of
     programs, not of functions.
     """
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    trim_threshold, mmap_max, arena_max = -1, -4, -8  # M_TRIM_THRESHOLD, ... of malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(trim_threshold, size)
         mallopt(mmap_max, 0)
+        mallopt(arena_max, 1)
