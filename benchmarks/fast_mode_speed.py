@@ -111,6 +111,8 @@ def main() -> None:
         precision = arguments.precision
         if precision == "auto":
             precision = "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+        # First: a process inherits the peak of the one that starts it.
+        large, peak = large_photo(file, folder, device, precision)
         network = load_network(file, device, getattr(torch, precision))
         (folder / "photos").mkdir()
         for number in range(arguments.photos):
@@ -138,8 +140,6 @@ def main() -> None:
             bare = (before + bare_rate(network, guides)) / 2
             folders.append([size, f"{rate:.2f}", f"{bare:.2f}", f"{100 * rate / bare:.0f} %"])
             print(*folders[-1], sep="\t", file=sys.stderr, flush=True)
-        large, peak = large_photo(file, folder, device, precision)
-
     print(f"{machine()}; device {device}, {precision}\n")
     print(table(["pixels", "network, ms", "one pass, ms", "projection"], passes))
     print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
