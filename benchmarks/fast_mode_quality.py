@@ -14,7 +14,7 @@ import torch
 from benchmarks.common import machine, table
 from data import load_photo, save_image
 from data.coco import find_photos
-from data.evaluation import GLOBAL_TRANSFER, RESULTS, UNTOUCHED, evaluate_results
+from data.evaluation import GLOBAL_TRANSFER, RESULTS, TITLES, UNTOUCHED, evaluate_results
 from feedforward import load_network
 
 
@@ -67,7 +67,7 @@ def main() -> None:
                 below = 1 - scores.style_distance / means[GLOBAL_TRANSFER].style_distance
                 rows[method] = [method, *scores.formatted(), f"{below:+.0%}"]
     print(f"{machine()}; {len(photos)} photos at {arguments.size} pixels\n")
-    header = ["", "style distance", "edge SSIM", "energy", "below the colour transfer"]
+    header = ["", *TITLES, "below the colour transfer"]
     print(table(header, rows.values()))
 
 

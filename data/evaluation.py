@@ -21,7 +21,14 @@ from data.masks import Masks, load_masks
 from data.pairs import Pair, find_image, find_pairs
 from ops.colour_transfer import colour_transfer
 from ops.errors import ArgumentError
-from ops.metrics import ENERGY_EPSILON, STYLE_LAYERS, StyleDistance, edge_ssim, energy
+from ops.metrics import (
+    ENERGY_EPSILON,
+    STYLE_LAYERS,
+    StyleDistance,
+    edge_ssim,
+    energy,
+    flat_roughness,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +44,11 @@ METRICS = {
     "σ = 1.5; 1: all edges are kept",
     "energy": "pᵀLp per pixel and channel, L the content's matting Laplacian at radius 1, "
     f"ε = {ENERGY_EPSILON:g}; lower is closer to a photo",
+    "flat_roughness": "RMS, in levels of 255, of what a Gaussian of σ = 2 takes away, over the "
+    "tenth of the content's pixels around which it varies least: noise, banding; lower is better",
 }
 
-TITLES = ("style distance", "edge SSIM", "energy")
+TITLES = ("style distance", "edge SSIM", "energy", "roughness")
 
 ASPECT_TOLERANCE = 0.02
 """A result's short side may differ by this share: other programs round or crop by some pixels."""
@@ -61,10 +70,16 @@ class Scores:
     style_distance: float
     edge_ssim: float
     energy: float
+    flat_roughness: float
 
-    def formatted(self) -> tuple[str, str, str]:
-        """The three numbers as a person reads them."""
-        return f"{self.style_distance:.3f}", f"{self.edge_ssim:.3f}", f"{self.energy:.2e}"
+    def formatted(self) -> tuple[str, ...]:
+        """The numbers as a person reads them."""
+        return (
+            f"{self.style_distance:.3f}",
+            f"{self.edge_ssim:.3f}",
+            f"{self.energy:.2e}",
+            f"{self.flat_roughness:.2f}",
+        )
 
 
 @dataclass(frozen=True)
@@ -74,9 +89,31 @@ class Evaluation:
     Attributes:
         scores: by the pair's name, then by method; the same methods for every pair, in the same
             order, and at least one pair.
+        baseline: the method that the results are counted against, if any.
     """
 
     scores: dict[str, dict[str, Scores]]
+    baseline: str | None = None
+
+    @property
+    def wins(self) -> dict[str, int]:
+        """In how many pairs the results are better than the baseline, by figure.
+
+        ``both`` counts the pairs in which style distance and edge SSIM are. Empty without a
+        baseline.
+        """
+        if self.baseline is None:
+            return {}
+        pairs = [(pair[RESULTS], pair[self.baseline]) for pair in self.scores.values()]
+        style = [ours.style_distance < theirs.style_distance for ours, theirs in pairs]
+        edges = [ours.edge_ssim > theirs.edge_ssim for ours, theirs in pairs]
+        smooth = [ours.flat_roughness < theirs.flat_roughness for ours, theirs in pairs]
+        return {
+            "style_distance": sum(style),
+            "edge_ssim": sum(edges),
+            "both": sum(a and b for a, b in zip(style, edges, strict=True)),
+            "flat_roughness": sum(smooth),
+        }
 
     @property
     def means(self) -> dict[str, Scores]:
@@ -91,7 +128,7 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        """A text table: a block for each pair, and one for the mean."""
+        """A text table: a block for each pair, one for the mean, and the wins."""
         lines = [("pair", "method", *TITLES)]
         for pair, methods in {**self.scores, f"mean of {len(self.scores)}": self.means}.items():
             # The name stands beside the first of its methods only.
@@ -101,10 +138,18 @@ class Evaluation:
                 for name, (method, scores) in zip(names, methods.items(), strict=True)
             ]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        pads = (str.ljust, str.ljust, str.rjust, str.rjust, str.rjust)
-        return "\n".join(
+        pads = (str.ljust, str.ljust, *[str.rjust] * len(TITLES))
+        text = "\n".join(
             "  ".join(pad(cell, width) for pad, cell, width in zip(pads, line, widths, strict=True))
             for line in lines
+        )
+        if self.baseline is None:
+            return text
+        wins = self.wins
+        return (
+            f"{text}\n\n{RESULTS} better than {self.baseline}, of {len(self.scores)} pairs: style "
+            f"distance {wins['style_distance']}, edge SSIM {wins['edge_ssim']}, both "
+            f"{wins['both']}; roughness {wins['flat_roughness']}"
         )
 
 
@@ -147,7 +192,7 @@ def evaluate_results(
 ) -> Evaluation:
     """Score results for pairs of photos, beside the untouched content and two colour transfers.
 
-    Writes ``evaluation.json`` (settings, definitions, versions, means and scores),
+    Writes ``evaluation.json`` (settings, definitions, versions, wins, means and scores),
     ``evaluation.csv`` (a line for each pair and method) and contact sheets, ``contact_sheet.png``
     or, of more than :data:`ROWS_PER_PAGE` pairs, ``contact_sheet_1.png`` and so on.
 
@@ -184,7 +229,7 @@ def evaluate_results(
         case = _Case.load(pair, files[pair.name], size)
         scores[case.name] = _score(case, style_distance)
         rows.append(_sheet_row(case, scores[case.name]))
-    evaluation = Evaluation(scores)
+    evaluation = Evaluation(scores, baseline)
 
     settings = {
         "results": str(results),
@@ -275,6 +320,7 @@ def _to_json(evaluation: Evaluation, settings: dict) -> str:
         "settings": settings,
         "metrics": METRICS,
         "versions": {name: version(name) for name in ("torch", "scikit-image", "pillow")},
+        "wins": evaluation.wins,
         "mean": {method: asdict(scores) for method, scores in evaluation.means.items()},
         "pairs": {
             pair: {method: asdict(scores) for method, scores in methods.items()}
@@ -309,6 +355,7 @@ def _score(case: _Case, style_distance: StyleDistance) -> dict[str, Scores]:
             style_distance(image, case.style, *masks),
             edge_ssim(case.content, image),
             energy(case.content, image),
+            flat_roughness(case.content, image),
         )
         for method, image in case.images.items()
     }

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from data import evaluation
-from data.evaluation import Evaluation, Scores, evaluate_results
+from data.evaluation import TITLES, Evaluation, Scores, evaluate_results
 from data.images import resize
 from ops.errors import ArgumentError
 
@@ -204,17 +204,37 @@ def test_pairs_without_result_are_named_and_left_out(tmp_path, pairs, results, c
 
 
 def test_the_table_as_text():
-    first = {"untouched": Scores(0.5, 1.0, 1e-6), "results": Scores(0.25, 0.75, 2e-4)}
-    second = {"untouched": Scores(1.5, 1.0, 3e-6), "results": Scores(0.125, 0.5, 4e-4)}
-    assert str(Evaluation({"a": first, "b": second})).splitlines() == [
-        "pair       method     style distance  edge SSIM    energy",
-        "a          untouched           0.500      1.000  1.00e-06",
-        "           results             0.250      0.750  2.00e-04",
-        "b          untouched           1.500      1.000  3.00e-06",
-        "           results             0.125      0.500  4.00e-04",
-        "mean of 2  untouched           1.000      1.000  2.00e-06",
-        "           results             0.188      0.625  3.00e-04",
+    first = {"untouched": Scores(0.5, 1.0, 1e-6, 1), "results": Scores(0.25, 0.75, 2e-4, 2)}
+    second = {"untouched": Scores(1.5, 1.0, 3e-6, 2), "results": Scores(0.125, 0.5, 4e-4, 0.5)}
+    lines = [
+        "pair       method     style distance  edge SSIM    energy  roughness",
+        "a          untouched           0.500      1.000  1.00e-06       1.00",
+        "           results             0.250      0.750  2.00e-04       2.00",
+        "b          untouched           1.500      1.000  3.00e-06       2.00",
+        "           results             0.125      0.500  4.00e-04       0.50",
+        "mean of 2  untouched           1.000      1.000  2.00e-06       1.50",
+        "           results             0.188      0.625  3.00e-04       1.25",
     ]
+    scores = {"a": first, "b": second}
+    assert str(Evaluation(scores)).splitlines() == lines
+    assert str(Evaluation(scores, "untouched")).splitlines() == [
+        *lines,
+        "",
+        "results better than untouched, of 2 pairs: style distance 2, edge SSIM 0, both 0; "
+        "roughness 1",
+    ]
+
+
+def test_wins_are_counted_pair_by_pair():
+    def against(*results):
+        pair = {"other.png": Scores(0.5, 0.7, 1e-5, 1.0), "results": Scores(*results)}
+        return Evaluation({"a": pair}, "other.png").wins
+
+    names = "style_distance", "edge_ssim", "both", "flat_roughness"
+    assert against(0.4, 0.8, 1e-5, 0.5) == dict(zip(names, (1, 1, 1, 1), strict=True))
+    assert against(0.4, 0.6, 1e-5, 2.0) == dict(zip(names, (1, 0, 0, 0), strict=True))
+    assert against(0.6, 0.8, 1e-5, 0.5) == dict(zip(names, (0, 1, 0, 1), strict=True))
+    assert against(0.5, 0.7, 1e-5, 1.0) == dict(zip(names, (0, 0, 0, 0), strict=True))
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -229,11 +249,12 @@ def test_writes_nothing_else(evaluated):
 def test_json(evaluated):
     table, output = evaluated
     document = json.loads((output / "evaluation.json").read_text("utf-8"))
-    assert list(document) == ["settings", "metrics", "versions", "mean", "pairs"]
+    assert list(document) == ["settings", "metrics", "versions", "wins", "mean", "pairs"]
     settings = document["settings"]
     assert (settings["size"], settings["baseline"]) == (SIZE, "other.png")
     assert (settings["number_of_pairs"], settings["pairs_without_result"]) == (3, [])
-    assert list(document["metrics"]) == ["style_distance", "edge_ssim", "energy"]
+    assert list(document["metrics"]) == [field.name for field in fields(Scores)]
+    assert document["wins"] == table.wins
     assert torch.__version__.startswith(document["versions"]["torch"])
     assert document["mean"] == {method: asdict(mean) for method, mean in table.means.items()}
     for pair, methods in table.scores.items():
@@ -405,7 +426,7 @@ def test_entry_point(tmp_path, pairs, results):
     assert done.returncode == 0, done.stderr
     assert "results holds no result for 02; left out" in done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split() == ["pair", "method", "style", "distance", "edge", "SSIM", "energy"]
+    assert lines[0].split() == ["pair", "method", *" ".join(TITLES).split()]
     assert re.match(r"mean of 2 +untouched +\d\.\d{3} +1\.000 ", lines[-5])
     assert (tmp_path / "outputs" / "evaluation" / "evaluation.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == before | {"outputs"}

@@ -10,7 +10,15 @@ from torchvision.transforms.functional import gaussian_blur
 
 from data import load_image
 from ops import VGGFeatures
-from ops.metrics import ENERGY_EPSILON, LUMA, STYLE_LAYERS, StyleDistance, edge_ssim, energy
+from ops.metrics import (
+    ENERGY_EPSILON,
+    LUMA,
+    STYLE_LAYERS,
+    StyleDistance,
+    edge_ssim,
+    energy,
+    flat_roughness,
+)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -176,3 +184,60 @@ def test_energy_passes_affine_colours_and_sees_noise_and_blur(pavilion):
     # Both grow with the square of the amplitude; a photo of a tenth the contrast has a hundredth.
     assert energy(pavilion, affine / 10) == pytest.approx(energy(pavilion, affine) / 100, rel=1e-2)
     assert energy(pavilion, pavilion.flip(3)) > noise / 10
+
+
+# --------------------------------------------------------------------------------- flat roughness
+
+
+@pytest.fixture(scope="module")
+def sky():
+    """A smooth gradient above a chequered ground."""
+    rows = torch.linspace(0.3, 0.5, 64)[:, None] + torch.linspace(0, 0.3, 96)
+    ground = torch.arange(24)[:, None] // 4 + torch.arange(96) // 4
+    rows[40:] = (ground % 2).float()
+    return rows.expand(1, 3, 64, 96).contiguous()
+
+
+def above(sky, change):
+    """The sky changed, the ground left."""
+    return torch.cat([change(sky[:, :, :40]), sky[:, :, 40:]], dim=2)
+
+
+def test_gradients_have_no_roughness(sky):
+    assert flat_roughness(sky, sky) == pytest.approx(0, abs=1e-4)
+    steeper = above(sky, lambda part: 2 * part - 0.4)
+    assert flat_roughness(sky, steeper) == pytest.approx(0, abs=1e-4)
+
+
+def test_noise_is_roughness_in_levels(sky):
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(sky.shape, generator=generator) / 255
+    # A Gaussian of σ = 2 leaves white noise 1 / (4πσ²) of its variance and takes 2 / (2πσ²) along.
+    expected = (1 - 2 / (8 * np.pi) + 1 / (16 * np.pi)) ** 0.5
+    for levels in (1, 4):
+        measured = flat_roughness(sky, sky + levels * noise)
+        assert measured == pytest.approx(levels * expected, rel=0.05)
+
+
+def test_roughness_grows_with_the_steps_of_a_posterised_sky(sky):
+    def posterised(levels):
+        return above(sky, lambda part: (part * levels).round() / levels)
+
+    values = [flat_roughness(sky, posterised(levels)) for levels in (255, 60, 30, 15)]
+    assert values == sorted(values)
+    assert values[0] < 0.35
+    assert values[3] > 2
+
+
+def test_roughness_is_that_of_flat_places_only(sky):
+    torn = sky.clone()
+    torn[:, :, 48:] = 1 - torn[:, :, 48:].roll(2, dims=3)
+    assert flat_roughness(sky, torn) == pytest.approx(0, abs=1e-4)
+
+
+def test_roughness_of_the_smallest_and_of_plain_photos():
+    tiny = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert 0 < flat_roughness(tiny, tiny) < 255
+    plain = torch.full((1, 3, 20, 30), 0.5)
+    assert flat_roughness(plain, plain) == pytest.approx(0, abs=1e-9)
+    assert flat_roughness(plain, noisy(plain, 0.1)) > 10
