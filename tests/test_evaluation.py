@@ -427,7 +427,8 @@ def test_entry_point(tmp_path, pairs, results):
     assert "results holds no result for 02; left out" in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["pair", "method", *" ".join(TITLES).split()]
-    assert re.match(r"mean of 2 +untouched +\d\.\d{3} +1\.000 ", lines[-5])
+    assert re.match(r"mean of 2 +untouched +\d\.\d{3} +1\.000 ", lines[-7])
+    assert lines[-1].startswith("results better than other.png, of 2 pairs: style distance ")
     assert (tmp_path / "outputs" / "evaluation" / "evaluation.json").is_file()
     assert {path.name for path in tmp_path.iterdir()} == before | {"outputs"}
 
