@@ -25,8 +25,7 @@ from PIL import Image
 from benchmarks.common import machine, median_seconds, table
 from data import load_image
 from feedforward import StyleNetwork, load_network, stylize_photos
-from feedforward.stylize_photos import PRECISIONS
-from ops.devices import has_bfloat16, keep_freed_memory
+from ops.devices import PRECISIONS, convolution_dtype, keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -108,12 +107,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         file = arguments.network
-        precision = arguments.precision
-        if precision == "auto":
-            precision = "bfloat16" if has_bfloat16(torch.device(device)) else "float32"
+        dtype = convolution_dtype(arguments.precision, torch.device(device))
+        precision = str(dtype).removeprefix("torch.")
         # First: a process inherits the peak of the one that starts it.
         large, peak = large_photo(file, folder, device, precision)
-        network = load_network(file, device, getattr(torch, precision))
+        network = load_network(file, device, dtype)
         (folder / "photos").mkdir()
         for number in range(arguments.photos):
             resized(1280, folder / "photos" / f"{number:03}.jpg", number)

@@ -19,12 +19,11 @@ from tqdm import tqdm
 from data import Photo, apply_coefficients, check_output, load_photo, save_photo
 from data.images import FORMATS, MAX_PIXELS, check_folder, to_pixels
 from feedforward.style_network import StyleNetwork, load_network
-from ops.devices import has_bfloat16, select_device
-from ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
+from ops.devices import convolution_dtype, select_device
+from ops.errors import ArgumentError, check_flag, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 GPU_BATCH = 4
 
 Job = tuple[Path, Path]
@@ -100,8 +99,7 @@ def stylize_photos(
         workers: how many threads read, compute and write, each its own photos; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
         device: see :func:`ops.devices.select_device`.
-        precision: of the network's convolutions: ``"float32"``, ``"bfloat16"``, or ``"auto"``:
-            bfloat16 where the hardware has it.
+        precision: of the network's convolutions, see :func:`ops.devices.convolution_dtype`.
         overwrite: whether files may exist, and are replaced.
         quality: of JPEG and WebP, 1 to 100.
         max_pixels: refuse larger photos.
@@ -132,10 +130,8 @@ def stylize_photos(
         raise ArgumentError("content", content, "required; give a photo, a folder or a pattern")
     if network is None:
         raise ArgumentError("network", network, "required; give a network file or the name of one")
-    check_choice("precision", precision, PRECISIONS)
     device = select_device(device)
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
-    trained = load_network(network, device, torch.bfloat16 if bfloat16 else torch.float32)
+    trained = load_network(network, device, convolution_dtype(precision, device))
     output, jobs = _plan(content, Path(network).stem, output, overwrite)
     todo = [job for job in jobs if overwrite or not job[1].exists()]
     stylist = _Stylist(trained, device, size, full_resolution, strength, quality, max_pixels)

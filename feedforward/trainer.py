@@ -26,12 +26,12 @@ from feedforward.transform_net import TransformNet
 from feedforward.validation import Validation
 from ops import ArgumentError, LossTerms, Projection, StyleObjective
 from ops.colour_transfer import colour_moments
+from ops.devices import PRECISIONS
 from ops.errors import check_choice, check_flag, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
 NETWORK_FILE = "network.safetensors"
-PRECISIONS = ("auto", "float32", "bfloat16")
 DEVICES = ("auto", "cpu")
 LARGEST_SEED = 2**63 - 1
 MAX_SKIPPED_IN_A_ROW = 10

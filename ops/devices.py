@@ -5,7 +5,9 @@ import sys
 
 import torch
 
-from ops.errors import ArgumentError
+from ops.errors import ArgumentError, check_choice
+
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def select_device(device: str) -> torch.device:
@@ -32,6 +34,18 @@ def has_bfloat16(device: torch.device) -> bool:
     # Of a CPU only newer versions of PyTorch tell.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def convolution_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What a network's convolutions compute in: ``"float32"``, ``"bfloat16"``, or ``"auto"``:
+    bfloat16 where the hardware has it.
+
+    Raises:
+        ArgumentError: for any other precision.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    bfloat16 = precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+    return torch.bfloat16 if bfloat16 else torch.float32
 
 
 def keep_freed_memory(size: int = 2**30) -> None:

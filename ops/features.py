@@ -3,6 +3,7 @@
 import struct
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Self
 from urllib.error import URLError
 
 import torch
@@ -81,6 +82,11 @@ class VGGFeatures(nn.Module):
         """Nothing: a network that trains with these losses leaves the batch statistics alone."""
         return super().train(False)
 
+    def convolve_in(self, dtype: torch.dtype) -> Self:
+        """Run the network in another precision, which its activations then have."""
+        self.network.to(dtype)
+        return self
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Activations by layer name, each (B, C, H', W').
 
@@ -88,7 +94,8 @@ class VGGFeatures(nn.Module):
             image: (B, 3, H, W), RGB in [0, 1]; normalised here.
         """
         x = (image - self.mean) / self.std
-        x = x.contiguous(memory_format=torch.channels_last)
+        dtype = next((weights.dtype for weights in self.network.parameters()), x.dtype)
+        x = x.to(dtype, memory_format=torch.channels_last)
         activations = {}
         for name, module in self.network.items():
             x = module(x)

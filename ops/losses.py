@@ -271,7 +271,7 @@ class StyleObjective(nn.Module):
         return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
 
     def _features(self, image: Tensor) -> dict[str, Tensor]:
-        # Autocast may lower the encoder's precision; sums over its pixels need the image's own.
+        # The encoder's precision may be lower; sums over its pixels need the image's own.
         return {layer: f.to(image.dtype) for layer, f in self.features(image).items()}
 
     def _losses(

@@ -23,7 +23,7 @@ from data import (
 )
 from data.images import MAX_PIXELS, check_folder, to_pixels
 from ops import LossTerms, Projection, StyleObjective
-from ops.devices import select_device
+from ops.devices import convolution_dtype, select_device
 from ops.errors import ArgumentError, check_choice, check_flag, check_whole
 from optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
 from optimize.image_optimizer import OptimizedImage, optimize_image
@@ -73,6 +73,7 @@ def stylize_photo(
     size: int = 512,
     full_resolution: bool = True,
     device: str = "auto",
+    precision: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
     quality: int = 95,
@@ -97,6 +98,8 @@ def stylize_photo(
         size: long side in pixels at which the result is found.
         full_resolution: apply the result to the photo at its own size.
         device: see :func:`ops.devices.select_device`.
+        precision: of the encoder's convolutions, see :func:`ops.devices.convolution_dtype`; it is
+            the objective's from then on.
         seed: of every random number.
         overwrite: whether ``output`` may exist.
         quality: of JPEG and WebP, 1 to 100.
@@ -125,6 +128,7 @@ def stylize_photo(
     output = Path(output or f"{Path(content).stem}_{Path(style).stem}.jpg")
     check_output(output, overwrite=overwrite)
     device = select_device(device)
+    objective.features.convolve_in(convolution_dtype(precision, device))
     photo = load_photo(content, argument="content", max_pixels=max_pixels)
     guide = photo.tensor(size)
     style_image = load_photo(style, argument="style", max_pixels=max_pixels).tensor(size)

@@ -328,3 +328,19 @@ def test_download_is_used(monkeypatch, models):
     assert_near(actual, expected, "conv1_1")
     assert len(asked) == 1
     assert "/vgg11-" in asked[0]
+
+
+def test_convolve_in_bfloat16():
+    """Three digits are left, and activations and gradient have the right type."""
+    encoder = VGGFeatures(["relu1_1", "relu3_1"])
+    image = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    exact = encoder(image)
+    image.requires_grad_(True)
+    coarse = encoder.convolve_in(torch.bfloat16)(image)
+    for layer, features in exact.items():
+        assert coarse[layer].dtype == torch.bfloat16
+        error = (coarse[layer].float() - features).norm() / features.norm()
+        assert 0 < error < 0.02
+    coarse["relu3_1"].float().square().mean().backward()
+    assert image.grad.dtype == torch.float32
+    assert image.grad.abs().sum() > 0

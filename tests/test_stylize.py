@@ -216,6 +216,7 @@ BAD = {
     "negative energy weight": ({"photorealism.energy_weight": -0.5}, "energy_weight=-0.5: give a"),
     "energy radius": ({"photorealism.energy_radius": 0}, "radius=0: give a whole number"),
     "energy epsilon": ({"photorealism.energy_epsilon": -1}, "epsilon=-1: give a number"),
+    "precision": ({"precision": "float16"}, "precision=float16: unknown; choose one of auto, flo"),
     "radius": ({"photorealism.projection.radius": 0}, "radius=0: give a number at least 1"),
     "ridge": ({"photorealism.projection.ridge": 0}, "ridge=0: give a number above 0"),
     "ridge that is no number": ({"photorealism.projection.ridge": "x"}, "ridge=x: give a number"),
@@ -487,6 +488,16 @@ def test_photorealism_off(run, folder):
     assert pixels("out.png").shape == (36, 48, 3)
     assert "energy" not in out
     assert "working size" in err
+
+
+def test_bfloat16_is_close(run, folder):
+    """Not the same bits: the search takes another path to the same picture."""
+    for precision in ("float32", "bfloat16", "auto"):
+        assert run(precision=precision, output=f"{precision}.png").code == 0
+    exact, coarse, auto = (pixels(f"{name}.png") for name in ("float32", "bfloat16", "auto"))
+    assert not np.array_equal(exact, coarse)
+    assert np.abs(exact.astype(int) - coarse).mean() < 4
+    assert any(np.array_equal(auto, other) for other in (exact, coarse))
 
 
 @pytest.mark.parametrize(
