@@ -1,6 +1,6 @@
 """Stylise every pair of a folder with the slow mode, as stylize.py does, and time each.
 
-python -m benchmarks.slow_mode_pairs PAIRS RESULTS [OVERRIDE ...]
+python -m benchmarks.slow_mode_pairs PAIRS RESULTS [--without-masks] [OVERRIDE ...]
 
 PAIRS holds NN/content.png, NN/style.png and optional masks; RESULTS/NN.png are written at the
 working size, for evaluate.py. Overrides are those of stylize.py.
@@ -20,13 +20,13 @@ from data.pairs import find_pairs
 ROOT = Path(__file__).parents[1]
 
 
-def stylize(pair, output: Path, overrides: list[str]) -> float:
+def stylize(pair, output: Path, with_masks: bool, overrides: list[str]) -> float:
     """Seconds of the whole command, start-up and files included."""
     command = [
         sys.executable, str(ROOT / "stylize.py"), f"content={pair.content}", f"style={pair.style}",
         f"output={output}", "full_resolution=false", *overrides,
     ]  # fmt: skip
-    if pair.content_mask:
+    if with_masks and pair.content_mask:
         command += [f"content_mask={pair.content_mask}", f"style_mask={pair.style_mask}"]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
@@ -39,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("results", type=Path)
+    parser.add_argument("--without-masks", action="store_true", help="for masks=auto or none")
     arguments, overrides = parser.parse_known_args()
     arguments.results.mkdir(parents=True, exist_ok=True)
     seconds = []
@@ -46,7 +47,7 @@ def main() -> None:
         output = arguments.results / f"{pair.name}.png"
         if output.exists() and "overwrite=true" not in overrides:
             continue  # a run that was interrupted goes on
-        seconds.append(stylize(pair, output, overrides))
+        seconds.append(stylize(pair, output, not arguments.without_masks, overrides))
         print(f"{pair.name}\t{seconds[-1]:.1f} s", flush=True)
     if seconds:
         print(

@@ -8,12 +8,10 @@ from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from ops.features import VGGFeatures
-from ops.losses import average_down, gram_matrix
+from ops.losses import LUMA, average_down, gram_matrix
 from ops.matting_laplacian import MattingLaplacian
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-# Rec. 601 luma.
-LUMA = (0.299, 0.587, 0.114)
 ENERGY_EPSILON = 1e-5
 ROUGHNESS_SIGMA = 2.0
 FLAT_SHARE = 0.1

@@ -18,7 +18,7 @@ class Projection:
         backend: of the matting Laplacian.
     """
 
-    radius: int = 8
+    radius: int = 2
     ridge: float = 1e-3
     backend: str = "auto"
 

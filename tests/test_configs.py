@@ -4,6 +4,7 @@ import importlib
 import inspect
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -110,7 +111,7 @@ def test_defaults_are_the_documented_ones():
     assert config["optimizer"]["scales"] == [0.25, 0.5, 1.0]
     assert len(config["optimizer"]["steps"]) == 3
     assert config["objective"]["energy_weight"] > 0
-    assert config["photorealism"]["projection"]["radius"] == 8
+    assert config["photorealism"]["projection"]["radius"] == 2
     assert config["photorealism"]["projection"]["ridge"] == 1e-3
 
 
@@ -181,7 +182,8 @@ def test_objective(objective, photorealism):
     assert made.content_layers == ("relu2_2",)
     assert made.backend == "reference"
     assert made.weights["style"] == 7
-    assert (made.weights["energy"] > 0) == (photorealism == "matting")
+    slow = photorealism in ("strict", "matting", "loose")
+    assert (made.weights["energy"] > 0) == (made.weights["edges"] > 0) == slow
 
 
 @pytest.mark.parametrize("photorealism", GROUPS["photorealism"])
@@ -189,11 +191,31 @@ def test_photorealism(photorealism):
     config = compose("stylize", [f"photorealism={photorealism}", "backend=reference"])
     projection = instantiate(config.photorealism).projection
     expected = {
-        "matting": Projection(radius=8, ridge=1e-3, backend="reference"),
+        "strict": Projection(radius=2, ridge=1e-3, backend="reference"),
+        "matting": Projection(radius=2, ridge=1e-3, backend="reference"),
+        "loose": Projection(radius=2, ridge=1e-3, backend="reference"),
         "one_pass": Projection(radius=4, ridge=1e-4, backend="reference"),
         "off": None,
     }
     assert projection == expected[photorealism]
+
+
+def test_photorealism_is_a_dial():
+    """From strict to loose, all that keeps the photo loses weight in the same proportion."""
+    weights = []
+    for setting in ("strict", "matting", "loose"):
+        objective = instantiate(compose("stylize", [f"photorealism={setting}"]).objective)
+        weights.append([objective.weights[name] for name in ("content", "edges", "energy")])
+    strict, matting, loose = np.array(weights)
+    np.testing.assert_allclose(strict / matting, 4)
+    np.testing.assert_allclose(loose / matting, 0.4)
+
+
+def test_the_defaults_are_those_of_the_classes():
+    config = compose("stylize", [])
+    assert instantiate(config.objective).weights == StyleObjective().weights
+    projection = instantiate(config.photorealism).projection
+    assert projection == Projection()
 
 
 @pytest.mark.parametrize("optimizer", GROUPS["optimizer"])

@@ -5,16 +5,21 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from skimage.filters import sobel
+from skimage.metrics import structural_similarity
 
 from ops import ArgumentError, LossTerms, MattingLaplacian, StyleObjective, VGGFeatures
 from ops.losses import (
     content_loss,
+    edge_loss,
+    edge_magnitude,
     gram_matrix,
     mean_and_deviation,
     style_loss,
     total_variation,
 )
 
+LOSSES = ["content", "style", "edges", "energy", "variation"]
 SHALLOW = {"content_layers": ["relu2_1"], "style_layers": ["relu1_1", "relu2_1"]}
 
 
@@ -155,6 +160,40 @@ def test_losses_of_a_black_target_are_finite(shape):
         assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("size", [(11, 11), (33, 20)])
+def test_edges_against_scikit_image(size):
+    content, image = random(1, 3, *size), random(1, 3, *size, seed=1)
+    edges = []
+    for photo in (content, image):
+        luma = np.einsum("c,chw->hw", (0.299, 0.587, 0.114), photo[0].numpy())
+        edges.append(sobel(luma) / 2)
+        np.testing.assert_allclose(edge_magnitude(photo)[0, 0], edges[-1], atol=1e-5)
+    expected = structural_similarity(
+        *edges, gaussian_weights=True, sigma=1.5, data_range=1.0, use_sample_covariance=False
+    )
+    loss = edge_loss(edge_magnitude(image), edge_magnitude(content))
+    assert float(loss) == pytest.approx(1 - expected, abs=1e-5)
+
+
+def test_edge_loss_sees_edges_and_not_colours():
+    content = random(1, 3, 32, 40).cumsum(3) / 40
+    target = edge_magnitude(content)
+    assert float(edge_loss(target, target)) == pytest.approx(0, abs=1e-12)
+    assert float(edge_loss(edge_magnitude(1 - content), target)) == pytest.approx(0, abs=1e-9)
+    weaker = [float(edge_loss(edge_magnitude(k * content), target)) for k in (0.9, 0.6, 0.3)]
+    assert 0 < weaker[0] < weaker[1] < weaker[2]
+    step = content.clone()
+    step[..., 20:] += 0.2
+    assert float(edge_loss(edge_magnitude(step), target)) > 0.01
+
+
+def test_gradient_of_a_plain_image_is_finite():
+    plain = torch.full((1, 3, 16, 16), 0.5, dtype=torch.float64, requires_grad=True)
+    loss = edge_loss(edge_magnitude(plain), edge_magnitude(random(1, 3, 16, 16)))
+    (gradient,) = torch.autograd.grad(loss, plain)
+    assert torch.isfinite(gradient).all()
+
+
 def test_total_variation():
     image = random(2, 3, 5, 7)
     array = image.numpy()
@@ -206,7 +245,7 @@ def encoder():
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masks"])
 def test_objective_by_hand(encoder, photos, statistic, masked):
     content, style = photos
-    weights = {"content": 2.0, "style": 3.0, "energy": 50.0, "variation": 7.0}
+    weights = {"content": 2.0, "style": 3.0, "edges": 5.0, "energy": 50.0, "variation": 7.0}
     objective = StyleObjective(
         encoder,
         **SHALLOW,
@@ -232,6 +271,7 @@ def test_objective_by_hand(encoder, photos, statistic, masked):
         areas = small_masks[0].flatten(1).mean(1)
         style_terms.append(style_loss(actual, target, areas))
     expected["style"] = sum(style_terms) / 2
+    expected["edges"] = edge_loss(edge_magnitude(image), edge_magnitude(content))
     expected["energy"] = MattingLaplacian(content, 2, 1e-4, "reference").energy(image)[0]
     expected["variation"] = total_variation(image)
     assert list(terms) == list(weights)
@@ -240,13 +280,14 @@ def test_objective_by_hand(encoder, photos, statistic, masked):
     assert float(terms.total) == pytest.approx(sum(map(float, terms.values())), rel=1e-12)
 
 
-@pytest.mark.parametrize("weighted", ["content", "style", "energy", "variation"])
+@pytest.mark.parametrize("weighted", LOSSES)
 def test_a_loss_of_weight_zero_is_not_computed(encoder, photos, weighted):
     content, style = photos
-    weights = {f"{name}_weight": 0 for name in ("content", "style", "energy", "variation")}
+    weights = {f"{name}_weight": 0 for name in LOSSES}
     objective = StyleObjective(encoder, **SHALLOW, **{**weights, f"{weighted}_weight": 1})
     targets = objective.targets(content, style, ones(content), ones(style))
     assert (targets.laplacian is None) == (weighted != "energy")
+    assert (targets.edges is None) == (weighted != "edges")
     terms = objective(random(*content.shape, seed=3), targets)
     assert list(terms) == [weighted]
     assert float(terms.total) > 0
@@ -259,6 +300,7 @@ def test_losses_vanish_at_their_targets(encoder, photos):
     at_target = objective(content, targets)
     assert float(at_target["content"]) == 0
     assert float(at_target["style"]) < 1e-20
+    assert abs(float(at_target["edges"])) < 1e-9
     away = objective(random(*content.shape, seed=3), targets)
     # The content is an affine function of itself, up to the ridge.
     assert float(at_target["energy"]) < 1e-3 * float(away["energy"])
@@ -273,7 +315,7 @@ def test_masks_take_each_part_to_its_own_style(encoder, photos):
     """A content whose halves already have the right styles, but for sides exchanged."""
     content, _ = photos
     objective = StyleObjective(
-        encoder, **SHALLOW, content_weight=0, style_weight=1, energy_weight=0
+        encoder, **SHALLOW, content_weight=0, style_weight=1, edges_weight=0, energy_weight=0
     )
     left, right = content, content.flip(1) * 0.4
     image = torch.cat([left, right], dim=3)
@@ -330,7 +372,7 @@ def test_gradient_of_the_whole_objective(encoder, photos, statistic):
     targets = objective.targets(content, style, halves(content), halves(style))
     image = random(*content.shape, seed=3).requires_grad_()
     terms = objective(image, targets)
-    for name in ("content", "style", "energy", "variation"):
+    for name in LOSSES:
         (gradient,) = torch.autograd.grad(terms[name], image, retain_graph=True)
         direction = random(*content.shape, seed=4) - 0.5
         step = 1e-8 * direction  # few ReLUs change sign on so short a way
@@ -352,7 +394,7 @@ def test_batch_is_the_mean_of_its_images(encoder, photos):
 
     pair = losses(torch.cat([content, content.flip(3)]), torch.cat([image, content]))
     first, second = losses(content, image), losses(content.flip(3), content)
-    for name in ("style", "energy"):
+    for name in ("style", "edges", "energy"):
         mean = (float(first[name]) + float(second[name])) / 2
         assert float(pair[name]) == pytest.approx(mean, rel=1e-9), name
     # The relative content error is taken over the batch as a whole.
@@ -373,7 +415,7 @@ def test_takes_the_layers_it_needs():
 # ------------------------------------------------------------------------------------- bad values
 
 
-@pytest.mark.parametrize("name", ["content", "style", "energy", "variation"])
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("value", [-1, "abc", float("nan"), float("inf"), True, None], ids=repr)
 def test_bad_weight(encoder, name, value):
     with pytest.raises(ArgumentError, match=rf"^{name}_weight={value}: give a number at least 0"):
