@@ -18,7 +18,7 @@ class Projection:
         backend: of the matting Laplacian.
     """
 
-    radius: int = 2
+    radius: int = 4
     ridge: float = 1e-3
     backend: str = "auto"
 

@@ -111,7 +111,7 @@ def test_defaults_are_the_documented_ones():
     assert config["optimizer"]["scales"] == [0.25, 0.5, 1.0]
     assert len(config["optimizer"]["steps"]) == 3
     assert config["objective"]["energy_weight"] > 0
-    assert config["photorealism"]["projection"]["radius"] == 2
+    assert config["photorealism"]["projection"]["radius"] == 4
     assert config["photorealism"]["projection"]["ridge"] == 1e-3
 
 
@@ -191,9 +191,9 @@ def test_photorealism(photorealism):
     config = compose("stylize", [f"photorealism={photorealism}", "backend=reference"])
     projection = instantiate(config.photorealism).projection
     expected = {
-        "strict": Projection(radius=2, ridge=1e-3, backend="reference"),
-        "matting": Projection(radius=2, ridge=1e-3, backend="reference"),
-        "loose": Projection(radius=2, ridge=1e-3, backend="reference"),
+        "strict": Projection(radius=4, ridge=1e-3, backend="reference"),
+        "matting": Projection(radius=4, ridge=1e-3, backend="reference"),
+        "loose": Projection(radius=4, ridge=1e-3, backend="reference"),
         "one_pass": Projection(radius=4, ridge=1e-4, backend="reference"),
         "off": None,
     }
