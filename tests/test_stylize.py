@@ -349,7 +349,8 @@ def test_writes_the_photo_at_its_own_size(run, folder):
     result, content = pixels("out.png").astype(int), pixels("content.png")
     assert result.shape == (HEIGHT, WIDTH, 3)
     assert out.startswith(f"out.png: {WIDTH} x {HEIGHT}, ")
-    assert re.search(r"^losses: content \S+  style \S+  energy \S+  total \S+$", out, re.MULTILINE)
+    losses = r"^losses: content \S+  style \S+  edges \S+  energy \S+  total \S+$"
+    assert re.search(losses, out, re.MULTILINE)
     assert "Traceback" not in err
     # It took on the colours of the style, which is half as bright and has red and blue exchanged.
     style = pixels("style.png").mean((0, 1))
@@ -461,14 +462,14 @@ def test_log_and_pictures(run, folder):
     log = EventAccumulator("runs/a")
     log.Reload()
     tags = log.Tags()
-    expected = {"loss/content", "loss/style", "loss/energy", "loss/total", "size"}
-    assert set(tags["scalars"]) == expected
+    names = ("content", "style", "edges", "energy")
+    assert set(tags["scalars"]) == {*(f"loss/{name}" for name in names), "loss/total", "size"}
     assert tags["images"] == ["result"]
     steps = [event.step for event in log.Scalars("loss/total")]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) >= 4
     assert [event.step for event in log.Images("result")] == steps[1::2]
-    parts = [log.Scalars(f"loss/{name}") for name in ("content", "style", "energy")]
+    parts = [log.Scalars(f"loss/{name}") for name in names]
     for index, event in enumerate(log.Scalars("loss/total")):
         assert event.value == pytest.approx(sum(part[index].value for part in parts), rel=1e-5)
     # Each picture has the size of the scale that it is of.
