@@ -279,6 +279,8 @@ class StyleObjective(nn.Module):
         """
         features = self._features(content)
         areas = masks.flatten(1).sum(1)
+        with torch.autocast(content.device.type, enabled=False):
+            edges = edge_magnitude(content) if self.weights["edges"] else None
         return Targets(
             content={layer: features[layer] for layer in self.content_layers},
             style=statistics,
@@ -288,7 +290,7 @@ class StyleObjective(nn.Module):
             },
             areas=areas / areas.sum(),
             laplacian=self.laplacian(content),
-            edges=edge_magnitude(content) if self.weights["edges"] else None,
+            edges=edges,
         )
 
     @torch.no_grad()
