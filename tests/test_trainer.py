@@ -62,9 +62,8 @@ class Objective(StyleObjective):
 
     def __init__(self, at=None, measured=None, **arguments):
         layers = {"content_layers": ["relu2_2"], "style_layers": ["relu1_1", "relu2_1"]}
-        super().__init__(
-            **{**layers, "edges_weight": 0.0, "energy_weight": 0.0, "backend": "cpu", **arguments}
-        )
+        weights = {"style_weight": 6.0, "edges_weight": 0.0, "energy_weight": 0.0}
+        super().__init__(**{**layers, **weights, "backend": "cpu", **arguments})
         self.at = at or {}
         self.measured = iter([0.0, *(measured or ())])  # the first is a trial, before training
         self.batches = 0
