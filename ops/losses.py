@@ -24,19 +24,13 @@ def gram_matrix(features: Tensor, masks: Tensor) -> Tensor:
     """G_m = Σ_i m_i F_i F_iᵀ / Σ_i m_i for each mask, Gatys et al. (2016), eq. 3.
 
     Args:
-        features: (B, C, H, W).
+        features: (B, C, H, W), of any floating dtype.
         masks: (M, H, W), weights in [0, 1].
 
     Returns:
-        (B, M, C, C).
+        (B, M, C, C), float32 for features of half precision, else in the features' dtype.
     """
-    return torch.stack(
-        [
-            (pixels * weights[:, None]).mT @ pixels / weights.sum()
-            for pixels, weights in _masked_pixels(features, masks)
-        ],
-        dim=1,
-    )
+    return _MaskedGram.apply(_pixels(features), masks.flatten(1))
 
 
 def mean_and_deviation(features: Tensor, masks: Tensor) -> Tensor:
@@ -48,13 +42,13 @@ def mean_and_deviation(features: Tensor, masks: Tensor) -> Tensor:
         masks: (M, H, W), weights in [0, 1].
 
     Returns:
-        (B, M, 2C).
+        (B, M, 2C), float32 for features of half precision, else in the features' dtype.
     """
+    pixels = _at_least_float32(_pixels(features))
     statistics = []
-    for pixels, weights in _masked_pixels(features, masks):
-        weights = (weights / weights.sum())[:, None]
-        mean = (pixels * weights).sum(1, keepdim=True)
-        variance = ((pixels - mean).square() * weights).sum(1)
+    for support, weights in _supports(masks.flatten(1)):
+        mean = (pixels[:, support] * weights).sum(1, keepdim=True)
+        variance = ((pixels[:, support] - mean).square() * weights).sum(1)
         # Dead channels have no variance, and no gradient of its root either.
         statistics.append(torch.cat([mean[:, 0], (variance + TINY).sqrt()], dim=1))
     return torch.stack(statistics, dim=1)
@@ -65,6 +59,7 @@ STATISTICS = {"gram": gram_matrix, "mean_and_deviation": mean_and_deviation}
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """‖F − F_target‖² / ‖F_target‖² of each image of (B, C, H, W), averaged, a scalar."""
+    features, target = _at_least_float32(features), _at_least_float32(target)
     error = (features - target).square().flatten(1).sum(1)
     return (error / target.square().flatten(1).sum(1).clamp(min=TINY)).mean()
 
@@ -277,7 +272,7 @@ class StyleObjective(nn.Module):
             masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
             statistics: what :meth:`style_statistics` returned for as many masks.
         """
-        features = self._features(content)
+        features = self.features(content)
         areas = masks.flatten(1).sum(1)
         with torch.autocast(content.device.type, enabled=False):
             edges = edge_magnitude(content) if self.weights["edges"] else None
@@ -296,7 +291,7 @@ class StyleObjective(nn.Module):
     @torch.no_grad()
     def style_statistics(self, style: Tensor, masks: Tensor) -> dict[str, Tensor]:
         """Statistics of (1, 3, H, W) under (M, H, W) masks by layer, (1, M, ...)."""
-        features = self._features(style)
+        features = self.features(style)
         with torch.autocast(style.device.type, enabled=False):
             return {
                 layer: self.statistic(
@@ -318,14 +313,10 @@ class StyleObjective(nn.Module):
             image: (B, 3, H, W), values around [0, 1].
             targets: what :meth:`targets` returned for a content of the same shape.
         """
-        features = self._features(image)
+        features = self.features(image)
         with torch.autocast(image.device.type, enabled=False):
             terms = self._losses(image, features, targets)
         return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
-
-    def _features(self, image: Tensor) -> dict[str, Tensor]:
-        # The encoder's precision may be lower; sums over its pixels need the image's own.
-        return {layer: f.to(image.dtype) for layer, f in self.features(image).items()}
 
     def _losses(
         self, image: Tensor, features: dict[str, Tensor], targets: Targets
@@ -349,16 +340,51 @@ class StyleObjective(nn.Module):
         return terms
 
 
-def _masked_pixels(features: Tensor, masks: Tensor):
-    """For each mask the pixels it weighs, (B, N, C), and their weights, (N,)."""
-    pixels = features.permute(0, 2, 3, 1).flatten(1, 2)
-    for mask in masks.flatten(1):
+class _MaskedGram(torch.autograd.Function):
+    """Gram matrices (B, M, C, C) of pixels (B, N, C) under masks (M, N).
+
+    Their gradient is written out, dF_i = Σ_m m_i / Σm (dG_m + dG_mᵀ) F_i: one product where
+    autograd takes two, in the features' own precision, and one array for all masks where autograd
+    takes one for each.
+    """
+
+    @staticmethod
+    def forward(ctx, pixels: Tensor, masks: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels, masks)
+        grams = []
+        for support, weights in _supports(masks):
+            part = _at_least_float32(pixels[:, support])
+            grams.append((part * weights).mT @ part)
+        return torch.stack(grams, dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        pixels, masks = ctx.saved_tensors
+        symmetric = (gradient + gradient.mT).to(pixels.dtype)
+        result = torch.zeros_like(pixels)
+        for (support, weights), factor in zip(_supports(masks), symmetric.unbind(1), strict=True):
+            result[:, support] += pixels[:, support] @ factor * weights.to(pixels.dtype)
+        return result, None
+
+
+def _pixels(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H·W, C)."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Sums over the pixels of half precision need more."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _supports(masks: Tensor):
+    """For each mask of (M, N) where it is not zero, and its weights there, (n, 1), sum 1."""
+    for mask in masks:
         index = mask.nonzero()[:, 0]
-        if len(index) == len(mask):
-            yield pixels, mask
-        else:
-            # Masks hardly overlap, so the work stays that of one mask.
-            yield pixels[:, index], mask[index]
+        # Masks hardly overlap, so the work stays that of one mask.
+        support = slice(None) if len(index) == len(mask) else index
+        weights = mask[support]
+        yield support, (weights / weights.sum())[:, None]
 
 
 def average_down(masks: Tensor, size: tuple[int, int]) -> Tensor:
