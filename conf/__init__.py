@@ -1,4 +1,10 @@
-"""Hydra configuration: one folder per group, one file per choice."""
+"""Configuration, and what all entry points share."""
+
+import os
+
+# OpenMP's threads that wait for work spin for milliseconds unless told otherwise, on the very cores
+# that the operator's threads need then. Read when PyTorch is loaded, so it comes before the rest.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from conf.entry_point import entry_point
 
