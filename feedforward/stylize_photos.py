@@ -75,7 +75,7 @@ def stylize_photos(
     style: None = None,
     content_mask: None = None,
     style_mask: None = None,
-    masks: str = "none",
+    masks: None = None,
     masks_dir: None = None,
 ) -> Report:
     """Write photos in the style of a trained network.
@@ -112,7 +112,7 @@ def stylize_photos(
     start = time.monotonic()
     for argument, value in (
         ("style", style), ("content_mask", content_mask), ("style_mask", style_mask),
-        ("masks", None if masks == "none" else masks), ("masks_dir", masks_dir),
+        ("masks", masks), ("masks_dir", masks_dir),
     ):  # fmt: skip
         if value is not None:
             expected = "of no use to the fast mode, leave it out; or use method=optimize"

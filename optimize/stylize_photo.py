@@ -67,7 +67,7 @@ def stylize_photo(
     objective: StyleObjective,
     content_mask: str | Path | None = None,
     style_mask: str | Path | None = None,
-    masks: str = "none",
+    masks: str | None = None,
     masks_dir: str | Path | None = None,
     projection: Projection | None,
     size: int = 512,
@@ -90,8 +90,8 @@ def stylize_photo(
         output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
         objective: the losses and their weights.
         content_mask, style_mask: see :func:`data.load_masks`.
-        masks: what to do without these: ``"auto"``, see :func:`data.segment_together`, or
-            ``"none"``: one style for the whole photo.
+        masks: what to do without these: ``"auto"`` or ``None``, see
+            :func:`data.segment_together`, or ``"none"``: one style for the whole photo.
         masks_dir: folder for the masks, see :func:`data.save_masks`.
         projection: ``None`` turns photorealism by projection off; the result then has the working
             size, since nothing ties it to the photo's own pixels.
@@ -121,6 +121,7 @@ def stylize_photo(
     check_whole("seed", seed, 0, LARGEST_SEED)
     _check_file("content", content)
     _check_file("style", style)
+    masks = "auto" if masks is None else masks
     check_choice("masks", masks, MASKS)
     check_folder("masks_dir", masks_dir)
     check_folder("log_dir", log_dir)

@@ -38,6 +38,7 @@ FAST = {
     "objective.content_layers": "[relu2_2]",
     "device": "cpu",
     "backend": "cpu",
+    "masks": "none",
 }
 THREE_SCALES = {"optimizer.scales": "[0.4,0.7,1.0]", "optimizer.steps": "[2,1,1]"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -566,9 +567,11 @@ def test_loss_that_is_not_finite(run, folder, monkeypatch):
 
 
 def test_automatic_masks(run, folder):
-    """They are written on request, and those of files win."""
-    assert run({"masks": "auto", "masks_dir": "masks"}).code == 0
+    """They are the default, written on request, and those of files win."""
+    assert run({"masks": None, "masks_dir": "masks"}).code == 0
     automatic = pixels("out.png")
+    assert run({"masks": "auto", "output": "auto.png"}).code == 0
+    assert np.array_equal(automatic, pixels("auto.png"))
     names = {
         f"{photo}_{kind}.png" for photo in ("content", "style") for kind in ("mask", "overlay")
     }
