@@ -83,7 +83,7 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def edge_magnitude(image: Tensor) -> Tensor:
-    """Sobel magnitudes of luma (Rec. 601), (B, 3, H, W) -> (B, 1, H, W).
+    """Sobel magnitudes of luma (Rec. 601), (B, 3, H, W) -> (B, 1, H, W), in the image's dtype.
 
     Sobel's filter as a derivative: change per pixel, both directions averaged, so the magnitudes of
     an image in [0, 1] are in [0, 0.5], half of scikit-image's.
@@ -91,24 +91,28 @@ def edge_magnitude(image: Tensor) -> Tensor:
     luma = torch.einsum("c,bchw->bhw", image.new_tensor(LUMA), image)[:, None]
     smooth, slope = image.new_tensor([0.25, 0.5, 0.25]), image.new_tensor([0.5, 0, -0.5])
     padded = F.pad(luma, (1, 1, 1, 1), mode="replicate")
-    horizontal, vertical = _filter(padded, slope, smooth), _filter(padded, smooth, slope)
+    horizontal = _Filter.apply(padded, slope, smooth)
+    vertical = _Filter.apply(padded, smooth, slope)
     # A square root has no gradient at zero.
     return ((horizontal.square() + vertical.square()) / 2 + 1e-8).sqrt()
 
 
 def edge_loss(edges: Tensor, target: Tensor) -> Tensor:
-    """1 − SSIM of edge magnitudes (B, 1, H, W), at least 11 pixels a side; a scalar.
+    """1 − SSIM of edge magnitudes (B, 1, H, W), float32 or float64, a scalar in [0, 2].
 
     Wang et al. (2004), eq. 13, with a Gaussian window of σ = 1.5 and a data range of 1. What it
     compares is where edges are and how they stand out, whatever their colours: edges that the
     photo does not have, halos and steps in a sky, cost as much as those that are lost.
+
+    Raises:
+        RuntimeError: for fewer than 11 pixels a side, the window's width.
     """
     distance = torch.arange(-5, 6, dtype=edges.dtype, device=edges.device)
     window = torch.exp(-distance.square() / (2 * 1.5**2))
     window = window / window.sum()
 
     def mean(x: Tensor) -> Tensor:
-        return _filter(x, window, window)
+        return _Filter.apply(x, window, window)
 
     mean_x, mean_y = mean(edges), mean(target)
     variance_x = mean(edges.square()) - mean_x.square()
@@ -120,9 +124,24 @@ def edge_loss(edges: Tensor, target: Tensor) -> Tensor:
     return 1 - (luminance * structure).mean()
 
 
-def _filter(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """A separable correlation of (B, 1, H, W), without the border."""
-    return F.conv2d(F.conv2d(x, row.view(1, 1, 1, -1)), column.view(1, 1, -1, 1))
+class _Filter(torch.autograd.Function):
+    """A separable correlation of (B, 1, H, W), without the border.
+
+    Its gradient is the same with reversed kernels, border and all. PyTorch's own takes five times
+    as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        ctx.save_for_backward(row, column)
+        return F.conv2d(F.conv2d(x, row.view(1, 1, 1, -1)), column.view(1, 1, -1, 1))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        row, column = ctx.saved_tensors
+        beside, above = len(row) - 1, len(column) - 1
+        padded = F.pad(gradient, (beside, beside, above, above))
+        return _Filter.apply(padded, row.flip(0), column.flip(0)), None, None
 
 
 class LossTerms(Mapping):
@@ -183,7 +202,7 @@ class StyleObjective(nn.Module):
     """content + style + photorealism: what both modes minimise.
 
     Args:
-        encoder: called with the names of all layers, it returns the network that gives them;
+        encoder: called with the names of all layers, it returns a module that gives them by name;
             ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
         content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
         style_layers: layers whose statistics are matched.

@@ -75,7 +75,7 @@ def flat_roughness(content: Tensor, image: Tensor) -> float:
     largest deviation of a colour within 13 x 13 pixels, the Gaussian's reach.
 
     Args:
-        content, image: (1, 3, H, W), values in [0, 1].
+        content, image: (1, 3, H, W), values in [0, 1], at least 13 pixels a side.
     """
     reach = int(3 * ROUGHNESS_SIGMA)
     guide, result = (255 * photo[0].double().numpy() for photo in (content, image))

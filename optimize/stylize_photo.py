@@ -88,7 +88,8 @@ def stylize_photo(
     Args:
         content, style: image files.
         output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
-        objective: the losses and their weights.
+        objective: the losses and their weights; its encoder a :class:`ops.VGGFeatures`, or another
+            with ``convolve_in(dtype)``.
         content_mask, style_mask: see :func:`data.load_masks`.
         masks: what to do without these: ``"auto"`` or ``None``, see
             :func:`data.segment_together`, or ``"none"``: one style for the whole photo.

@@ -108,6 +108,28 @@ def test_gradients_of_statistics(statistic, kind):
     assert torch.autograd.gradcheck(lambda f: statistic(f, masks(kind)), features)
 
 
+def test_gram_matrix_is_differentiable_twice():
+    features = random(2, 3, 6, 5).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda f: gram_matrix(f, masks("soft")), features)
+
+
+@pytest.mark.parametrize("statistic", [gram_matrix, mean_and_deviation])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_statistics_of_half_precision(statistic, dtype):
+    """Sums are of float32; gradients have the features' own precision."""
+    half = (random(2, 8, 40, 30) - 0.3).to(dtype).requires_grad_()
+    single = half.detach().float().requires_grad_()
+    weights = torch.stack([random(40, 30), 1 - random(40, 30)]).float()
+    statistics = [statistic(features, weights) for features in (half, single)]
+    assert statistics[0].dtype == torch.float32
+    torch.testing.assert_close(*statistics, rtol=1e-6, atol=0)
+    for features, value in zip((half, single), statistics, strict=True):
+        value.square().sum().backward()
+        assert features.grad.dtype == features.dtype
+    error = (half.grad.float() - single.grad).norm() / single.grad.norm()
+    assert error < 4 * torch.finfo(dtype).eps
+
+
 def test_deviation_of_a_dead_channel_has_a_finite_gradient():
     features = torch.zeros(1, 2, 4, 4).requires_grad_()
     statistics = mean_and_deviation(features, torch.ones(1, 4, 4))
@@ -185,6 +207,13 @@ def test_edge_loss_sees_edges_and_not_colours():
     step = content.clone()
     step[..., 20:] += 0.2
     assert float(edge_loss(edge_magnitude(step), target)) > 0.01
+
+
+def test_gradient_of_the_edge_loss():
+    content, image = random(2, 3, 13, 17), random(2, 3, 13, 17, seed=1).requires_grad_()
+    target = edge_magnitude(content)
+    assert torch.autograd.gradcheck(lambda x: edge_loss(edge_magnitude(x), target), image)
+    assert torch.autograd.gradgradcheck(lambda x: edge_loss(edge_magnitude(x), target), image)
 
 
 def test_gradient_of_a_plain_image_is_finite():
