@@ -24,7 +24,8 @@ SIZE = 384
 COMPONENTS = 32
 VERTICAL_WEIGHT = 0.7
 """Of the height in the photo, from -1 to 1: what is above is rather sky than lake."""
-MOST_REGIONS = 10
+MOST_REGIONS = 6
+"""More agree better with painted masks and give worse pictures: docs/quality.md."""
 RESTARTS = 4
 LEAST_SHARE = 0.01
 """Of both photos; a region below it in one of them has no counterpart there."""
@@ -63,7 +64,7 @@ def segment_together(
         seed: of the first centres.
 
     Returns:
-        Soft masks, at most ten.
+        Soft masks, at most six.
     """
     network = encoder(LAYERS).to(content.device)
     described = [_describe(network, photo) for photo in (content, style)]
