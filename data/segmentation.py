@@ -36,7 +36,6 @@ FAINT = 0.05
 
 COLOURS = (
     (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
-    (245, 130, 48), (0, 0, 0), (255, 255, 255), (128, 128, 0),
 )  # fmt: skip
 """Of the labels, far enough apart to be told from each other in a file."""
 

@@ -77,7 +77,7 @@ def optimize_image(
     style_masks: Tensor | None = None,
     projection: Projection | None = DEFAULT_PROJECTION,
     scales: Sequence[float] = (0.25, 0.5, 1.0),
-    steps: Sequence[int] = (40, 30, 20),
+    steps: Sequence[int] = (40, 30, 30),
     optimizer: str = "lbfgs",
     learning_rate: float = 1.0,
     init: str = "colour_transfer",
