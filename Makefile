@@ -6,8 +6,8 @@ NETWORKS := dusk sunset autumn
 .PHONY: stylize demo test lint clean
 
 stylize: .venv/installed
-	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/dusk.jpg \
-		output=pavilion_at_dusk.jpg overwrite=true
+	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/sunset.jpg \
+		output=pavilion_at_sunset.jpg overwrite=true
 
 demo: .venv/installed
 	for network in $(NETWORKS); do \
