@@ -1,6 +1,6 @@
 """What the compiler gives each CUDA kernel: registers, shared memory, spills; and how many fit.
 
-python -m benchmarks.gpu_resources [--architectures sm_75 sm_80 sm_90] [--cubins FOLDER]
+python -m benchmarks.gpu_resources [--architectures sm_75 ...] [--cubins FOLDER] [--radius 8]
 
 Needs NVRTC, which comes with PyTorch's CUDA build, and no GPU. ``nvdisasm -c FOLDER/sm_90.cubin``
 (PyPI: nvidia-cuda-nvdisasm) shows the instructions.
@@ -65,7 +65,7 @@ def compile_kernels(
     program = check(*nvrtc.nvrtcCreateProgram(_cuda.source().encode(), b"kernels.cu", 0, [], []))
     for name in _cuda.KERNELS:
         check(*nvrtc.nvrtcAddNameExpression(program, name.encode()))
-    options = [option.encode() for option in _cuda.compile_options(_cuda.BLOCK)]
+    options = [option.encode() for option in _cuda.compile_options(_cuda.THREADS)]
     options += [f"--gpu-architecture={architecture}".encode(), b"--ptxas-options=-v"]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     # NVRTC writes into it. One byte more than it needs: Python shares bytes of length one.
@@ -101,14 +101,20 @@ def _resources(log: str, symbol: str) -> Resources:
 _SPILLS = ("stores", "loads")
 
 
-def occupancy(resources: Resources, threads: int, architecture: str) -> float:
+def shared_memory(kernel: str, resources: Resources, radius: int) -> int:
+    """Bytes for a block: those of the machine code, and those asked for at the launch."""
+    dynamic = _cuda.tiling(kernel, radius).shared if kernel in _cuda.SHARED_BYTES else 0
+    return resources.shared + dynamic
+
+
+def occupancy(resources: Resources, shared: int, threads: int, architecture: str) -> float:
     """The share of a multiprocessor's threads that blocks of ``threads`` fill, in theory."""
     most_threads, most_blocks, most_registers, most_shared = LIMITS[architecture]
     of_warp = -(-32 * resources.registers // REGISTERS_AT_ONCE) * REGISTERS_AT_ONCE
     blocks = min(most_blocks, most_threads // threads, most_registers // of_warp // (threads // 32))
-    shared = resources.shared + (SHARED_PER_BLOCK if architecture != "sm_75" else 0)
     if shared:
-        blocks = min(blocks, most_shared // shared)
+        system = SHARED_PER_BLOCK if architecture != "sm_75" else 0
+        blocks = min(blocks, most_shared // (shared + system))
     return blocks * threads / most_threads
 
 
@@ -116,18 +122,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--architectures", nargs="+", default=list(LIMITS), choices=LIMITS)
     parser.add_argument("--cubins", type=Path)
+    parser.add_argument("--radius", type=int, default=8, help="of the kernels for any radius")
     arguments = parser.parse_args()
     architectures = arguments.architectures
     compiled = {name: compile_kernels(name, arguments.cubins)[0] for name in architectures}
     rows = []
     for kernel in _cuda.KERNELS:
-        threads = 32 if kernel.startswith("radius_1") else _cuda.BLOCK[0] * _cuda.BLOCK[1]
+        threads = 32 if kernel.startswith("radius_1") else _cuda.THREADS
         row = [f"`{kernel}`"]
         for architecture in architectures:
             used = compiled[architecture][kernel]
-            share = 100 * occupancy(used, threads, architecture)
+            shared = shared_memory(kernel, used, arguments.radius)
+            share = 100 * occupancy(used, shared, threads, architecture)
             row += [used.registers, used.spilled, f"{share:.0f} %"]
-        rows.append([*row, compiled[architectures[-1]][kernel].shared])
+        rows.append([*row, shared])
     header = ["kernel"]
     for architecture in architectures:
         header += [f"{architecture}: registers", "spilled", "occupancy"]

@@ -5,6 +5,7 @@ the binary on disk; all memory belongs to PyTorch, and kernels run on PyTorch's 
 """
 
 import functools
+from dataclasses import dataclass
 from importlib import resources, util
 from types import SimpleNamespace
 
@@ -12,9 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = (128, 2)
-"""Columns and rows of a thread block. Two rows share most of what they read; wide rows keep the
-2r columns that neighbouring blocks both read few."""
+from ops.errors import ArgumentError
+
+THREADS = 64
+"""Of a block of the kernels for any radius."""
+SHARED_MEMORY = 48 * 1024
+"""Bytes that a block can have on every GPU without asking for more."""
+LARGEST_RADIUS = 340
+"""Beyond it a tile of one window does not fit into them, for a guide of three channels."""
 RADIUS_1_STRIP = 30
 """Columns of pixels that a block, one warp, of the kernel for r = 1 computes."""
 RADIUS_1_ROWS = 8, 128
@@ -24,23 +30,35 @@ RADIUS_1_BUSY = 4096
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
 
-KERNELS = tuple(
-    name
-    for scalar in _SCALARS.values()
-    for guide_channels in (1, 3)
-    for name in (
-        f"window_statistics<{scalar}, {guide_channels}>",
-        f"window_models<{scalar}, {guide_channels}>",
-        *(
-            f"sum_windows<{scalar}, {guide_channels}, {form}>"
-            for form in ("PRODUCT", "FIT", "PROJECTION", "MEANS")
-        ),
-    )
-) + tuple(
-    f"radius_1<{guide_channels}, {channels}, {form}>"
-    for guide_channels in (1, 3)
-    for channels in (1, 3)
-    for form in ("PRODUCT", "ENERGY", "FIT", "PROJECTION")
+
+def _shared_bytes() -> dict[str, tuple[int, int]]:
+    bytes_of = {}
+    for dtype, scalar in _SCALARS.items():
+        for channels in (1, 3):
+            pairs = channels * (channels + 1) // 2
+            template = f"{scalar}, {channels}"
+            statistics = (channels + pairs) * torch.float64.itemsize, 0
+            bytes_of[f"window_statistics<{template}>"] = statistics
+            model, size = (channels + 1) * dtype.itemsize, dtype.itemsize
+            bytes_of[f"window_models<{template}>"] = model, 0
+            for form in ("PRODUCT", "FIT", "PROJECTION"):
+                bytes_of[f"sum_windows<{template}, {form}>"] = model, size
+            bytes_of[f"sum_windows<{template}, MEANS>"] = model, model
+    return bytes_of
+
+
+SHARED_BYTES = _shared_bytes()
+"""Of the kernels for any radius: bytes of shared memory for each row and column that a tile reads,
+and for each of its results."""
+
+KERNELS = (
+    *SHARED_BYTES,
+    *(
+        f"radius_1<{guide_channels}, {channels}, {form}>"
+        for guide_channels in (1, 3)
+        for channels in (1, 3)
+        for form in ("PRODUCT", "ENERGY", "FIT", "PROJECTION")
+    ),
 )
 """Every instance of the templates in the source, as C++ names it."""
 
@@ -50,29 +68,54 @@ def source() -> str:
     return resources.files(__package__).joinpath("matting_laplacian.cu").read_text("utf-8")
 
 
-def compile_options(block: tuple[int, int]) -> tuple[str, ...]:
+def compile_options(threads: int) -> tuple[str, ...]:
     """What the source needs from the compiler."""
-    return (
-        "--std=c++17",
-        f"-DBLOCK_COLUMNS={block[0]}",
-        f"-DBLOCK_ROWS={block[1]}",
-    )
+    return "--std=c++17", f"-DTHREADS={threads}"
 
 
-def launch_geometry(
-    planes: int, rows: int, columns: int, radius: int, block: tuple[int, int]
-) -> tuple[tuple[int, int], int]:
-    """The grid for a result of ``planes`` planes of ``rows`` x ``columns``.
+@dataclass(frozen=True)
+class Tiling:
+    """How a kernel for any radius shares out its results.
 
-    Returns:
-        The grid, (planes x groups of rows, strips), and the columns in a strip. A block needs 2r
-        columns more than its strip has. While they are few, the strip is narrowed so that each
-        thread sums one column; beyond that the strip is as wide as the block, which takes its
-        columns in pieces. The long axis comes first: the second of a CUDA grid ends at 65535.
+    Attributes:
+        side: of a tile of results. All windows of a tile must have a pixel in common.
+        tiles: side by side in a block.
+        shared: bytes of shared memory for a block.
     """
-    block_columns, block_rows = block
-    strip = block_columns - 2 * radius if 4 * radius <= block_columns else block_columns
-    return (planes * -(-rows // block_rows), -(-columns // strip)), strip
+
+    side: int
+    tiles: int
+    shared: int
+
+    def blocks(self, planes: int, rows: int, columns: int) -> int:
+        """How many the results, ``planes`` planes of ``rows`` x ``columns``, need."""
+        return planes * -(-rows // self.side) * -(-columns // (self.side * self.tiles))
+
+
+@functools.cache
+def tiling(kernel: str, radius: int) -> Tiling:
+    """The largest tiles that fit into shared memory, and as many as keep all threads busy.
+
+    A tile of side s reads s + 2r lines along each axis: at s = 2r everything is read four times,
+    whatever the radius; smaller tiles, for large radii, read more.
+
+    Args:
+        kernel: one of :data:`SHARED_BYTES`.
+        radius: r, at most :data:`LARGEST_RADIUS`.
+    """
+    column_bytes, result_bytes = SHARED_BYTES[kernel]
+
+    def shared(side: int, tiles: int) -> int:
+        pitch = tiles * (side + 2 * radius) | 1
+        return side * (column_bytes * pitch + result_bytes * side * tiles)
+
+    side = 2 * radius
+    while shared(side, 1) > SHARED_MEMORY:
+        side -= 1
+    tiles = max(1, THREADS // (side + 2 * radius))
+    while shared(side, tiles) > SHARED_MEMORY:
+        tiles -= 1
+    return Tiling(side, tiles, shared(side, tiles))
 
 
 def radius_1_geometry(groups: int, height: int, width: int) -> tuple[int, int]:
@@ -111,15 +154,19 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     Returns:
         (B, C + C(C+1)/2, H - 2r, W - 2r), of use to this module only: per window the mean minus the
         colour of the centre pixel, then the lower triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
+
+    Raises:
+        ArgumentError: for a radius beyond :data:`LARGEST_RADIUS`.
     """
+    if radius > LARGEST_RADIUS:
+        expected = f"give at most {LARGEST_RADIUS} on a GPU, or backend='reference'"
+        raise ArgumentError("radius", radius, expected)
     batch, guide_channels, height, width = guide.shape
     windows = height - 2 * radius, width - 2 * radius
     values = guide_channels + guide_channels * (guide_channels + 1) // 2
     statistics = guide.new_empty((batch, values, *windows))
-    grid, strip = launch_geometry(batch, *windows, radius, BLOCK)
-    name = _instance("window_statistics", guide)
-    arguments = guide, statistics, float(epsilon), height, width, radius, strip
-    _launch(name, grid, BLOCK, arguments)
+    arguments = guide, statistics, float(epsilon), height, width, radius
+    _launch_tiles(_instance("window_statistics", guide), (batch, *windows), radius, arguments)
     return statistics
 
 
@@ -149,7 +196,7 @@ def radius_1(p: Tensor, guide: Tensor, epsilon: float, form: str) -> tuple[Tenso
     energies = p.new_empty(warps if form == "ENERGY" else 0)
     name = f"radius_1<{guide.shape[1]}, {per_group}, {form}>"
     arguments = guide, p, result, energies, float(epsilon), groups, height, width, rows
-    _launch(name, (warps, 1), (32, 1), arguments)
+    _launch(name, warps, 32, arguments)
     if form != "ENERGY":
         return result, None
     return result, energies.view(batch, -1).sum(1, dtype=torch.float64)
@@ -169,15 +216,16 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) 
     size = channels, height, width, radius
     maps = batch, channels, guide.shape[1] + 1
 
-    models = p.new_empty((*maps, *windows))
-    grid, strip = launch_geometry(batch * channels, *windows, radius, BLOCK)
-    arguments = p, guide, statistics, models, *size, strip
-    _launch(_instance("window_models", guide), grid, BLOCK, arguments)
+    planes = batch * channels
+
+    models = p.new_empty((batch, channels, *windows, guide.shape[1] + 1))
+    arguments = p, guide, statistics, models, *size
+    _launch_tiles(_instance("window_models", guide), (planes, *windows), radius, arguments)
 
     result = p.new_empty((*maps, height, width)) if form == "MEANS" else torch.empty_like(p)
-    grid, strip = launch_geometry(batch * channels, height, width, radius, BLOCK)
-    arguments = p, guide, models, result, *size, strip
-    _launch(_instance("sum_windows", guide, form), grid, BLOCK, arguments)
+    arguments = p, guide, models, result, *size
+    name = _instance("sum_windows", guide, form)
+    _launch_tiles(name, (planes, height, width), radius, arguments)
     return result
 
 
@@ -186,11 +234,19 @@ def _instance(template: str, guide: Tensor, *arguments: str) -> str:
     return f"{template}<{', '.join(parameters)}>"
 
 
-def _launch(name: str, grid: tuple[int, int], block: tuple[int, int], arguments: tuple) -> None:
+def _launch_tiles(name: str, results: tuple[int, int, int], radius: int, arguments: tuple) -> None:
+    """Run a kernel for any radius, for so many planes, rows and columns of results."""
+    tiles = tiling(name, radius)
+    arguments = *arguments, tiles.side, tiles.tiles
+    _launch(name, tiles.blocks(*results), THREADS, arguments, tiles.shared)
+
+
+def _launch(name: str, blocks: int, threads: int, arguments: tuple, shared: int = 0) -> None:
     """Run a kernel on the device and the current stream of its first argument."""
     device = arguments[0].device
     with torch.cuda.device(device), _current_stream(device):
-        _kernel(name, device.index)(grid, block, tuple(map(_kernel_argument, arguments)))
+        kernel = _kernel(name, device.index)
+        kernel((blocks,), (threads,), tuple(map(_kernel_argument, arguments)), shared_mem=shared)
 
 
 def _kernel_argument(value: Tensor | int | float):
@@ -223,4 +279,4 @@ def _kernel(name: str, device_index: int):
 def _module():
     import cupy
 
-    return cupy.RawModule(code=source(), options=compile_options(BLOCK), name_expressions=KERNELS)
+    return cupy.RawModule(code=source(), options=compile_options(THREADS), name_expressions=KERNELS)

@@ -26,27 +26,30 @@
 //
 // with W_kᵀ W_k = (Σ_k + ε/|w| Id)⁻¹ and ρ_k = p_k − a_kᵀ I_k − b_k, what the fit leaves at k.
 //
-// How a block of the three works. A block takes BLOCK_ROWS rows of one image channel, a strip of columns wide.
-// Sums over a window are separable: each thread first sums down one column of 2r+1 rows, then along
-// 2r+1 of the columns that its row of threads has left in shared memory. The cost grows with r, not
-// with r², the sums are always taken in the same order, and there are no atomics, so the bits are
-// the same from run to run.
+// How a block of the three works. A block computes a few tiles of side x side results, side by
+// side. All windows of a tile have pixels in common: along each axis they reach, from lines that all
+// of them hold, some way back and some way on. Sums of these two ways are prefix sums, so every
+// window costs two additions per axis whatever the radius, and nothing is ever subtracted (van Herk
+// 1992 and Gil, Werman 1993 find maxima that way). One thread takes a column of the tile's reach and
+// leaves what it sums in shared memory, one then takes a row of that. There are no atomics and every
+// sum has one order, so the bits are the same from run to run.
 //
-// Precision. Every sum is taken over differences to a pixel of the window, never over the values
-// themselves: first to the centre of the column, then carried over to the centre of the window.
-// Neighbours are close, so that their difference is exact or nearly so, and errors scale with the
-// contrast in the window instead of with its brightness. If the centre is an outlier, cancellation
-// multiplies rounding errors by |w| at most, to 2e-5 at r = 8. So float32 is enough in the two
-// kernels that run for every p, and they are the ones that matter where float64 is 64 times slower.
+// Precision. Every sum is taken over differences to a pixel of all the windows, never over the
+// values themselves. Neighbours are close, so that their difference is exact or nearly so, and
+// errors scale with the contrast in the window instead of with its brightness. If that pixel is an
+// outlier, cancellation multiplies rounding errors by |w| at most, to 2e-5 at r = 8. Running sums,
+// from which what leaves a window is subtracted, would keep the rounding errors of an edge that has
+// long left it. So float32 is enough in the two kernels that run for every p, and they are the ones
+// that matter where float64 is 64 times slower.
 // window_statistics runs once per guide, in float64: it factors matrices whose condition number
 // reaches 1e7 at ε = 1e-7, r = 1. It leaves the factor W and not the inverse: on near-grey windows
 // the inverse's entries, up to |w|/ε = 9e7, would cancel in float32; W's are their square roots.
 // b_k is not formed on the way to L p: with |a_k| up to 1e3 it would cancel against a_kᵀ I_i.
 // A constant p gives exactly zero.
 //
-// Compile with -DBLOCK_COLUMNS= and -DBLOCK_ROWS=, the shape of a thread block, from _cuda.py.
+// Compile with -DTHREADS=, how many a block of the three has, from _cuda.py.
 
-using Index = long long;  // 64 planes of 8192 x 8192 pixels are 2³² values
+using Index = long long;  // 64 planes of 8192 x 8192 pixels are 2³² values; one is within 32 bits
 
 enum Form { PRODUCT, ENERGY, FIT, PROJECTION, MEANS };
 
@@ -63,62 +66,151 @@ __device__ inline Scalar in_form(Scalar value, Scalar product, int windows, Scal
     return product;
 }
 
-// Where this thread works. The grid comes from launch_geometry() in _cuda.py.
-struct Site {
-    Index image;
-    Index plane;      // image * channels + channel
-    int row, column;  // of the result
-    int strip_first;  // the first column of the result that this block computes
-    int strip_last;   // the last one
-    bool writes;
+// Where a block of the three works: tiles of side x side results, `tiles` of them side by side, of
+// one channel of one image. The shape comes from tiling() in _cuda.py.
+struct Block {
+    Index image, plane;  // plane: image * channels + channel
+    int top, rows;       // of the results: the first row, and how many
+    int left, columns;   // the first column, and where the image ends
+    int radius, side, tiles;
+    int reach;  // lines of the other image, pixels or windows, that a tile needs
+    int pitch;  // of the table; odd, so that a warp that walks along 32 rows meets 32 banks
+
+    __device__ Block(int channels, int height, int width, int radius, int side, int tiles)
+        : columns(width),
+          radius(radius),
+          side(side),
+          tiles(tiles),
+          reach(side + 2 * radius),
+          pitch(tiles * reach | 1) {
+        const int across = (width + side * tiles - 1) / (side * tiles);
+        const int down = (height + side - 1) / side;
+        // Channels vary fastest: blocks that run at the same time share the guide in the cache.
+        const int channel = blockIdx.x % channels, place = blockIdx.x / channels;
+        left = place % across * side * tiles;
+        top = place / across % down * side;
+        rows = min(side, height - top);
+        image = place / across / down;
+        plane = image * channels + channel;
+    }
+
+    __device__ int left_of(int tile) const { return left + tile * side; }
+
+    // How many columns of results a tile has: none, beyond the image.
+    __device__ int columns_of(int tile) const { return max(0, min(side, columns - left_of(tile))); }
+
+    // A pixel that all windows of a tile hold, in an image of that width.
+    __device__ unsigned pixel_of_all(int tile, int width) const {
+        const int y = top + (rows - 1 + 2 * radius) / 2;
+        return y * width + left_of(tile) + (columns_of(tile) - 1 + 2 * radius) / 2;
+    }
 };
 
-// Threads past the edge repeat the last site without writing: all must reach the barriers.
-__device__ inline Site this_site(int channels, int rows, int columns, int strip) {
-    const int row_groups = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
-    // Channels vary fastest: blocks that run at the same time share the guide through the cache.
-    const int channel = blockIdx.x % channels;
-    const int group = blockIdx.x / channels;
-    const int row = group % row_groups * BLOCK_ROWS + threadIdx.y;
-    const int x = threadIdx.x;
+// The N channels of an image.
+template <typename Scalar, int N>
+struct Planes {
+    const Scalar* first[N];
 
-    Site site;
-    site.image = group / row_groups;
-    site.plane = site.image * channels + channel;
-    site.strip_first = blockIdx.y * strip;
-    site.strip_last = min(site.strip_first + strip, columns) - 1;
-    site.row = min(row, rows - 1);
-    site.column = min(site.strip_first + x, site.strip_last);
-    site.writes = row < rows && site.strip_first + x <= site.strip_last;
-    return site;
+    __device__ Planes(const Scalar* planes, Index size) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) first[n] = planes + n * size;
+    }
+    __device__ Scalar operator()(int n, unsigned place) const { return first[n][place]; }
+};
+
+// A block's shared memory, tables[value][row][tile · reach + column].
+template <typename Real>
+__device__ inline Real* shared_table() {
+    extern __shared__ double shared_memory[];
+    return reinterpret_cast<Real*>(shared_memory);
 }
 
-// A separable sum. One thread calls measure(column, values) for each column that the block needs,
-// those in [reach_first, reach_last]; then each thread calls merge(values) for the columns of its
-// own window, [first, last], left to right. A reach wider than the block is taken in pieces.
-template <typename Real, int VALUES, typename Measure, typename Merge>
-__device__ inline void sweep_columns(int reach_first, int reach_last, int first, int last,
-                                     Measure measure, Merge merge) {
-    __shared__ Real shared[BLOCK_ROWS][VALUES][BLOCK_COLUMNS];
-    auto& row = shared[threadIdx.y];
-    for (int start = reach_first; start <= reach_last; start += BLOCK_COLUMNS) {
-        const int column = start + static_cast<int>(threadIdx.x);
-        if (column <= reach_last) {
-            Real values[VALUES] = {};
-            measure(column, values);
-#pragma unroll
-            for (int v = 0; v < VALUES; ++v) row[v][threadIdx.x] = values[v];
-        }
-        __syncthreads();
-        const int end = min(last, start + BLOCK_COLUMNS - 1);
-        for (int x = max(first, start); x <= end; ++x) {
-            Real values[VALUES];
-#pragma unroll
-            for (int v = 0; v < VALUES; ++v) values[v] = row[v][x - start];
-            merge(values);
-        }
-        __syncthreads();  // the next piece overwrites the columns
+// Sums over the lines [i, 2r] for i < count.
+template <int VALUES, typename Real, typename Add, typename Put>
+__device__ inline void sum_back(int count, int radius, Add add, Put put) {
+    Real sums[VALUES] = {};
+    for (int line = 2 * radius; line >= count; --line) add(line, sums);
+    for (int line = count - 1; line >= 0; --line) {
+        add(line, sums);
+        put(line, sums);
     }
+}
+
+// Sums over the lines [2r + 1, 2r + i] for i < count.
+template <int VALUES, typename Real, typename Add, typename Put>
+__device__ inline void sum_on(int count, int radius, Add add, Put put) {
+    Real sums[VALUES] = {};
+    put(0, sums);
+    for (int line = 1; line < count; ++line) {
+        add(2 * radius + line, sums);
+        put(line, sums);
+    }
+}
+
+// For every column that the block needs, walk(tile, column of the tile's reach, &tables[0][0][·]).
+template <typename Real, typename Walk>
+__device__ inline void for_each_column(const Block& block, Real* table, Walk walk) {
+    for (int i = threadIdx.x; i < block.tiles * block.reach; i += THREADS) {
+        const int tile = i / block.reach, column = i % block.reach;
+        const int columns = block.columns_of(tile);
+        if (columns && column < columns + 2 * block.radius) walk(tile, column, table + i);
+    }
+    __syncthreads();
+}
+
+// For every row of every table and tile, walk(columns of results, the row).
+template <int VALUES, typename Real, typename Walk>
+__device__ inline void for_each_row(const Block& block, Real* table, Walk walk) {
+    for (int i = threadIdx.x; i < VALUES * block.side * block.tiles; i += THREADS) {
+        const int tile = i / (VALUES * block.side), row = i % (VALUES * block.side);
+        const int columns = block.columns_of(tile);
+        if (columns && row % block.side < block.rows)
+            walk(columns, table + row * block.pitch + tile * block.reach);
+    }
+    __syncthreads();
+}
+
+// For every result of the block, column_of(tile, column within it)(row): a thread keeps to a column
+// as long as it can, for much is the same all the way down.
+template <typename ColumnOf>
+__device__ inline void for_each_result(const Block& block, ColumnOf column_of) {
+    const int across = block.side * block.tiles;
+    const int step = max(1, THREADS / across);
+    if (int(threadIdx.x) >= step * across) return;
+    for (int i = threadIdx.x % across; i < across; i += THREADS) {
+        const int tile = i / block.side;
+        if (block.left + i >= block.columns) return;
+        const auto use = column_of(tile, i - tile * block.side);
+        for (int row = threadIdx.x / across; row < block.rows; row += step) use(row);
+    }
+}
+
+// Sums over windows. column_of(tile, column) gives what adds a row's pixel of that column to the
+// sums; the windows' sums come to lie at tables[value][row][tile · reach + column].
+template <int VALUES, typename Real, typename ColumnOf>
+__device__ inline void sum_over_windows(const Block& block, Real* table, ColumnOf column_of) {
+    for_each_column(block, table, [&](int tile, int column, Real* out) {
+        const auto add = column_of(tile, column);
+        const auto at = [&](int value, int row) -> Real& {
+            return out[(value * block.side + row) * block.pitch];
+        };
+        sum_back<VALUES, Real>(block.rows, block.radius, add, [&](int row, const Real* sums) {
+#pragma unroll
+            for (int v = 0; v < VALUES; ++v) at(v, row) = sums[v];
+        });
+        sum_on<VALUES, Real>(block.rows, block.radius, add, [&](int row, const Real* sums) {
+#pragma unroll
+            for (int v = 0; v < VALUES; ++v) at(v, row) += sums[v];
+        });
+    });
+    for_each_row<VALUES>(block, table, [&](int columns, Real* row) {
+        const auto add = [&](int column, Real* sum) { *sum += row[column]; };
+        // What is read later is not yet overwritten: that lies beyond 2r, and columns <= 2r.
+        sum_back<1, Real>(columns, block.radius, add,
+                          [&](int column, const Real* sum) { row[column] = *sum; });
+        sum_on<1, Real>(columns, block.radius, add,
+                        [&](int column, const Real* sum) { row[column] += *sum; });
+    });
 }
 
 // The place of (i, j), j <= i, in a symmetric or triangular matrix stored as its lower triangle.
@@ -158,231 +250,285 @@ __device__ inline void whitening_factor(const double (&matrix)[C * (C + 1) / 2],
 // guide (B, C, height, width) -> statistics (B, C + C(C+1)/2, height − 2r, width − 2r): for each
 // window the mean minus the colour of its centre pixel, μ_k − I_k, then the lower triangle of W_k.
 template <typename Scalar, int C>
-__global__ void window_statistics(const Scalar* __restrict__ guide, Scalar* __restrict__ statistics,
-                                  double epsilon, int height, int width, int radius, int strip) {
-    constexpr int PAIRS = C * (C + 1) / 2;
-    constexpr int COLOUR = 0, SUM = C, PRODUCT = 2 * C;  // of a column: at its centre, and relative
+__global__ void __launch_bounds__(THREADS, 10)
+    window_statistics(const Scalar* __restrict__ guide, Scalar* __restrict__ statistics,
+                      double epsilon, int height, int width, int radius, int side, int tiles) {
+    constexpr int PAIRS = C * (C + 1) / 2, VALUES = C + PAIRS;
     const int rows = height - 2 * radius, columns = width - 2 * radius;
-    const Site site = this_site(1, rows, columns, strip);
-    const Index size = Index(height) * width;
-    const Scalar* const image = guide + site.image * C * size;
-    const int y = site.row + radius, x = site.column + radius;
-    const double n = 2 * radius + 1, area = n * n;
+    const Block block(1, rows, columns, radius, side, tiles);
+    const Index size = Index(height) * width, windows = Index(rows) * columns;
+    const Planes<Scalar, C> image(guide + block.image * C * size, size);
+    double* const table = shared_table<double>();
 
-    double centre[C], mean[C] = {}, covariance[PAIRS] = {};
-#pragma unroll
-    for (int c = 0; c < C; ++c) centre[c] = image[c * size + Index(y) * width + x];
-
-    const auto measure = [&](int column, double (&values)[2 * C + PAIRS]) {
-        const Scalar* const pixel = image + Index(y) * width + column;
-#pragma unroll
-        for (int c = 0; c < C; ++c) values[COLOUR + c] = pixel[c * size];
-        for (int dy = -radius; dy <= radius; ++dy) {
+    // Σ (I − I_R) and Σ (I − I_R)(I − I_R)ᵀ, where all of the tile's windows hold the pixel R.
+    sum_over_windows<VALUES>(block, table, [&](int tile, int column) {
+        const unsigned reference = block.pixel_of_all(tile, width);
+        const unsigned first = block.top * width + block.left_of(tile) + column;
+        return [=](int row, double* sums) {
             double d[C];
 #pragma unroll
             for (int i = 0; i < C; ++i) {
-                d[i] = pixel[i * size + Index(dy) * width] - values[COLOUR + i];
-                values[SUM + i] += d[i];
+                d[i] = double(image(i, first + row * width)) - double(image(i, reference));
+                sums[i] += d[i];
 #pragma unroll
-                for (int j = 0; j <= i; ++j) values[PRODUCT + entry(i, j)] += d[i] * d[j];
+                for (int j = 0; j <= i; ++j) sums[C + entry(i, j)] += d[i] * d[j];
             }
-        }
-    };
-    const auto merge = [&](const double (&values)[2 * C + PAIRS]) {
-        double shift[C];
-#pragma unroll
-        for (int i = 0; i < C; ++i) {
-            shift[i] = values[COLOUR + i] - centre[i];
-            mean[i] += values[SUM + i] + n * shift[i];
-#pragma unroll
-            for (int j = 0; j <= i; ++j)
-                covariance[entry(i, j)] += values[PRODUCT + entry(i, j)] +
-                                           values[SUM + i] * shift[j] +
-                                           shift[i] * (values[SUM + j] + n * shift[j]);
-        }
-    };
-    sweep_columns<double, 2 * C + PAIRS>(site.strip_first, site.strip_last + 2 * radius,
-                                         site.column, site.column + 2 * radius, measure, merge);
-    if (!site.writes) return;
+        };
+    });
 
-    const double ridge = epsilon / area;
-    double whitening[PAIRS];
+    const double area = (2 * radius + 1) * (2 * radius + 1), ridge = epsilon / area;
+    for_each_result(block, [&](int tile, int column) {
+        const double* const first = table + tile * block.reach + column;
+        const int x = block.left_of(tile) + column;
+        const unsigned reference = block.pixel_of_all(tile, width);
+        return [=, &block](int row) {
+            const double* const sums = first + row * block.pitch;
+            const int y = block.top + row;
+            const unsigned centre = (y + radius) * width + x + radius;
+            Scalar* const out =
+                statistics + block.image * VALUES * windows + unsigned(y * columns + x);
+            double mean[C], covariance[PAIRS], whitening[PAIRS];
 #pragma unroll
-    for (int c = 0; c < C; ++c) mean[c] /= area;
+            for (int i = 0; i < C; ++i) {
+                mean[i] = sums[i * block.side * block.pitch] / area;
+                const double shift = double(image(i, centre)) - double(image(i, reference));
+                out[i * windows] = static_cast<Scalar>(mean[i] - shift);
 #pragma unroll
-    for (int i = 0; i < C; ++i) {
+                for (int j = 0; j <= i; ++j) {
+                    const double product =
+                        sums[(C + entry(i, j)) * block.side * block.pitch] / area;
+                    covariance[entry(i, j)] = product - mean[i] * mean[j] + (i == j ? ridge : 0.0);
+                }
+            }
+            whitening_factor<C>(covariance, ridge, whitening);
 #pragma unroll
-        for (int j = 0; j <= i; ++j) {
-            double& value = covariance[entry(i, j)];
-            value = value / area - mean[i] * mean[j] + (i == j ? ridge : 0.0);
-        }
-    }
-    whitening_factor<C>(covariance, ridge, whitening);
-
-    const Index windows = Index(rows) * columns;
-    Scalar* const out =
-        statistics + site.image * (C + PAIRS) * windows + Index(site.row) * columns + site.column;
-#pragma unroll
-    for (int c = 0; c < C; ++c) out[c * windows] = static_cast<Scalar>(mean[c]);
-#pragma unroll
-    for (int e = 0; e < PAIRS; ++e) out[(C + e) * windows] = static_cast<Scalar>(whitening[e]);
+            for (int e = 0; e < PAIRS; ++e)
+                out[(C + e) * windows] = static_cast<Scalar>(whitening[e]);
+        };
+    });
 }
 
-// p (B, channels, height, width) -> models (B, channels, C + 1, height − 2r, width − 2r): a_k, ρ_k.
+// What window_models leaves of a window, in one access of 16 bytes or more for three channels.
 template <typename Scalar, int C>
-__global__ void window_models(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
-                              const Scalar* __restrict__ statistics, Scalar* __restrict__ models,
-                              int channels, int height, int width, int radius, int strip) {
+struct alignas(C == 1 ? 2 * sizeof(Scalar) : 16) Model {
+    Scalar slope[C];  // a_k
+    Scalar residual;  // ρ_k
+};
+
+// p (B, channels, height, width) -> models (B, channels, height − 2r, width − 2r).
+template <typename Scalar, int C>
+__global__ void __launch_bounds__(THREADS, 10)
+    window_models(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
+                  const Scalar* __restrict__ statistics, Model<Scalar, C>* __restrict__ models,
+                  int channels, int height, int width, int radius, int side, int tiles) {
     constexpr int PAIRS = C * (C + 1) / 2;
-    constexpr int COLOUR = 0, VALUE = C;  // of a column: at its centre, and relative to that
-    constexpr int COLOUR_SUM = C + 1, VALUE_SUM = 2 * C + 1, PRODUCT = 2 * C + 2;
     const int rows = height - 2 * radius, columns = width - 2 * radius;
-    const Site site = this_site(channels, rows, columns, strip);
+    const Block block(channels, rows, columns, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
-    const Scalar* const image = guide + site.image * C * size;
-    const Scalar* const plane = p + site.plane * size;
-    const int y = site.row + radius, x = site.column + radius;
-    const Scalar n = 2 * radius + 1, area = n * n;
+    const Planes<Scalar, C> image(guide + block.image * C * size, size);
+    const Scalar* const plane = p + block.plane * size;
+    Scalar* const table = shared_table<Scalar>();
 
-    const Index window = Index(site.row) * columns + site.column;
-    const Scalar* const known = statistics + site.image * (C + PAIRS) * windows + window;
-    const Index centre = Index(y) * width + x;
-    Scalar mean_offset[C], centre_colour[C];  // μ_k − I_k, I_k
+    // Σ (p − p_R) and Σ (I − I_R)(p − p_R), where all of the tile's windows hold the pixel R.
+    sum_over_windows<1 + C>(block, table, [&](int tile, int column) {
+        const unsigned reference = block.pixel_of_all(tile, width);
+        const unsigned first = block.top * width + block.left_of(tile) + column;
+        return [=](int row, Scalar* sums) {
+            const unsigned pixel = first + row * width;
+            const Scalar dp = plane[pixel] - plane[reference];
+            sums[0] += dp;
 #pragma unroll
-    for (int c = 0; c < C; ++c) {
-        mean_offset[c] = known[c * windows];
-        centre_colour[c] = image[c * size + centre];
-    }
-    const Scalar centre_value = plane[centre];
-    Scalar value_sum = 0, covariance[C] = {};
+            for (int c = 0; c < C; ++c) sums[1 + c] += (image(c, pixel) - image(c, reference)) * dp;
+        };
+    });
 
-    const auto measure = [&](int column, Scalar (&values)[3 * C + 2]) {
-        const Index pixel = Index(y) * width + column;
+    const Scalar share = Scalar(1) / ((2 * radius + 1) * (2 * radius + 1));
+    for_each_result(block, [&](int tile, int column) {
+        const Scalar* const first = table + tile * block.reach + column;
+        const int x = block.left_of(tile) + column;
+        const unsigned reference = block.pixel_of_all(tile, width);
+        Scalar colour[C];
 #pragma unroll
-        for (int c = 0; c < C; ++c) values[COLOUR + c] = image[c * size + pixel];
-        values[VALUE] = plane[pixel];
-        for (int dy = -radius; dy <= radius; ++dy) {
-            const Index neighbour = pixel + Index(dy) * width;
-            const Scalar dp = plane[neighbour] - values[VALUE];
-            values[VALUE_SUM] += dp;
+        for (int c = 0; c < C; ++c) colour[c] = image(c, reference);
+        const Scalar value = plane[reference];
+        return [=, &block](int row) {
+            const Scalar* const sums = first + row * block.pitch;
+            const int y = block.top + row;
+            const unsigned window = y * columns + x, centre = (y + radius) * width + x + radius;
+            const Scalar* const known = statistics + block.image * (C + PAIRS) * windows + window;
+
+            const Scalar mean = sums[0] * share;                          // p̄ − p_R
+            Model<Scalar, C> model = {{}, plane[centre] - value - mean};  // p_k − p̄
+            Scalar covariance[C];
 #pragma unroll
             for (int c = 0; c < C; ++c) {
-                const Scalar di = image[c * size + neighbour] - values[COLOUR + c];
-                values[COLOUR_SUM + c] += di;
-                values[PRODUCT + c] += di * dp;
+                const Scalar offset = known[c * windows];  // μ − I_k
+                const Scalar shift = image(c, centre) - colour[c];
+                covariance[c] =
+                    sums[(1 + c) * block.side * block.pitch] * share - (offset + shift) * mean;
             }
-        }
-    };
-    // Σ_j (I_j − μ)(p_j − p_k) over the column. p_k does as well as p̄, since Σ_j (I_j − μ) = 0.
-    const auto merge = [&](const Scalar (&values)[3 * C + 2]) {
-        const Scalar dp = values[VALUE] - centre_value;
-        const Scalar column_sum = values[VALUE_SUM] + n * dp;
-        value_sum += column_sum;
+            // a = Wᵀ (W cov)
 #pragma unroll
-        for (int c = 0; c < C; ++c) {
-            const Scalar di = values[COLOUR + c] - centre_colour[c] - mean_offset[c];
-            covariance[c] += values[PRODUCT + c] + values[COLOUR_SUM + c] * dp + di * column_sum;
-        }
-    };
-    sweep_columns<Scalar, 3 * C + 2>(site.strip_first, site.strip_last + 2 * radius, site.column,
-                                     site.column + 2 * radius, measure, merge);
-    if (!site.writes) return;
-
-    // a = Wᵀ (W cov)
-    Scalar a[C] = {};
+            for (int i = 0; i < C; ++i) {
+                Scalar whitened = 0, w[C];
 #pragma unroll
-    for (int i = 0; i < C; ++i) {
-        Scalar whitened = 0, w[C];
+                for (int j = 0; j <= i; ++j) {
+                    w[j] = known[(C + entry(i, j)) * windows];
+                    whitened += w[j] * covariance[j];
+                }
 #pragma unroll
-        for (int j = 0; j <= i; ++j) {
-            w[j] = known[(C + entry(i, j)) * windows];
-            whitened += w[j] * (covariance[j] / area);
-        }
+                for (int j = 0; j <= i; ++j) model.slope[j] += w[j] * whitened;
+            }
 #pragma unroll
-        for (int j = 0; j <= i; ++j) a[j] += w[j] * whitened;
-    }
-    Scalar residual = -value_sum / area;  // p_k − p̄
-#pragma unroll
-    for (int c = 0; c < C; ++c) residual += a[c] * mean_offset[c];
-
-    Scalar* const out = models + site.plane * (C + 1) * windows + window;
-#pragma unroll
-    for (int c = 0; c < C; ++c) out[c * windows] = a[c];
-    out[C * windows] = residual;
+            for (int c = 0; c < C; ++c) model.residual += model.slope[c] * known[c * windows];
+            models[block.plane * windows + window] = model;
+        };
+    });
 }
 
-// (L p)_i = Σ_k (p_i − a_kᵀ I_i − b_k), the sum of what the fits leave at pixel i. It
-// is carried from k to i in two steps, along the column and along the row; each adds the difference
-// between two pixels of w_k only. The result is a form of it, (B, channels, height, width), or, for
-// MEANS, (B, channels, C + 1, height, width): the means of a_k and b_k over the windows that hold i.
-// They give the projection, āᵀ I_i + b̄ = p_i − (L p)_i / D_i.
+// How many windows begin on the lines of a half of a tile and hold line i: for the first half in
+// [i − 2r, first], for the second in [first + 1, i]. There are `windows` of them, from 0.
+__device__ inline int holding(int half, int i, int first, int windows, int radius) {
+    const int last = min(half ? i : first, windows - 1);
+    return max(0, last - max(half ? first : i - 2 * radius - 1, -1));
+}
+
+// (L p)_i = Σ_k (p_i − a_kᵀ I_i − b_k), the sum of what the fits leave at pixel i, in a form of it,
+// (B, channels, height, width), or, for MEANS, (B, channels, C + 1, height, width): the means of
+// a_k and b_k over the windows that hold i. They give the projection, āᵀ I_i + b̄ =
+// p_i − (L p)_i / D_i.
+//
+// Of the windows that hold pixels of a tile, those that begin up to its first line all hold that
+// line, the others all hold its last line. So there are four quarters of windows, each with a
+// corner R of the tile in all of them. With Σ over those in which pixel i lies,
+//
+//     Σ_k (p_i − a_kᵀ I_i − b_k) = Σ_k c_k + n (p_i − p_R) − (Σ_k a_k)ᵀ (I_i − I_R),
+//     c_k = p_R − a_kᵀ I_R − b_k = ρ_k − (p_k − p_R) + a_kᵀ (I_k − I_R).
 template <typename Scalar, int C, Form FORM>
-__global__ void sum_windows(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
-                            const Scalar* __restrict__ models, Scalar* __restrict__ result,
-                            int channels, int height, int width, int radius, int strip) {
-    constexpr int COLOUR = 0, VALUE = C, SLOPE_SUM = C + 1, RESIDUAL_SUM = 2 * C + 1;
-    const Site site = this_site(channels, height, width, strip);
+__global__ void __launch_bounds__(THREADS, 10)
+    sum_windows(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
+                const Model<Scalar, C>* __restrict__ models, Scalar* __restrict__ result,
+                int channels, int height, int width, int radius, int side, int tiles) {
+    constexpr int VALUES = 1 + C;                       // c, a
+    constexpr int RESULTS = FORM == MEANS ? 1 + C : 1;  // L p, Σ a
     const int rows = height - 2 * radius, columns = width - 2 * radius;
+    const Block block(channels, height, width, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
-    const Scalar* const image = guide + site.image * C * size;
-    const Scalar* const plane = p + site.plane * size;
-    const Scalar* const model = models + site.plane * (C + 1) * windows;
-    const int y = site.row, x = site.column;
+    const Planes<Scalar, C> image(guide + block.image * C * size, size);
+    const Model<Scalar, C>* const fits = models + block.plane * windows;
+    const Scalar* const plane = p + block.plane * size;
+    Scalar* const table = shared_table<Scalar>();
+    Scalar* const results = table + VALUES * side * block.pitch;  // [result][row][column]
+    const int across = side * tiles;
 
-    // Centres of the windows that hold this pixel: within r of it, and no nearer to the border.
-    const int top = max(y - radius, radius), bottom = min(y + radius, height - 1 - radius);
-    const int left = max(x - radius, radius), right = min(x + radius, width - 1 - radius);
-    const int reach_left = max(site.strip_first - radius, radius);
-    const int reach_right = min(site.strip_last + radius, width - 1 - radius);
-    const Scalar n = bottom - top + 1;
-
-    const Index here = Index(y) * width + x;
-    Scalar colour[C], slope[C] = {}, residual = 0;
+    const auto corner = [&](int tile, int lower, int right) {
+        const int y = block.top + (lower ? block.rows - 1 : 0);
+        const int x = block.left_of(tile) + (right ? block.columns_of(tile) - 1 : 0);
+        return unsigned(y * width + x);
+    };
+    for (int lower = 0; lower < 2; ++lower) {
+        for_each_column(block, table, [&](int tile, int column, Scalar* out) {
+            const int x = block.left_of(tile) + column - 2 * radius;  // where the windows begin
+            const unsigned rows_here = x >= 0 && x < columns ? rows : 0;
+            const unsigned reference = corner(tile, lower, column > 2 * radius);
+            Scalar colour[C];
 #pragma unroll
-    for (int c = 0; c < C; ++c) colour[c] = image[c * size + here];
-    const Scalar value = plane[here];
-
-    const auto measure = [&](int column, Scalar (&values)[2 * C + 2]) {
-        const Index pixel = Index(y) * width + column;
+            for (int c = 0; c < C; ++c) colour[c] = image(c, reference);
+            const Scalar value = plane[reference];
+            const auto add = [&](int row, Scalar* sums) {
+                const unsigned y = block.top + row - 2 * radius;  // negative: beyond all rows
+                if (y >= rows_here) return;
+                const unsigned centre = (y + radius) * width + x + radius;
+                const Model<Scalar, C> fit = fits[y * columns + x];
+                sums[0] += fit.residual - (plane[centre] - value);
 #pragma unroll
-        for (int c = 0; c < C; ++c) values[COLOUR + c] = image[c * size + pixel];
-        values[VALUE] = plane[pixel];
-        for (int k = top; k <= bottom; ++k) {
-            const Index centre = Index(k) * width + column;
-            const Index window = Index(k - radius) * columns + column - radius;
-            values[RESIDUAL_SUM] += model[C * windows + window] + (values[VALUE] - plane[centre]);
+                for (int c = 0; c < C; ++c) {
+                    sums[0] += fit.slope[c] * (image(c, centre) - colour[c]);
+                    sums[1 + c] += fit.slope[c];
+                }
+            };
+            const auto put = [&](int row, const Scalar* sums) {
 #pragma unroll
-            for (int c = 0; c < C; ++c) {
-                const Scalar a = model[c * windows + window];
-                values[SLOPE_SUM + c] += a;
-                values[RESIDUAL_SUM] -= a * (values[COLOUR + c] - image[c * size + centre]);
+                for (int v = 0; v < VALUES; ++v) out[(v * side + row) * block.pitch] = sums[v];
+            };
+            if (lower)
+                sum_on<VALUES, Scalar>(block.rows, radius, add, put);
+            else
+                sum_back<VALUES, Scalar>(block.rows, radius, add, put);
+        });
+        for_each_row<VALUES>(block, table, [&](int count, Scalar* row) {
+            const auto add = [&](int column, Scalar* sum) { *sum += row[column]; };
+            sum_back<1, Scalar>(count, radius, add,
+                                [&](int column, const Scalar* sum) { row[column] = *sum; });
+            sum_on<1, Scalar>(count, radius, add, [&](int column, const Scalar* sum) {
+                row[2 * radius + column] = *sum;
+            });
+        });
+        for_each_result(block, [&](int tile, int column) {
+            const Scalar* const first = table + tile * block.reach + column;
+            Scalar* const kept_first = results + tile * side + column;
+            const int x = block.left_of(tile) + column;
+            const int columns_holding = count(x, width, radius);
+            int holding_x[2];
+            Scalar value[2], colour[2][C];
+#pragma unroll
+            for (int right = 0; right < 2; ++right) {
+                const unsigned reference = corner(tile, lower, right);
+                holding_x[right] = holding(right, x, block.left_of(tile), columns, radius);
+                value[right] = plane[reference];
+#pragma unroll
+                for (int c = 0; c < C; ++c) colour[right][c] = image(c, reference);
             }
-        }
-    };
-    const auto merge = [&](const Scalar (&values)[2 * C + 2]) {
-        residual += values[RESIDUAL_SUM] + n * (value - values[VALUE]);
+            return [=, &block](int row) {
+                const int y = block.top + row;
+                const unsigned here = y * width + x;
+                Scalar* const kept = kept_first + row * across;
+                Scalar product = lower ? *kept : Scalar(0);
+                Scalar slope[C] = {}, pixel[C];
 #pragma unroll
-        for (int c = 0; c < C; ++c) {
-            slope[c] += values[SLOPE_SUM + c];
-            residual -= values[SLOPE_SUM + c] * (colour[c] - values[COLOUR + c]);
-        }
-    };
-    sweep_columns<Scalar, 2 * C + 2>(reach_left, reach_right, left, right, measure, merge);
-    if (!site.writes) return;
-
-    const int holding = (bottom - top + 1) * (right - left + 1);  // D_i
-    if constexpr (FORM == MEANS) {
-        Scalar* const out = result + site.plane * (C + 1) * size + here;
-        Scalar offset = value - residual / holding;
+                for (int c = 0; c < C; ++c) pixel[c] = image(c, here);
+                const int holding_y = holding(lower, y, block.top, rows, radius);
 #pragma unroll
-        for (int c = 0; c < C; ++c) {
-            const Scalar mean = slope[c] / holding;
-            out[c * size] = mean;
-            offset -= mean * colour[c];
-        }
-        out[C * size] = offset;
-    } else {
-        result[site.plane * size + here] = in_form<FORM>(value, residual, holding, 1 / Scalar(holding));
+                for (int right = 0; right < 2; ++right) {
+                    const Scalar* const sums = first + row * block.pitch + (right ? 2 * radius : 0);
+                    product +=
+                        sums[0] + holding_y * holding_x[right] * (plane[here] - value[right]);
+#pragma unroll
+                    for (int c = 0; c < C; ++c) {
+                        const Scalar a = sums[(1 + c) * side * block.pitch];
+                        product -= a * (pixel[c] - colour[right][c]);
+                        slope[c] += a;
+                    }
+                }
+                if constexpr (FORM == MEANS) {
+#pragma unroll
+                    for (int c = 0; c < C; ++c) {
+                        Scalar& sum = kept[(1 + c) * side * across];
+                        sum = slope[c] += lower ? sum : Scalar(0);
+                    }
+                }
+                if (!lower) {
+                    *kept = product;
+                    return;
+                }
+                const int held = count(y, height, radius) * columns_holding;  // D_i
+                if constexpr (FORM == MEANS) {
+                    Scalar* const out = result + block.plane * RESULTS * size + here;
+                    Scalar offset = plane[here] - product / held;
+#pragma unroll
+                    for (int c = 0; c < C; ++c) {
+                        const Scalar mean = slope[c] / held;
+                        out[c * size] = mean;
+                        offset -= mean * pixel[c];
+                    }
+                    out[C * size] = offset;
+                } else {
+                    result[block.plane * size + here] =
+                        in_form<FORM>(plane[here], product, held, 1 / Scalar(held));
+                }
+            };
+        });
+        __syncthreads();  // before the table is filled again
     }
 }
 

@@ -8,9 +8,13 @@
 
 #include "matting_laplacian.cu"
 
+// What __shared__ declares in the kernels, and what must not be touched behind it.
+constexpr unsigned SHARED_VALUES = 48 * 1024 / sizeof(double), GUARD_VALUES = 1024;
+double shared_memory[SHARED_VALUES + GUARD_VALUES];
+
 namespace {
 
-using Launcher = void (*)(Dim grid, Dim block, void** arguments);
+using Launcher = void (*)(unsigned blocks, unsigned threads, void** arguments);
 
 template <typename Scalar, int C>
 void add_kernels(std::map<std::string, Launcher>& kernels, const std::string& parameters) {
@@ -46,12 +50,18 @@ std::map<std::string, Launcher> all_kernels() {
 
 }  // namespace
 
-// 0, or 1 where there is no kernel of that name.
-extern "C" int launch_kernel(const char* name, unsigned grid_x, unsigned grid_y, unsigned block_x,
-                             unsigned block_y, void** arguments) {
+enum { OK, NO_SUCH_KERNEL, BEYOND_SHARED_MEMORY };
+
+// Shared memory holds no numbers at first, so that none is used before it is written.
+extern "C" int launch_kernel(const char* name, unsigned blocks, unsigned threads,
+                             unsigned shared_bytes, void** arguments) {
     static const std::map<std::string, Launcher> kernels = all_kernels();
     const auto found = kernels.find(name);
-    if (found == kernels.end()) return 1;
-    found->second({grid_x, grid_y}, {block_x, block_y}, arguments);
-    return 0;
+    if (found == kernels.end()) return NO_SUCH_KERNEL;
+    unsigned char* const bytes = reinterpret_cast<unsigned char*>(shared_memory);
+    std::fill(bytes, bytes + sizeof shared_memory, 0xff);
+    found->second(blocks, threads, arguments);
+    const bool intact = std::all_of(bytes + shared_bytes, bytes + sizeof shared_memory,
+                                    [](unsigned char byte) { return byte == 0xff; });
+    return intact ? OK : BEYOND_SHARED_MEMORY;
 }

@@ -1,14 +1,13 @@
 // Runs CUDA kernels on the CPU: just enough of CUDA C++ for matting_laplacian.cu, with a real
 // thread for each CUDA thread and real barriers for __syncthreads and the shuffles of a warp, so
-// that ThreadSanitizer sees what a GPU would race on. Blocks run one after another, so that a static variable can stand for
-// the shared memory of a block.
+// that ThreadSanitizer sees what a GPU would race on. Blocks run one after another, so that one
+// array can stand for the shared memory of a block.
 #pragma once
 
 #include <algorithm>
 #include <barrier>
 #include <cmath>
 #include <cstddef>
-#include <deque>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -16,11 +15,11 @@
 
 #define __global__
 #define __device__
-#define __shared__ static
+#define __shared__
 #define __launch_bounds__(...)
 
 struct Dim {
-    unsigned x = 0, y = 0;
+    unsigned x = 0;
 };
 
 inline thread_local Dim threadIdx, blockIdx;
@@ -30,7 +29,7 @@ inline void __syncthreads() {
     block_barrier->arrive_and_wait();
 }
 
-// Rows of 32 threads are warps.
+// Of a block of 32 threads, the only one that shuffles.
 struct Warp {
     std::barrier<> barrier{32};
     float lanes[32];
@@ -65,27 +64,25 @@ void call(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I.
 }
 
 template <auto kernel>
-void launch(Dim grid, Dim block, void** arguments) {
+void launch(unsigned blocks, unsigned threads_of_block, void** arguments) {
     const auto invoke = [arguments]<typename... A>(void (*function)(A...)) {
         call(function, arguments, std::index_sequence_for<A...>());
     };
-    std::barrier<> barrier(block.x * block.y);
-    std::deque<Warp> warps(block.y);
-    const auto run_thread = [&](Dim thread) {
-        threadIdx = thread;
+    std::barrier<> barrier(threads_of_block);
+    Warp warp;
+    const auto run_thread = [&](unsigned thread) {
+        threadIdx = {thread};
         block_barrier = &barrier;
-        warp_of_thread = &warps[thread.y];
-        for (unsigned y = 0; y < grid.y; ++y) {
-            for (unsigned x = 0; x < grid.x; ++x) {
-                blockIdx = {x, y};
-                invoke(kernel);
-                // Threads that return early must not enter the next block while others use this
-                // one's memory.
-                barrier.arrive_and_wait();
-            }
+        warp_of_thread = &warp;
+        for (unsigned block = 0; block < blocks; ++block) {
+            blockIdx = {block};
+            invoke(kernel);
+            // Threads that return early must not enter the next block while others use this one's
+            // memory.
+            barrier.arrive_and_wait();
         }
     };
     std::vector<std::jthread> threads;
-    for (unsigned y = 0; y < block.y; ++y)
-        for (unsigned x = 0; x < block.x; ++x) threads.emplace_back(run_thread, Dim{x, y});
+    for (unsigned thread = 0; thread < threads_of_block; ++thread)
+        threads.emplace_back(run_thread, thread);
 }

@@ -15,10 +15,12 @@ import torch
 
 from benchmarks.gpu_resources import LIMITS, compile_kernels, occupancy
 from ops import _cuda
+from ops.errors import ArgumentError
 
 TESTS = Path(__file__).parent
 EPSILONS = (1e-7, 1e-5)
 RADII = (1, 2, 3, 8)
+FEW_THREADS = 16
 
 
 @pytest.mark.parametrize("architecture", LIMITS)
@@ -34,48 +36,51 @@ def test_nvrtc_compiles_every_kernel_without_warnings_or_spills(architecture):
     for name, used in kernels.items():
         if name.startswith("radius_1"):
             assert used.shared == 0
-            assert occupancy(used, 32, architecture) * LIMITS[architecture][0] >= 12 * 32
+            assert occupancy(used, 0, 32, architecture) * LIMITS[architecture][0] >= 12 * 32
 
 
 class Emulator:
-    """The kernels as compiled by g++ for one block shape; puts itself in the place of the GPU."""
+    """The kernels as compiled by g++ for blocks of so many threads, in the place of the GPU."""
 
-    def __init__(self, block, directory):
+    def __init__(self, threads, directory):
         compiler = shutil.which("g++")
         if compiler is None:
             pytest.skip("g++ is not installed")
-        self.block = block
-        library = directory / f"kernels_{block[0]}x{block[1]}.so"
-        defines = [option for option in _cuda.compile_options(block) if option.startswith("-D")]
+        library = directory / f"kernels_{threads}.so"
+        defines = [option for option in _cuda.compile_options(threads) if option.startswith("-D")]
         command = [compiler, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror"]
         command += ["-Wno-unknown-pragmas", "-fPIC", "-shared", "-pthread", *defines]
         command += ["-I", Path(_cuda.__file__).parent, TESTS / "cuda_shim.cpp", "-o", library]
         subprocess.run(command, check=True)
         self.library = ctypes.CDLL(library)
 
-    def launch(self, name, grid, block, arguments):
+    def launch(self, name, blocks, threads, arguments, shared=0):
         types = {int: ctypes.c_int64, np.int32: ctypes.c_int32, np.float64: ctypes.c_double}
         values = [_cuda._kernel_argument(argument) for argument in arguments]
         values = [types[type(value)](value) for value in values]
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-        assert self.library.launch_kernel(name.encode(), *grid, *block, pointers) == 0, name
+        # Not 0: no such kernel, or it wrote beyond the shared memory that it asked for.
+        assert self.library.launch_kernel(name.encode(), blocks, threads, shared, pointers) == 0
 
 
 @pytest.fixture(scope="module")
 def emulators(tmp_path_factory):
-    """The GPU's block shape, and one so small that small images have many strips and pieces."""
+    """The GPU's blocks, and some so small that all threads have several things to do."""
     directory = tmp_path_factory.mktemp("kernels")
-    return {block: Emulator(block, directory) for block in (_cuda.BLOCK, (16, 2))}
+    return {threads: Emulator(threads, directory) for threads in (_cuda.THREADS, FEW_THREADS)}
 
 
 @pytest.fixture
 def emulate(emulators, monkeypatch):
-    def use(block):
-        monkeypatch.setattr(_cuda, "BLOCK", block)
-        monkeypatch.setattr(_cuda, "_launch", emulators[block].launch)
+    def use(threads, shared_memory=_cuda.SHARED_MEMORY):
+        _cuda.tiling.cache_clear()
+        monkeypatch.setattr(_cuda, "THREADS", threads)
+        monkeypatch.setattr(_cuda, "SHARED_MEMORY", shared_memory)
+        monkeypatch.setattr(_cuda, "_launch", emulators[threads].launch)
 
-    use((16, 2))
-    return use
+    use(FEW_THREADS)
+    yield use
+    _cuda.tiling.cache_clear()
 
 
 def definition(p, guide, radius, epsilon):
@@ -206,8 +211,8 @@ def test_accuracy(emulate, kind, dtype):
                 assert np.all(np.less_equal(errors, RADIUS_1_BOUNDS[epsilon])), (epsilon, errors)
 
 
-# Height, width, radius; images, channels of the guide, channels of p. A block has 16 x 2 threads;
-# up to radius 4 its strip is narrower than that, from radius 5 it takes its columns in pieces.
+# Height, width, radius; images, channels of the guide, channels of p. A tile has 2r x 2r results,
+# and a block of 16 threads several tiles only for radius 1 and 2.
 SIZES = [
     (3, 3, 1, 1, 3, 1),  # a single window
     (5, 7, 1, 2, 3, 3),
@@ -224,22 +229,37 @@ SIZES = [
 ]
 
 
+def assert_definition(p, guide, radius):
+    tolerance = 1e-4 if p.dtype == torch.float32 else 1e-10  # a mistake in an index is of order 1
+    for actual, expected in zip(
+        apply(p, guide, radius, 1e-5), definition(p, guide, radius, 1e-5), strict=True
+    ):
+        assert actual.shape == expected.shape
+        error = relative_error(actual, expected)
+        assert error < tolerance, (*p.shape, radius, error)
+
+
+def random_pair(height, width, batch, guide_channels, channels, dtype=torch.float32):
+    random = torch.Generator().manual_seed(height)
+    guide = torch.rand(batch, guide_channels, height, width, dtype=dtype, generator=random)
+    return torch.rand(batch, channels, height, width, dtype=dtype, generator=random), guide
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("block", [(16, 2), _cuda.BLOCK], ids=["small block", "gpu block"])
-def test_sizes(emulate, block, dtype):
-    emulate(block)
-    tolerance = 1e-4 if dtype == torch.float32 else 1e-10  # a mistake in an index is of order 1
-    sizes = SIZES if block == (16, 2) else [(5, 7, 1, 2, 3, 3), (9, 41, 3, 1, 1, 2)]
-    for height, width, radius, batch, guide_channels, channels in sizes:
-        random = torch.Generator().manual_seed(height)
-        guide = torch.rand(batch, guide_channels, height, width, dtype=dtype, generator=random)
-        p = torch.rand(batch, channels, height, width, dtype=dtype, generator=random)
-        for actual, expected in zip(
-            apply(p, guide, radius, 1e-5), definition(p, guide, radius, 1e-5), strict=True
-        ):
-            assert actual.shape == expected.shape
-            error = relative_error(actual, expected)
-            assert error < tolerance, (height, width, radius, error)
+@pytest.mark.parametrize("threads", [FEW_THREADS, _cuda.THREADS])
+def test_sizes(emulate, threads, dtype):
+    emulate(threads)
+    sizes = SIZES if threads == FEW_THREADS else [(5, 7, 1, 2, 3, 3), (9, 141, 3, 1, 1, 2)]
+    for height, width, radius, *channels in sizes:
+        p, guide = random_pair(height, width, *channels, dtype)
+        assert_definition(p, guide, radius)
+
+
+@pytest.mark.parametrize("shared_memory", [72 * 7, 72 * 20, 72 * 60])
+def test_less_shared_memory_makes_smaller_tiles(emulate, shared_memory):
+    emulate(FEW_THREADS, shared_memory)
+    assert _cuda.tiling("window_statistics<float, 3>", 3).side < 6
+    assert_definition(*random_pair(19, 23, 1, 3, 2), 3)
 
 
 def assert_forms(product, fit, projection, p, expected, radius):
@@ -262,9 +282,7 @@ def definition_counts(height, width, radius):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_forms(emulate, dtype):
     for height, width, radius, batch, guide_channels, channels in SIZES[::2]:
-        random = torch.Generator().manual_seed(width)
-        guide = torch.rand(batch, guide_channels, height, width, dtype=dtype, generator=random)
-        p = torch.rand(batch, channels, height, width, dtype=dtype, generator=random)
+        p, guide = random_pair(height, width, batch, guide_channels, channels, dtype)
         expected, _ = definition(p, guide, radius, 1e-5)
         results = apply(p, guide, radius, 1e-5, ("PRODUCT", "FIT", "PROJECTION"))
         assert_forms(*results, p, expected, radius)
@@ -286,9 +304,7 @@ ONE_LAUNCH_SIZES = [
 @pytest.mark.parametrize("size", ONE_LAUNCH_SIZES, ids=str)
 def test_one_launch(emulate, size):
     height, width, batch, guide_channels, channels = size
-    random = torch.Generator().manual_seed(width)
-    guide = torch.rand(batch, guide_channels, height, width, generator=random)
-    p = torch.rand(batch, channels, height, width, generator=random)
+    p, guide = random_pair(height, width, batch, guide_channels, channels)
     expected, _ = definition(p, guide, 1, 1e-5)
     assert _cuda.is_one_launch(guide, 1)
     results = [
@@ -378,17 +394,28 @@ def test_tiny_epsilon_stays_finite(emulate):
     assert np.isfinite(means).all()
 
 
-def test_every_pixel_is_in_one_block_and_its_columns_in_reach():
-    for radius in (1, 2, 31, 32, 33, 64, 500):
-        for columns in (1, 62, 63, 64, 65, 126, 127, 1000):
-            grid, strip = _cuda.launch_geometry(6, 7, columns, radius, (128, 2))
-            assert grid[0] == 6 * 4
-            assert (grid[1] - 1) * strip < columns <= grid[1] * strip
-            assert 64 <= strip <= 128
+@pytest.mark.parametrize("kernel", _cuda.SHARED_BYTES)
+@pytest.mark.parametrize("radius", [1, 2, 4, 8, 16, 40, 100, _cuda.LARGEST_RADIUS])
+def test_tiles_fit_and_blocks_cover_the_results(kernel, radius):
+    tiles = _cuda.tiling(kernel, radius)
+    assert 1 <= tiles.side <= 2 * radius
+    if radius <= 8 and "float" in kernel:  # what a tile reads does not depend on the radius
+        assert tiles.side == 2 * radius
+    assert tiles.tiles >= 1
+    assert tiles.shared <= _cuda.SHARED_MEMORY
+    width = tiles.side * tiles.tiles
+    for rows, columns in ((1, 1), (tiles.side, width), (tiles.side + 1, width + 1)):
+        down, across = 1 + (rows > tiles.side), 1 + (columns > width)
+        assert tiles.blocks(6, rows, columns) == 6 * down * across
+
+
+def test_radius_beyond_shared_memory_is_refused():
+    guide = torch.rand(1, 1, 1000, 1000)
+    with pytest.raises(ArgumentError, match=r"^radius=341: give at most 340 on a GPU, or backend"):
+        _cuda.window_statistics(guide, _cuda.LARGEST_RADIUS + 1, 1e-5)
 
 
 def test_large_images_stay_within_the_grid_limits():
-    for height, width in ((8192, 8192), (1_000_000, 3), (3, 1_000_000)):
-        grid, _ = _cuda.launch_geometry(64, height, width, 1, _cuda.BLOCK)
-        assert grid[0] < 2**31
-        assert grid[1] < 2**16
+    for kernel in _cuda.SHARED_BYTES:
+        for height, width in ((8192, 8192), (1_000_000, 3), (3, 1_000_000)):
+            assert _cuda.tiling(kernel, 1).blocks(64, height, width) < 2**31
