@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.errors import ArgumentError, check_choice, check_number
+from ops.errors import ArgumentError, check_choice, check_number, check_whole
 from ops.features import VGGFeatures
 from ops.matting_laplacian import BACKENDS, MattingLaplacian
 
@@ -188,6 +188,8 @@ class Targets:
         areas: (M,), each mask's share of the content.
         laplacian: the content's, for the energy; ``None`` when its weight is zero.
         edges: the content's edge magnitudes, (B, 1, H, W); ``None`` when their weight is zero.
+        wide_laplacian: the same in wide windows; ``None`` when its weight or the discord is zero.
+        discord: how little content and style have in common, in [0, 1].
     """
 
     content: dict[str, Tensor]
@@ -196,6 +198,8 @@ class Targets:
     areas: Tensor
     laplacian: MattingLaplacian | None
     edges: Tensor | None = None
+    wide_laplacian: MattingLaplacian | None = None
+    discord: float = 0.0
 
 
 class StyleObjective(nn.Module):
@@ -209,8 +213,12 @@ class StyleObjective(nn.Module):
         content_weight, style_weight, edges_weight, energy_weight, variation_weight: at least 0; a
             loss of weight 0 is not computed. For the edges see :func:`edge_loss`. The energy is
             pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
+        wide_energy_weight: of the energy in wide windows, where content and style have nothing in
+            common. A style's shapes for which the content has no place are too large for the
+            windows of the other energy to see.
         statistic: ``"gram"`` or ``"mean_and_deviation"``.
-        energy_radius, energy_epsilon: of the matting Laplacian that measures the energy.
+        energy_radius, wide_energy_radius, energy_epsilon: of the matting Laplacians that measure
+            the energies.
         backend: of the matting Laplacian.
 
     Raises:
@@ -228,9 +236,11 @@ class StyleObjective(nn.Module):
         style_weight: float = 10.0,
         edges_weight: float = 1.5,
         energy_weight: float = 3000.0,
+        wide_energy_weight: float = 300.0,
         variation_weight: float = 0.0,
         statistic: str = "gram",
         energy_radius: int = 1,
+        wide_energy_radius: int = 8,
         energy_epsilon: float = 1e-5,
         backend: str = "auto",
     ):
@@ -240,6 +250,7 @@ class StyleObjective(nn.Module):
             "style": style_weight,
             "edges": edges_weight,
             "energy": energy_weight,
+            "wide_energy": wide_energy_weight,
             "variation": variation_weight,
         }
         for name, weight in self.weights.items():
@@ -257,12 +268,20 @@ class StyleObjective(nn.Module):
         self.features = encoder((*self.content_layers, *self.style_layers))
         self.statistic = STATISTICS[statistic]
         self.energy_radius = energy_radius
+        check_whole("wide_energy_radius", wide_energy_radius, 1)
+        self.wide_energy_radius = wide_energy_radius
         self.energy_epsilon = energy_epsilon
         self.backend = backend
 
     @torch.no_grad()
     def targets(
-        self, content: Tensor, style: Tensor, content_masks: Tensor, style_masks: Tensor
+        self,
+        content: Tensor,
+        style: Tensor,
+        content_masks: Tensor,
+        style_masks: Tensor,
+        *,
+        discord: float = 0.0,
     ) -> Targets:
         """What an image must match to be this content in that style.
 
@@ -272,17 +291,24 @@ class StyleObjective(nn.Module):
             content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
             style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
                 content.
+            discord: how little they have in common, in [0, 1]: the share of
+                ``wide_energy_weight`` that counts.
         """
         if len(content_masks) != len(style_masks):
             raise ArgumentError(
                 "style_masks", len(style_masks), f"give one for each of {len(content_masks)}"
             )
         statistics = self.style_statistics(style, style_masks)
-        return self.content_targets(content, content_masks, statistics)
+        return self.content_targets(content, content_masks, statistics, discord=discord)
 
     @torch.no_grad()
     def content_targets(
-        self, content: Tensor, masks: Tensor, statistics: dict[str, Tensor]
+        self,
+        content: Tensor,
+        masks: Tensor,
+        statistics: dict[str, Tensor],
+        *,
+        discord: float = 0.0,
     ) -> Targets:
         """As :meth:`targets`, with a style of which only the statistics are left.
 
@@ -290,7 +316,9 @@ class StyleObjective(nn.Module):
             content: (B, 3, H, W), values in [0, 1].
             masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
             statistics: what :meth:`style_statistics` returned for as many masks.
+            discord: see :meth:`targets`.
         """
+        check_number("discord", discord, 0, 1)
         features = self.features(content)
         areas = masks.flatten(1).sum(1)
         with torch.autocast(content.device.type, enabled=False):
@@ -305,6 +333,8 @@ class StyleObjective(nn.Module):
             areas=areas / areas.sum(),
             laplacian=self.laplacian(content),
             edges=edges,
+            wide_laplacian=self.wide_laplacian(content) if discord else None,
+            discord=discord,
         )
 
     @torch.no_grad()
@@ -324,6 +354,13 @@ class StyleObjective(nn.Module):
         if not self.weights["energy"]:
             return None
         return MattingLaplacian(content, self.energy_radius, self.energy_epsilon, self.backend)
+
+    def wide_laplacian(self, content: Tensor) -> MattingLaplacian | None:
+        """The same in wide windows; small images get the largest that fit."""
+        if not self.weights["wide_energy"]:
+            return None
+        radius = min(self.wide_energy_radius, (min(content.shape[2:]) - 1) // 2)
+        return MattingLaplacian(content, radius, self.energy_epsilon, self.backend)
 
     def forward(self, image: Tensor, targets: Targets) -> LossTerms:
         """The weighted losses of an image.
@@ -354,6 +391,8 @@ class StyleObjective(nn.Module):
             terms["edges"] = edge_loss(edge_magnitude(image), targets.edges)
         if targets.laplacian is not None:
             terms["energy"] = targets.laplacian.energy(image).mean()
+        if targets.wide_laplacian is not None:
+            terms["wide_energy"] = targets.discord * targets.wide_laplacian.energy(image).mean()
         if self.weights["variation"]:
             terms["variation"] = total_variation(image)
         return terms

@@ -75,6 +75,7 @@ def optimize_image(
     *,
     content_masks: Tensor | None = None,
     style_masks: Tensor | None = None,
+    discord: float = 0.0,
     projection: Projection | None = DEFAULT_PROJECTION,
     scales: Sequence[float] = (0.25, 0.5, 1.0),
     steps: Sequence[int] = (40, 30, 30),
@@ -92,6 +93,8 @@ def optimize_image(
         objective: the losses and their weights, on the content's device.
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
             from mask m to mask m. Both or neither.
+        discord: how little their regions have in common, in [0, 1], see
+            :meth:`ops.StyleObjective.targets` and :func:`data.likeness`.
         projection: ``None`` turns photorealism by projection off.
         scales: shares of the working size, from coarse to fine, each at most 1.
         steps: evaluations of the objective at each scale.
@@ -131,6 +134,7 @@ def optimize_image(
                 scaled_style,
                 average_down(content_masks, guide.shape[2:]),
                 average_down(style_masks, scaled_style.shape[2:]),
+                discord=discord,
             )
             search.start(estimate.at(guide), targets, projection and projection.laplacian(guide))
             search.minimise(optimizer, learning_rate, count)

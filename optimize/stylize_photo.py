@@ -15,6 +15,7 @@ from data import (
     Photo,
     apply_coefficients,
     check_output,
+    likeness,
     load_masks,
     load_photo,
     save_masks,
@@ -32,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 LARGEST_SEED = 2**63 - 1
 MASKS = ("auto", "none")
+
+STRANGERS = 0.5
+"""Likeness of photos that have nothing in common; see :func:`data.likeness`, docs/quality.md."""
+TENFOLD = 0.05
+"""By how much it must rise for a tenth of the discord."""
+LEAST_DISCORD = 0.01
 
 
 @dataclass(frozen=True)
@@ -134,11 +141,14 @@ def stylize_photo(
     photo = load_photo(content, argument="content", max_pixels=max_pixels)
     guide = photo.tensor(size)
     style_image = load_photo(style, argument="style", max_pixels=max_pixels).tensor(size)
-    if masks == "auto" and content_mask is None and style_mask is None:
-        regions = segment_together(guide, style_image, seed=seed)
-        logger.info("masks: %d regions that both photos have", len(regions.labels))
-    else:
-        regions = load_masks(content_mask, style_mask, guide.shape[2:], style_image.shape[2:])
+    regions = load_masks(content_mask, style_mask, guide.shape[2:], style_image.shape[2:])
+    discord = 0.0  # who paints masks knows what goes together
+    if content_mask is None and (masks == "auto" or objective.weights["wide_energy"]):
+        found = segment_together(guide, style_image, seed=seed)
+        discord = _discord(guide, style_image, found)
+        if masks == "auto":
+            regions = found
+            logger.info("masks: %d regions that both photos have", len(regions.labels))
     if masks_dir is not None:
         _save_masks(regions, guide, style_image, masks_dir)
 
@@ -155,6 +165,7 @@ def stylize_photo(
             objective.to(device),
             content_masks=regions.content.to(device),
             style_masks=regions.style.to(device),
+            discord=discord,
             projection=projection,
             seed=seed,
             callback=lambda step: [callback(step) for callback in callbacks],
@@ -166,6 +177,15 @@ def stylize_photo(
     save_photo(output, stylized, quality=quality)
     seconds = time.monotonic() - start
     return Report(output, stylized.pixels.shape[:2], seconds, result.terms, result.stopped)
+
+
+def _discord(content: Tensor, style: Tensor, masks: Masks) -> float:
+    """0 for photos that go together, 1 for those that have nothing in common, with a smooth way
+    from one to the other where nobody can tell."""
+    alike = likeness(content, style, masks)
+    discord = min(1.0, 10 ** ((STRANGERS - alike) / TENFOLD))
+    logger.info("likeness of the photos: %.2f", alike)
+    return discord if discord >= LEAST_DISCORD else 0.0
 
 
 def _save_masks(masks: Masks, content: Tensor, style: Tensor, folder: str | Path) -> None:

@@ -205,7 +205,9 @@ def test_photorealism_is_a_dial():
     weights = []
     for setting in ("strict", "matting", "loose"):
         objective = instantiate(compose("stylize", [f"photorealism={setting}"]).objective)
-        weights.append([objective.weights[name] for name in ("content", "edges", "energy")])
+        weights.append(
+            [objective.weights[name] for name in ("content", "edges", "energy", "wide_energy")]
+        )
     strict, matting, loose = np.array(weights)
     np.testing.assert_allclose(strict / matting, 4)
     np.testing.assert_allclose(loose / matting, 0.4)

@@ -78,8 +78,8 @@ class BreaksDown(torch.nn.Module):
         self.objective, self.at, self.value = objective, at, value
         self.evaluations = 0
 
-    def targets(self, *arguments):
-        return self.objective.targets(*arguments)
+    def targets(self, *arguments, **options):
+        return self.objective.targets(*arguments, **options)
 
     def forward(self, image, targets):
         self.evaluations += 1
@@ -320,10 +320,10 @@ def test_interrupted_between_two_scales(content, style):
     """Then the result of the coarser one counts."""
 
     class Interrupts(StyleObjective):
-        def targets(self, content, *arguments):
+        def targets(self, content, *arguments, **options):
             if max(content.shape) == WIDTH:
                 raise KeyboardInterrupt
-            return super().targets(content, *arguments)
+            return super().targets(content, *arguments, **options)
 
     objective = Interrupts(content_layers=["relu2_1"], style_layers=["relu1_1"])
     steps = Recorder()
@@ -338,7 +338,7 @@ def test_interrupted_between_two_scales(content, style):
 
 @pytest.mark.parametrize("where", ["targets", "features"])
 def test_interrupted_before_the_first_step(content, style, objective, where):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     broken = shallow(content_weight=2.0)

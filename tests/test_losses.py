@@ -19,7 +19,7 @@ from ops.losses import (
     total_variation,
 )
 
-LOSSES = ["content", "style", "edges", "energy", "variation"]
+LOSSES = ["content", "style", "edges", "energy", "wide_energy", "variation"]
 SHALLOW = {"content_layers": ["relu2_1"], "style_layers": ["relu1_1", "relu2_1"]}
 
 
@@ -274,18 +274,20 @@ def encoder():
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masks"])
 def test_objective_by_hand(encoder, photos, statistic, masked):
     content, style = photos
-    weights = {"content": 2.0, "style": 3.0, "edges": 5.0, "energy": 50.0, "variation": 7.0}
+    weights = {"content": 2.0, "style": 3.0, "edges": 5.0, "energy": 50.0, "wide_energy": 9.0}
+    weights["variation"] = 7.0
     objective = StyleObjective(
         encoder,
         **SHALLOW,
         **{f"{name}_weight": weight for name, weight in weights.items()},
         statistic=statistic,
         energy_radius=2,
+        wide_energy_radius=3,
         energy_epsilon=1e-4,
         backend="reference",
     )
     choose = halves if masked else ones
-    targets = objective.targets(content, style, choose(content), choose(style))
+    targets = objective.targets(content, style, choose(content), choose(style), discord=0.25)
     image = random(*content.shape, seed=3)
     terms = objective(image, targets)
 
@@ -302,6 +304,7 @@ def test_objective_by_hand(encoder, photos, statistic, masked):
     expected["style"] = sum(style_terms) / 2
     expected["edges"] = edge_loss(edge_magnitude(image), edge_magnitude(content))
     expected["energy"] = MattingLaplacian(content, 2, 1e-4, "reference").energy(image)[0]
+    expected["wide_energy"] = MattingLaplacian(content, 3, 1e-4, "reference").energy(image)[0] / 4
     expected["variation"] = total_variation(image)
     assert list(terms) == list(weights)
     for name, loss in expected.items():
@@ -314,12 +317,29 @@ def test_a_loss_of_weight_zero_is_not_computed(encoder, photos, weighted):
     content, style = photos
     weights = {f"{name}_weight": 0 for name in LOSSES}
     objective = StyleObjective(encoder, **SHALLOW, **{**weights, f"{weighted}_weight": 1})
-    targets = objective.targets(content, style, ones(content), ones(style))
+    targets = objective.targets(content, style, ones(content), ones(style), discord=1)
+    assert (targets.wide_laplacian is None) == (weighted != "wide_energy")
     assert (targets.laplacian is None) == (weighted != "energy")
     assert (targets.edges is None) == (weighted != "edges")
     terms = objective(random(*content.shape, seed=3), targets)
     assert list(terms) == [weighted]
     assert float(terms.total) > 0
+
+
+def test_photos_that_go_together_have_no_wide_energy(encoder, photos):
+    content, style = photos
+    objective = StyleObjective(encoder, **SHALLOW)
+    targets = objective.targets(content, style, ones(content), ones(style))
+    assert "wide_energy" not in objective(content, targets)
+    for discord in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ArgumentError, match=r"^discord=\S+: give a number from 0 to 1"):
+            objective.targets(content, style, ones(content), ones(style), discord=discord)
+
+
+def test_wide_windows_fit_into_small_images(encoder):
+    objective = StyleObjective(encoder, **SHALLOW, wide_energy_radius=8)
+    assert objective.wide_laplacian(torch.rand(1, 3, 100, 20)).radius == 8
+    assert objective.wide_laplacian(torch.rand(1, 3, 16, 20)).radius == 7
 
 
 def test_losses_vanish_at_their_targets(encoder, photos):
@@ -398,7 +418,7 @@ def test_gradient_of_the_whole_objective(encoder, photos, statistic):
     objective = StyleObjective(
         encoder, **SHALLOW, energy_weight=10, variation_weight=5, statistic=statistic
     )
-    targets = objective.targets(content, style, halves(content), halves(style))
+    targets = objective.targets(content, style, halves(content), halves(style), discord=1)
     image = random(*content.shape, seed=3).requires_grad_()
     terms = objective(image, targets)
     for name in LOSSES:

@@ -28,6 +28,7 @@ import stylize
 from ops import LossTerms, StyleObjective
 from ops.matting_laplacian import MattingLaplacian
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 WIDTH, HEIGHT = 96, 72
 # A long side of 48 pixels, shallow layers and a step or two: a run takes less than a second.
 FAST = {
@@ -39,6 +40,7 @@ FAST = {
     "device": "cpu",
     "backend": "cpu",
     "masks": "none",
+    "photorealism.wide_energy_weight": 0,
 }
 THREE_SCALES = {"optimizer.scales": "[0.4,0.7,1.0]", "optimizer.steps": "[2,1,1]"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -215,6 +217,14 @@ BAD = {
     "weight that is no number": ({"objective.content_weight": "much"}, "content_weight=much: give"),
     "infinite weight": ({"objective.variation_weight": "inf"}, "variation_weight=inf: give a num"),
     "negative energy weight": ({"photorealism.energy_weight": -0.5}, "energy_weight=-0.5: give a"),
+    "wide energy weight": (
+        {"photorealism.wide_energy_weight": -1},
+        "wide_energy_weight=-1: give a number at least 0",
+    ),
+    "wide energy radius": (
+        {"photorealism.wide_energy_radius": 0},
+        "wide_energy_radius=0: give a number at least 1",
+    ),
     "energy radius": ({"photorealism.energy_radius": 0}, "radius=0: give a whole number"),
     "energy epsilon": ({"photorealism.energy_epsilon": -1}, "epsilon=-1: give a number"),
     "precision": ({"precision": "float16"}, "precision=float16: unknown; choose one of auto, flo"),
@@ -582,6 +592,24 @@ def test_automatic_masks(run, folder):
     assert run({**given, "output": "given.png"}).code == 0
     assert run({**given, "masks": "auto", "output": "both.png"}).code == 0
     assert np.array_equal(pixels("given.png"), pixels("both.png"))
+
+
+def test_photos_with_nothing_in_common(run, folder):
+    """Their energy counts in wide windows too, with and without masks but not with painted ones."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
+    Image.fromarray(noise).save("noise.png")
+    content = EXAMPLES / "pavilion.jpg"
+    unlike = {"content": content, "style": "noise.png", "photorealism.wide_energy_weight": 300}
+    for masks in ("auto", "none"):
+        code, out, _ = run({**unlike, "masks": masks, "output": f"{masks}.png"})
+        assert code == 0
+        assert re.search(r"^losses: .* wide_energy [1-9]", out, re.MULTILINE)
+    painted = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}
+    alike = {"style": content, "masks": "auto"}
+    for name, arguments in {"painted": painted, "alike": alike}.items():
+        code, out, _ = run({**unlike, **arguments, "output": f"{name}.png"})
+        assert code == 0
+        assert "wide_energy" not in out
 
 
 def test_interrupted_in_this_process(run, folder, monkeypatch):
