@@ -25,7 +25,9 @@ SIZE = 384
 COMPONENTS = 32
 VERTICAL_WEIGHT = 0.7
 """Of the height in the photo, from -1 to 1: what is above is rather sky than lake."""
-MOST_REGIONS = 6
+COLOUR_WEIGHT = 0.1
+"""Of each colour channel, normalised as features are: a lamp is brighter than the wall."""
+MOST_REGIONS = 5
 """More agree better with painted masks and give worse pictures: docs/quality.md."""
 RESTARTS = 4
 LEAST_SHARE = 0.01
@@ -36,7 +38,7 @@ FAINT = 0.05
 """Below it a mask is 0: its share of a pixel costs as much as a whole one."""
 
 COLOURS = (
-    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180),
 )  # fmt: skip
 """Of the labels, far enough apart to be told from each other in a file."""
 
@@ -64,18 +66,19 @@ def segment_together(
         seed: of the first centres.
 
     Returns:
-        Soft masks, at most six.
+        Soft masks, at most five.
     """
     network = encoder(LAYERS).to(content.device)
     described = [_describe(network, photo) for photo in (content, style)]
-    points = _points([features for features, _ in described], [size for _, size in described])
+    points = _points(*zip(*described, strict=True))
+    sizes = [size for *_, size in described]
     split = len(described[0][0])
     labels = _without_counterpart_merged(points, _clusters(points, seed), split)
     found = np.unique(labels)
     masks = [
         _masks(part, size, found, photo)
-        for part, (_, size), photo in zip(
-            (labels[:split], labels[split:]), described, (content, style), strict=True
+        for part, size, photo in zip(
+            (labels[:split], labels[split:]), sizes, (content, style), strict=True
         )
     ]
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
@@ -160,8 +163,8 @@ def _colour(label: str) -> tuple[int, ...]:
     return tuple(int(label[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Features (N, channels) of the N cells of relu4_3's grid, and that grid's size."""
+def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Features (N, channels) and colours (N, 3) of the N cells of relu4_3's grid, and its size."""
     photo = _at_size(photo)
     # Mirrored beyond its edges, for the encoder sees black there and tells the rim from the rest.
     margin = MARGIN if min(photo.shape[2:]) > MARGIN else 0
@@ -173,12 +176,15 @@ def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, tuple[int, int
     size = tuple(middle.shape[2:])
     fine = F.interpolate(fine, size, mode="area")
     coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-    columns = []
-    for maps in (fine, middle, coarse):
-        x = maps[0].flatten(1).sqrt()
-        x = (x - x.mean(1, keepdim=True)) / (x.std(1, correction=0, keepdim=True) + 1e-6)
-        columns.append(x / len(x) ** 0.5)
-    return torch.cat(columns).T, size
+    features = [_normalised(maps.sqrt()) / maps.shape[1] ** 0.5 for maps in (fine, middle, coarse)]
+    colours = F.interpolate(photo, size, mode="area")
+    return torch.cat(features, 1), _normalised(colours), size
+
+
+def _normalised(maps: Tensor) -> Tensor:
+    """(1, C, H, W) -> (H · W, C), each channel with mean 0 and deviation 1."""
+    x = maps[0].flatten(1)
+    return ((x - x.mean(1, keepdim=True)) / (x.std(1, correction=0, keepdim=True) + 1e-6)).T
 
 
 def _at_size(photo: Tensor) -> Tensor:
@@ -194,8 +200,10 @@ def _without_margin(features: Tensor, cells: int) -> Tensor:
     return features[:, :, cells : height - cells, cells : width - cells]
 
 
-def _points(features: list[Tensor], sizes: list[tuple[int, int]]) -> np.ndarray:
-    """Both photos' cells: principal components, and the height in the photo."""
+def _points(
+    features: tuple[Tensor, ...], colours: tuple[Tensor, ...], sizes: tuple[tuple[int, int], ...]
+) -> np.ndarray:
+    """Both photos' cells: principal components, colours, and the height in the photo."""
     x = torch.cat(features).double()
     x = x - x.mean(0)
     _, axes = torch.linalg.eigh(x.T @ x)
@@ -206,7 +214,8 @@ def _points(features: list[Tensor], sizes: list[tuple[int, int]]) -> np.ndarray:
         ]
     )
     components = x @ axes[:, -COMPONENTS:]
-    return np.column_stack([components.cpu(), VERTICAL_WEIGHT * heights])
+    colours = COLOUR_WEIGHT * torch.cat(colours)
+    return np.column_stack([components.cpu(), colours.cpu(), VERTICAL_WEIGHT * heights])
 
 
 def _clusters(points: np.ndarray, seed: int) -> np.ndarray:
