@@ -142,13 +142,14 @@ def stylize_photo(
     guide = photo.tensor(size)
     style_image = load_photo(style, argument="style", max_pixels=max_pixels).tensor(size)
     regions = load_masks(content_mask, style_mask, guide.shape[2:], style_image.shape[2:])
-    discord = 0.0  # who paints masks knows what goes together
-    if content_mask is None and (masks == "auto" or objective.weights["wide_energy"]):
-        found = segment_together(guide, style_image, seed=seed)
-        discord = _discord(guide, style_image, found)
+    guarded = objective.weights["wide_energy"] > 0
+    counterparts = regions
+    if content_mask is None and (masks == "auto" or guarded):
+        counterparts = segment_together(guide, style_image, seed=seed)
         if masks == "auto":
-            regions = found
+            regions = counterparts
             logger.info("masks: %d regions that both photos have", len(regions.labels))
+    discord = _discord(guide, style_image, counterparts) if guarded else 0.0
     if masks_dir is not None:
         _save_masks(regions, guide, style_image, masks_dir)
 
