@@ -27,8 +27,11 @@ VERTICAL_WEIGHT = 0.7
 """Of the height in the photo, from -1 to 1: what is above is rather sky than lake."""
 COLOUR_WEIGHT = 0.1
 """Of each colour channel, normalised as features are: a lamp is brighter than the wall."""
-MOST_REGIONS = 5
-"""More agree better with painted masks and give worse pictures: docs/quality.md."""
+REGIONS = (7, 6, 5)
+"""More agree better with painted masks and give worse pictures (docs/quality.md), the more so where
+one photo has much of what the other has little of."""
+SHARED = 0.9
+"""How much of both photos must meet for more regions than the fewest."""
 RESTARTS = 4
 LEAST_SHARE = 0.01
 """Of both photos; a region below it in one of them has no counterpart there."""
@@ -38,7 +41,8 @@ FAINT = 0.05
 """Below it a mask is 0: its share of a pixel costs as much as a whole one."""
 
 COLOURS = (
-    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180),
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
+    (245, 130, 48),
 )  # fmt: skip
 """Of the labels, far enough apart to be told from each other in a file."""
 
@@ -54,10 +58,10 @@ def segment_together(
     """Regions that both photos have, by k-means of both photos' features together.
 
     Features are normalised within each photo, so that day and night meet, and reduced by a
-    principal component analysis of both. Regions that one of the photos lacks are merged into what
-    is nearest to them by Ward's criterion: the number of regions comes from the photos. At last the
-    masks are projected onto what is locally affine in their photo, which moves their borders to
-    its edges.
+    principal component analysis of both. There are as many regions as both photos have in like
+    shares. Those that one of the photos lacks are merged into what is nearest to them by Ward's
+    criterion. At last the masks are projected onto what is locally affine in their photo, which
+    moves their borders to its edges.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].
@@ -66,14 +70,18 @@ def segment_together(
         seed: of the first centres.
 
     Returns:
-        Soft masks, at most five.
+        Soft masks, at most seven.
     """
     network = encoder(LAYERS).to(content.device)
     described = [_describe(network, photo) for photo in (content, style)]
     points = _points(*zip(*described, strict=True))
     sizes = [size for *_, size in described]
     split = len(described[0][0])
-    labels = _without_counterpart_merged(points, _clusters(points, seed), split)
+    for regions in REGIONS:
+        clusters = _clusters(points, regions, seed)
+        labels = _without_counterpart_merged(points, clusters, split)
+        if sum(_shares(labels, split)) >= SHARED:
+            break
     found = np.unique(labels)
     masks = [
         _masks(part, size, found, photo)
@@ -218,9 +226,9 @@ def _points(
     return np.column_stack([components.cpu(), colours.cpu(), VERTICAL_WEIGHT * heights])
 
 
-def _clusters(points: np.ndarray, seed: int) -> np.ndarray:
+def _clusters(points: np.ndarray, regions: int, seed: int) -> np.ndarray:
     """The label of each point: the best of several runs of k-means, started by k-means++."""
-    regions = min(MOST_REGIONS, len(np.unique(points, axis=0)))
+    regions = min(regions, len(np.unique(points, axis=0)))
     random = np.random.default_rng(seed)
     best, least = None, np.inf
     for _ in range(RESTARTS):
@@ -231,14 +239,19 @@ def _clusters(points: np.ndarray, seed: int) -> np.ndarray:
     return best
 
 
+def _shares(labels: np.ndarray, split: int) -> list[float]:
+    """Of each label, in the photo that has less of it."""
+    return [
+        min((labels[:split] == label).mean(), (labels[split:] == label).mean())
+        for label in np.unique(labels)
+    ]
+
+
 def _without_counterpart_merged(points: np.ndarray, labels: np.ndarray, split: int) -> np.ndarray:
     """Labels of which each has its share of both photos, the points before and from ``split``."""
     labels = labels.copy()
     while len(found := np.unique(labels)) > 1:
-        shares = [
-            min((labels[:split] == label).mean(), (labels[split:] == label).mean())
-            for label in found
-        ]
+        shares = _shares(labels, split)
         rarest = int(np.argmin(shares))
         if shares[rarest] >= LEAST_SHARE:
             break
