@@ -36,9 +36,9 @@ MASKS = ("auto", "none")
 
 STRANGERS = 0.5
 """Likeness of photos that have nothing in common; see :func:`data.likeness`, docs/quality.md."""
-TENFOLD = 0.05
+TENFOLD = 0.04
 """By how much it must rise for a tenth of the discord."""
-LEAST_DISCORD = 0.01
+LEAST_DISCORD = 0.02
 
 
 @dataclass(frozen=True)
