@@ -139,7 +139,9 @@ def train_network(
     check_whole("size", size, 64)
     check_whole("seed", seed, 0, LARGEST_SEED)
     check_number("raw_energy_weight", raw_energy_weight, 0)
-    if not (raw_energy_weight or any(objective.weights.values())):
+    # A network learns what photos have in common with its style: no discord, no wide energy.
+    weights = [weight for name, weight in objective.weights.items() if name != "wide_energy"]
+    if not (raw_energy_weight or any(weights)):
         expected = "give a weight above 0, to this or to another loss"
         raise ArgumentError("style_weight", objective.weights["style"], expected)
     check_choice("device", device, DEVICES)
