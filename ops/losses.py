@@ -216,6 +216,7 @@ class StyleObjective(nn.Module):
         wide_energy_weight: of the energy in wide windows, where content and style have nothing in
             common. A style's shapes for which the content has no place are too large for the
             windows of the other energy to see.
+        strangers_style: the share of ``style_weight`` that counts there, in [0, 1].
         statistic: ``"gram"`` or ``"mean_and_deviation"``.
         energy_radius, wide_energy_radius, energy_epsilon: of the matting Laplacians that measure
             the energies.
@@ -237,6 +238,7 @@ class StyleObjective(nn.Module):
         edges_weight: float = 1.5,
         energy_weight: float = 3000.0,
         wide_energy_weight: float = 300.0,
+        strangers_style: float = 0.4,
         variation_weight: float = 0.0,
         statistic: str = "gram",
         energy_radius: int = 1,
@@ -255,6 +257,8 @@ class StyleObjective(nn.Module):
         }
         for name, weight in self.weights.items():
             check_number(f"{name}_weight", weight, 0)
+        check_number("strangers_style", strangers_style, 0, 1)
+        self.strangers_style = strangers_style
         check_choice("statistic", statistic, STATISTICS)
         check_choice("backend", backend, BACKENDS)
         for argument, layers in (
@@ -292,7 +296,8 @@ class StyleObjective(nn.Module):
             style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
                 content.
             discord: how little they have in common, in [0, 1]: the share of
-                ``wide_energy_weight`` that counts.
+                ``wide_energy_weight`` that counts, and by which ``style_weight`` goes down to
+                what strangers have of it.
         """
         if len(content_masks) != len(style_masks):
             raise ArgumentError(
@@ -386,7 +391,8 @@ class StyleObjective(nn.Module):
                 style_loss(self.statistic(features[layer], targets.masks[layer]), s, targets.areas)
                 for layer, s in targets.style.items()
             ]
-            terms["style"] = sum(losses) / len(losses)
+            withheld = targets.discord * (1 - self.strangers_style)
+            terms["style"] = (1 - withheld) * sum(losses) / len(losses)
         if targets.edges is not None:
             terms["edges"] = edge_loss(edge_magnitude(image), targets.edges)
         if targets.laplacian is not None:

@@ -283,6 +283,7 @@ def test_objective_by_hand(encoder, photos, statistic, masked):
         statistic=statistic,
         energy_radius=2,
         wide_energy_radius=3,
+        strangers_style=0.2,
         energy_epsilon=1e-4,
         backend="reference",
     )
@@ -301,7 +302,7 @@ def test_objective_by_hand(encoder, photos, statistic, masked):
         actual, target = (function(features[i][layer], small_masks[i]) for i in (0, 2))
         areas = small_masks[0].flatten(1).mean(1)
         style_terms.append(style_loss(actual, target, areas))
-    expected["style"] = sum(style_terms) / 2
+    expected["style"] = 0.8 * sum(style_terms) / 2  # 1 - discord (1 - strangers_style)
     expected["edges"] = edge_loss(edge_magnitude(image), edge_magnitude(content))
     expected["energy"] = MattingLaplacian(content, 2, 1e-4, "reference").energy(image)[0]
     expected["wide_energy"] = MattingLaplacian(content, 3, 1e-4, "reference").energy(image)[0] / 4
@@ -469,6 +470,11 @@ def test_takes_the_layers_it_needs():
 def test_bad_weight(encoder, name, value):
     with pytest.raises(ArgumentError, match=rf"^{name}_weight={value}: give a number at least 0"):
         StyleObjective(encoder, **SHALLOW, **{f"{name}_weight": value})
+
+
+def test_bad_share_of_style(encoder):
+    with pytest.raises(ArgumentError, match=r"^strangers_style=1.5: give a number from 0 to 1"):
+        StyleObjective(encoder, **SHALLOW, strangers_style=1.5)
 
 
 @pytest.mark.parametrize("argument", ["content_layers", "style_layers"])
