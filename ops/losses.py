@@ -216,15 +216,16 @@ class StyleObjective(nn.Module):
         wide_energy_weight: of the energy in wide windows, where content and style have nothing in
             common. A style's shapes for which the content has no place are too large for the
             windows of the other energy to see.
-        strangers_style: the share of ``style_weight`` that counts there, in [0, 1].
+        strangers_style: the share of ``style_weight`` that is left where they have nothing in
+            common, in [0, 1].
         statistic: ``"gram"`` or ``"mean_and_deviation"``.
         energy_radius, wide_energy_radius, energy_epsilon: of the matting Laplacians that measure
             the energies.
         backend: of the matting Laplacian.
 
     Raises:
-        ArgumentError: for a weight that is negative or no number, a missing or unknown layer, or
-            an unknown statistic or backend.
+        ArgumentError: for a weight that is negative or no number, a share of style beyond [0, 1],
+            a missing or unknown layer, or an unknown statistic or backend.
     """
 
     def __init__(
