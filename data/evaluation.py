@@ -12,29 +12,33 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from data.contact_sheet import cell, stack
 from data.images import MIN_SIDE, Photo, atomic_file, load_image, load_photo, resize, to_pixels
 from data.masks import Masks, load_masks
 from data.pairs import Pair, find_image, find_pairs
+from ops.affine import apply_affine
 from ops.colour_transfer import colour_transfer
 from ops.errors import ArgumentError
 from ops.metrics import (
     ENERGY_EPSILON,
     STYLE_LAYERS,
     StyleDistance,
+    colour_map_residual,
     edge_ssim,
     energy,
     flat_roughness,
 )
+from ops.transport import EXACT
 
 logger = logging.getLogger(__name__)
 
 UNTOUCHED = "untouched"
 GLOBAL_TRANSFER = "global colour transfer"
-MASKED_TRANSFER = "colour transfer per mask"
+COLOUR_TRANSFER = "colour transfer"
 RESULTS = "results"
 
 METRICS = {
@@ -46,17 +50,15 @@ METRICS = {
     f"ε = {ENERGY_EPSILON:g}; lower is closer to a photo",
     "flat_roughness": "RMS, in levels of 255, of what a Gaussian of σ = 2 takes away, over the "
     "tenth of the content's pixels around which it varies least: noise, banding; lower is better",
+    "colour_map_residual": "RMS distance, in ΔE*ab, to the nearest smooth map of the content's "
+    "colours under each mask: haze, glows, blotches; lower is better, an untouched photo has 0",
 }
 
-TITLES = ("style distance", "edge SSIM", "energy", "roughness")
+TITLES = ("style distance", "edge SSIM", "energy", "roughness", "residual")
 
 ASPECT_TOLERANCE = 0.02
 """A result's short side may differ by this share: other programs round or crop by some pixels."""
 
-CELL_WIDTH = 320
-CELL_MARGIN = 8
-LABEL_HEIGHT = 44
-FONT_SIZE = 14
 ROWS_PER_PAGE = 8
 """A contact sheet that a person can look at in one piece."""
 
@@ -71,6 +73,7 @@ class Scores:
     edge_ssim: float
     energy: float
     flat_roughness: float
+    colour_map_residual: float
 
     def formatted(self) -> tuple[str, ...]:
         """The numbers as a person reads them."""
@@ -79,6 +82,7 @@ class Scores:
             f"{self.edge_ssim:.3f}",
             f"{self.energy:.2e}",
             f"{self.flat_roughness:.2f}",
+            f"{self.colour_map_residual:.1f}",
         )
 
 
@@ -99,8 +103,8 @@ class Evaluation:
     def wins(self) -> dict[str, int]:
         """In how many pairs the results are better than the baseline, by figure.
 
-        ``both`` counts the pairs in which style distance and edge SSIM are. Empty without a
-        baseline.
+        ``all_three`` counts the pairs in which style distance, edge SSIM and residual are. Empty
+        without a baseline.
         """
         if self.baseline is None:
             return {}
@@ -108,10 +112,12 @@ class Evaluation:
         style = [ours.style_distance < theirs.style_distance for ours, theirs in pairs]
         edges = [ours.edge_ssim > theirs.edge_ssim for ours, theirs in pairs]
         smooth = [ours.flat_roughness < theirs.flat_roughness for ours, theirs in pairs]
+        graded = [ours.colour_map_residual < theirs.colour_map_residual for ours, theirs in pairs]
         return {
             "style_distance": sum(style),
             "edge_ssim": sum(edges),
-            "both": sum(a and b for a, b in zip(style, edges, strict=True)),
+            "colour_map_residual": sum(graded),
+            "all_three": sum(map(all, zip(style, edges, graded, strict=True))),
             "flat_roughness": sum(smooth),
         }
 
@@ -148,8 +154,9 @@ class Evaluation:
         wins = self.wins
         return (
             f"{text}\n\n{RESULTS} better than {self.baseline}, of {len(self.scores)} pairs: style "
-            f"distance {wins['style_distance']}, edge SSIM {wins['edge_ssim']}, both "
-            f"{wins['both']}; roughness {wins['flat_roughness']}"
+            f"distance {wins['style_distance']}, edge SSIM {wins['edge_ssim']}, residual "
+            f"{wins['colour_map_residual']}, all three {wins['all_three']}; roughness "
+            f"{wins['flat_roughness']}"
         )
 
 
@@ -172,12 +179,12 @@ class _Case:
         masks = load_masks(pair.content_mask, pair.style_mask, *sizes)
         images = {
             UNTOUCHED: content,
-            GLOBAL_TRANSFER: _transfer(content, style, Masks.whole(*sizes)),
-            MASKED_TRANSFER: _transfer(content, style, masks),
+            GLOBAL_TRANSFER: _transfer(content, style, Masks.whole(*sizes), gains=EXACT),
+            COLOUR_TRANSFER: _transfer(content, style, masks),
         }
         if pair.baseline is not None:
-            images[pair.baseline.name] = _load_like(photo, content, pair.baseline, "baseline")
-        images[RESULTS] = _load_like(photo, content, result, "results")
+            images[pair.baseline.name] = load_like(photo, content, pair.baseline, "baseline")
+        images[RESULTS] = load_like(photo, content, result, "results")
         return cls(pair.name, content, style, masks, images)
 
 
@@ -217,8 +224,8 @@ def evaluate_results(
     if not isinstance(overwrite, bool):
         raise ArgumentError("overwrite", overwrite, "give true or false")
     found = find_pairs(pairs, baseline)
-    files = _find_results(results, found)
-    output = _prepare_output(output, overwrite)
+    files = find_results(results, found)
+    output = prepare_output(output, _OWN_FILE, "an evaluation", overwrite)
     missing = [pair.name for pair in found if pair.name not in files]
     if missing:
         logger.warning("%s holds no result for %s; left out", results, ", ".join(missing))
@@ -239,7 +246,7 @@ def evaluate_results(
         "number_of_pairs": len(scores),
         "pairs_without_result": missing,
     }
-    stale = _own_files(output)
+    stale = own_files(output, _OWN_FILE)
     written = [
         _write(output / "evaluation.json", _to_json(evaluation, settings)),
         _write(output / "evaluation.csv", _to_csv(evaluation)),
@@ -254,16 +261,21 @@ def evaluate_results(
 # ------------------------------------------------------------------------------------------ files
 
 
-def _find_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Path]:
+def find_results(
+    folder: str | os.PathLike, pairs: list[Pair], *, argument: str = RESULTS
+) -> dict[str, Path]:
     """The result of each pair that has one, by the pair's name."""
-    found = {pair.name: find_image(folder, pair.name, argument=RESULTS) for pair in pairs}
+    found = {pair.name: find_image(folder, pair.name, argument=argument) for pair in pairs}
     if not any(found.values()):
         expected = f"holds no result; name them after their pairs, {pairs[0].name}.png and so on"
-        raise ArgumentError(RESULTS, folder, expected)
+        raise ArgumentError(argument, folder, expected)
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _prepare_output(folder: str | os.PathLike, overwrite: bool) -> Path:
+def prepare_output(
+    folder: str | os.PathLike, own_file: re.Pattern, what: str, overwrite: bool
+) -> Path:
+    """Make the folder, unless it holds ``what`` in files of our own names."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,18 +286,19 @@ def _prepare_output(folder: str | os.PathLike, overwrite: bool) -> Path:
         raise ArgumentError("output", folder, expected) from error
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise ArgumentError("output", folder, "no permission to write to this folder")
-    if _own_files(folder) and not overwrite:
-        expected = "holds an evaluation; give another folder or overwrite=true"
+    if own_files(folder, own_file) and not overwrite:
+        expected = f"holds {what}; give another folder or overwrite=true"
         raise ArgumentError("output", folder, expected)
     return folder
 
 
-def _own_files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if _OWN_FILE.fullmatch(path.name)]
+def own_files(folder: Path, own_file: re.Pattern) -> list[Path]:
+    """The files of a folder whose names match."""
+    return [path for path in folder.iterdir() if own_file.fullmatch(path.name)]
 
 
-def _load_like(photo: Photo, content: Tensor, path: Path, argument: str) -> Tensor:
-    """A picture resized, with antialiasing, to the content at working size."""
+def load_like(photo: Photo, content: Tensor, path: Path, argument: str) -> Tensor:
+    """A picture resized, with antialiasing, to the content (1, 3, H, W) at working size."""
     pixels = load_photo(path, argument=argument).pixels
     if not _same_shape(pixels.shape[:2], photo.pixels.shape[:2]):
         expected = (
@@ -343,9 +356,10 @@ def _to_csv(evaluation: Evaluation) -> str:
 # ---------------------------------------------------------------------------------------- scoring
 
 
-def _transfer(content: Tensor, style: Tensor, masks: Masks) -> Tensor:
+def _transfer(content: Tensor, style: Tensor, masks: Masks, **limits) -> Tensor:
     """The colour transfer in 8 bits, since results come from files and rounding costs energy."""
-    return Photo(to_pixels(colour_transfer(content, style, masks.content, masks.style))).tensor()
+    maps = colour_transfer(content, style, masks.content, masks.style, **limits)
+    return Photo(to_pixels(apply_affine(maps, content))).tensor()
 
 
 def _score(case: _Case, style_distance: StyleDistance) -> dict[str, Scores]:
@@ -356,6 +370,7 @@ def _score(case: _Case, style_distance: StyleDistance) -> dict[str, Scores]:
             edge_ssim(case.content, image),
             energy(case.content, image),
             flat_roughness(case.content, image),
+            colour_map_residual(case.content, image, case.masks.content),
         )
         for method, image in case.images.items()
     }
@@ -374,35 +389,11 @@ def _sheet_row(case: _Case, scores: dict[str, Scores]) -> Image.Image:
         _cell(case.images[results], f"{case.name}  {results}", scores[results].formatted()),
         _cell(case.images[other], f"{case.name}  {other}", scores[other].formatted()),
     ]
-    return _stack(cells, axis=1)
+    return stack(cells, axis=1)
 
 
 def _cell(image: Tensor, title: str, numbers: tuple[str, ...]) -> Image.Image:
-    """A thumbnail with its label below, on white."""
-    thumbnail = Image.fromarray(to_pixels(image))
-    thumbnail.thumbnail((CELL_WIDTH, CELL_WIDTH), Image.Resampling.LANCZOS)
-    size = (CELL_WIDTH + 2 * CELL_MARGIN, thumbnail.height + CELL_MARGIN + LABEL_HEIGHT)
-    cell = Image.new("RGB", size, "white")
-    cell.paste(thumbnail, ((size[0] - thumbnail.width) // 2, CELL_MARGIN))
-    position = (CELL_MARGIN, CELL_MARGIN + thumbnail.height + 2)
-    label = f"{title}\n{'   '.join(numbers)}"
-    font = ImageFont.load_default(FONT_SIZE)
-    ImageDraw.Draw(cell).multiline_text(position, label, "black", font)
-    return cell
-
-
-def _stack(images: list[Image.Image], axis: int) -> Image.Image:
-    """Images on white, one after the other: downwards (axis 0) or to the right (axis 1)."""
-    if axis == 0:
-        size = max(image.width for image in images), sum(image.height for image in images)
-    else:
-        size = sum(image.width for image in images), max(image.height for image in images)
-    sheet = Image.new("RGB", size, "white")
-    position = 0
-    for image in images:
-        sheet.paste(image, (0, position) if axis == 0 else (position, 0))
-        position += image.height if axis == 0 else image.width
-    return sheet
+    return cell(image, title, "   ".join(numbers))
 
 
 def _write_sheets(folder: Path, rows: list[Image.Image]) -> list[Path]:
@@ -412,5 +403,5 @@ def _write_sheets(folder: Path, rows: list[Image.Image]) -> list[Path]:
     paths = [folder / f"contact_sheet{number}.png" for number in numbers]
     for path, page in zip(paths, pages, strict=True):
         with atomic_file(path) as file:
-            _stack(page, axis=0).save(file, format="PNG")
+            stack(page, axis=0).save(file, format="PNG")
     return paths

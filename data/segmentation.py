@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 from data.images import atomic_file, to_pixels
@@ -18,7 +17,6 @@ from ops import Projection, VGGFeatures
 LAYERS = ("relu3_3", "relu4_3", "relu5_1")
 """Texture, parts and things."""
 STRIDES = (4, 8, 16)
-LIKENESS_LAYER = ("relu4_3",)
 MARGIN = 32
 SIZE = 384
 """Long side at which the photos are compared."""
@@ -27,12 +25,11 @@ VERTICAL_WEIGHT = 0.7
 """Of the height in the photo, from -1 to 1: what is above is rather sky than lake."""
 COLOUR_WEIGHT = 0.1
 """Of each colour channel, normalised as features are: a lamp is brighter than the wall."""
-REGIONS = (7, 6, 5)
-"""More agree better with painted masks and give worse pictures (docs/quality.md), the more so where
-one photo has much of what the other has little of."""
-SHARED = 0.9
-"""How much of both photos must meet for more regions than the fewest."""
+REGIONS = 5
+"""More agree hardly better with painted masks and give worse pictures (docs/quality.md)."""
 RESTARTS = 4
+"""Of k-means, of which the best is kept."""
+ITERATIONS = 30
 LEAST_SHARE = 0.01
 """Of both photos; a region below it in one of them has no counterpart there."""
 REFINEMENT = Projection(radius=16, ridge=1e-3)
@@ -42,7 +39,6 @@ FAINT = 0.05
 
 COLOURS = (
     (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
-    (245, 130, 48),
 )  # fmt: skip
 """Of the labels, far enough apart to be told from each other in a file."""
 
@@ -58,8 +54,7 @@ def segment_together(
     """Regions that both photos have, by k-means of both photos' features together.
 
     Features are normalised within each photo, so that day and night meet, and reduced by a
-    principal component analysis of both. There are as many regions as both photos have in like
-    shares. Those that one of the photos lacks are merged into what is nearest to them by Ward's
+    principal component analysis of both. Regions that one of the photos lacks are merged into what is nearest to them by Ward's
     criterion. At last the masks are projected onto what is locally affine in their photo, which
     moves their borders to its edges.
 
@@ -70,18 +65,15 @@ def segment_together(
         seed: of the first centres.
 
     Returns:
-        Soft masks, at most seven.
+        Soft masks, at most five.
     """
     network = encoder(LAYERS).to(content.device)
     described = [_describe(network, photo) for photo in (content, style)]
     points = _points(*zip(*described, strict=True))
     sizes = [size for *_, size in described]
     split = len(described[0][0])
-    for regions in REGIONS:
-        clusters = _clusters(points, regions, seed)
-        labels = _without_counterpart_merged(points, clusters, split)
-        if sum(_shares(labels, split)) >= SHARED:
-            break
+    clusters = _clusters(points, REGIONS, seed).numpy()
+    labels = _without_counterpart_merged(points.numpy(), clusters, split)
     found = np.unique(labels)
     masks = [
         _masks(part, size, found, photo)
@@ -92,40 +84,6 @@ def segment_together(
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
     names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
     return Masks(masks[0][order], masks[1][order], tuple(names[: len(found)]))
-
-
-@torch.no_grad()
-def likeness(
-    content: Tensor,
-    style: Tensor,
-    masks: Masks,
-    *,
-    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
-) -> float:
-    """How much the regions of two photos have in common.
-
-    The cosine between a region's mean feature (roots of relu4_3) in one photo and in the other,
-    averaged by the regions' areas in the content. Of pairs of photos that go together hardly any
-    is below 0.53, of photos that have nothing to do with each other few are above: docs/quality.md.
-
-    Args:
-        content: (1, 3, H, W), values in [0, 1].
-        style: (1, 3, H', W'), values in [0, 1].
-        masks: of their sizes.
-        encoder: makes a network of features from names of layers.
-
-    Returns:
-        From 0 to 1.
-    """
-    network = encoder(LIKENESS_LAYER).to(content.device)
-    means = []
-    for photo, layers in ((content, masks.content), (style, masks.style)):
-        (features,) = network(_at_size(photo)).values()
-        weights = F.interpolate(layers[None].to(photo), features.shape[2:], mode="area")[0]
-        mean = torch.einsum("mhw,chw->mc", weights, features[0].sqrt())
-        means.append(mean)  # a multiple of it: a cosine has no length
-    areas = masks.content.flatten(1).sum(1).to(content)
-    return float((F.cosine_similarity(*means) * areas).sum() / areas.sum())
 
 
 def save_masks(
@@ -210,33 +168,39 @@ def _without_margin(features: Tensor, cells: int) -> Tensor:
 
 def _points(
     features: tuple[Tensor, ...], colours: tuple[Tensor, ...], sizes: tuple[tuple[int, int], ...]
-) -> np.ndarray:
+) -> Tensor:
     """Both photos' cells: principal components, colours, and the height in the photo."""
-    x = torch.cat(features).double()
+    x = torch.cat(features)
     x = x - x.mean(0)
     _, axes = torch.linalg.eigh(x.T @ x)
     heights = torch.cat(
-        [
-            torch.linspace(-1, 1, height, dtype=x.dtype).repeat_interleave(width)
-            for height, width in sizes
-        ]
+        [torch.linspace(-1, 1, height).repeat_interleave(width) for height, width in sizes]
     )
     components = x @ axes[:, -COMPONENTS:]
     colours = COLOUR_WEIGHT * torch.cat(colours)
-    return np.column_stack([components.cpu(), colours.cpu(), VERTICAL_WEIGHT * heights])
+    return torch.column_stack([components.cpu(), colours.cpu(), VERTICAL_WEIGHT * heights])
 
 
-def _clusters(points: np.ndarray, regions: int, seed: int) -> np.ndarray:
-    """The label of each point: the best of several runs of k-means, started by k-means++."""
-    regions = min(regions, len(np.unique(points, axis=0)))
-    random = np.random.default_rng(seed)
-    best, least = None, np.inf
-    for _ in range(RESTARTS):
-        centres, labels = kmeans2(points, regions, iter=30, minit="++", rng=random)
-        spread = ((points - centres[labels]) ** 2).sum()
-        if spread < least:
-            best, least = labels, spread
-    return best
+def _clusters(points: Tensor, regions: int, seed: int) -> Tensor:
+    """The label of each of (N, D) points: the best of several runs of k-means, side by side.
+
+    They start by k-means++, Arthur and Vassilvitskii (2007).
+    """
+    random = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(points), (RESTARTS, 1), generator=random)
+    centres = points[first]
+    for _ in range(regions - 1):
+        nearest = torch.cdist(points.expand(RESTARTS, -1, -1), centres).amin(2).square()
+        # Where all points are centres already, any will do.
+        chosen = torch.multinomial(nearest + 1e-12, 1, generator=random)
+        centres = torch.cat([centres, points[chosen]], 1)
+    for _ in range(ITERATIONS):
+        labels = torch.cdist(points.expand(RESTARTS, -1, -1), centres).argmin(2)
+        members = F.one_hot(labels, regions).to(points).mT
+        counts = members.sum(2, keepdim=True)
+        centres = torch.where(counts > 0, members @ points / counts.clamp(min=1), centres)
+    distances, labels = torch.cdist(points.expand(RESTARTS, -1, -1), centres).min(2)
+    return labels[distances.square().sum(1).argmin()]
 
 
 def _shares(labels: np.ndarray, split: int) -> list[float]:

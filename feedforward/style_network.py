@@ -13,6 +13,7 @@ from torch import Tensor
 from data.images import atomic_file
 from feedforward.transform_net import TransformNet
 from ops import ArgumentError, Projection
+from ops.transport import EXACT
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 1"
@@ -104,7 +105,8 @@ def load_network(
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise ValueError("weights that are not finite")
         with torch.device("meta"):
-            net = TransformNet(**json.loads(metadata["architecture"]))
+            # Older networks began at a colour transfer without limits.
+            net = TransformNet(**{"gains": EXACT, **json.loads(metadata["architecture"])})
         net.load_state_dict(state, assign=True)
         projection = json.loads(metadata["projection"])
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)

@@ -139,9 +139,7 @@ def train_network(
     check_whole("size", size, 64)
     check_whole("seed", seed, 0, LARGEST_SEED)
     check_number("raw_energy_weight", raw_energy_weight, 0)
-    # A network learns what photos have in common with its style: no discord, no wide energy.
-    weights = [weight for name, weight in objective.weights.items() if name != "wide_energy"]
-    if not (raw_energy_weight or any(weights)):
+    if not (raw_energy_weight or any(objective.weights.values())):
         expected = "give a weight above 0, to this or to another loss"
         raise ArgumentError("style_weight", objective.weights["style"], expected)
     check_choice("device", device, DEVICES)
@@ -178,8 +176,8 @@ def train_network(
         logger.info("no photos to measure on (data.validation): the last weights are exported")
 
     torch.manual_seed(seed)
-    mean, covariance = colour_moments(style_image, style_image.new_ones(1, *style_image.shape[2:]))
-    net = network(style_mean=mean[0], style_covariance=covariance[0])
+    colours = colour_moments(style_image, style_image.new_ones(1, *style_image.shape[2:]))
+    net = network(style_mean=colours.mean[0, 0], style_covariance=colours.covariance[0, 0])
     style_image = style_image.to(accelerator.device)
     with accelerator.autocast():
         losses = TrainingObjective(

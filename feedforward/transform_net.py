@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.colour_transfer import match_colours
+from ops.colour_transfer import GAINS, match_colours
 from ops.errors import check_choice, check_whole
+from ops.transport import Moments, check_gains
 
 BASES = ("colour_transfer", "content", "none")
 STRIDE = 4
@@ -26,11 +27,12 @@ class TransformNet(nn.Module):
         blocks: number of residual blocks.
         base: what the output is added to: ``"colour_transfer"``, the photo with the style's colour
             mean and covariance; ``"content"``, the photo itself; or ``"none"``, grey.
+        gains: range of the contrast gains of that colour transfer.
         style_mean, style_covariance: (3,) and (3, 3), the colour moments of the style, see
             :func:`ops.colour_transfer.colour_moments`; for the base ``"colour_transfer"``.
 
     Raises:
-        ArgumentError: for a width or number of blocks out of range, and for an unknown base.
+        ArgumentError: for a width, number of blocks or gains out of range, and for an unknown base.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class TransformNet(nn.Module):
         width: int = 16,
         blocks: int = 5,
         base: str = "colour_transfer",
+        gains: tuple[float, float] = GAINS,
         style_mean: Tensor | None = None,
         style_covariance: Tensor | None = None,
     ):
@@ -48,6 +51,7 @@ class TransformNet(nn.Module):
         self.width = width
         self.blocks = blocks
         self.base = base
+        self.gains = check_gains("gains", gains)
         mean = torch.zeros(3) if style_mean is None else style_mean
         covariance = torch.eye(3) if style_covariance is None else style_covariance
         self.register_buffer("style_mean", mean.to(torch.float32))
@@ -70,7 +74,12 @@ class TransformNet(nn.Module):
     @property
     def architecture(self) -> dict:
         """The arguments that make this network again; its weights and moments fill it."""
-        return {"width": self.width, "blocks": self.blocks, "base": self.base}
+        return {
+            "width": self.width,
+            "blocks": self.blocks,
+            "base": self.base,
+            "gains": self.gains,
+        }
 
     def forward(self, photo: Tensor) -> Tensor:
         """The stylised photo, before the projection.
@@ -105,9 +114,9 @@ class TransformNet(nn.Module):
             return photo
         if self.base == "none":
             return torch.full_like(photo, 0.5)
-        moments = self.style_mean.double(), self.style_covariance.double()
+        style = Moments(self.style_mean.double(), self.style_covariance.double())
         with torch.autocast(photo.device.type, enabled=False), torch.no_grad():
-            return match_colours(photo, *moments).clamp(0, 1)
+            return match_colours(photo, style, self.gains).clamp(0, 1)
 
 
 class ReflectConv(nn.Conv2d):

@@ -1,93 +1,114 @@
-"""The linear Monge-Kantorovich colour transfer, globally or per mask."""
+"""The linear Monge-Kantorovich colour transfer, of a whole photo or region by region."""
 
 import torch
 from torch import Tensor
 
+from ops.affine import apply_affine
+from ops.projection import Projection
+from ops.transport import (
+    EXACT,
+    AffineMaps,
+    Moments,
+    check_gains,
+    moments,
+    monge_kantorovich,
+    with_whole,
+)
+
 # Added to the colour variances: one 8-bit level of noise. A flat region then stays flat, where the
 # exact map would stretch its noise to the contrast of the style.
 NOISE_VARIANCE = (1 / 255) ** 2
+GAINS = (0.85, 2.0)
+"""Of contrast: below, photos look veiled; above, noise and JPEG blocks show."""
+WHOLE_SHARE = 0.6
+"""How much of each map is that of the whole photo: makes regions that do not match mild."""
+BORDER = 1 / 20
+"""Radius, as a share of the long side, of the guided filter that carries masks to edges."""
+BORDER_RIDGE = 1e-2
+"""Its ridge: maps change where the photo does, and elsewhere so slowly that no halo is seen."""
 
 
-def colour_moments(image: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean, (M, 3), and covariance, (M, 3, 3), of the colours under each mask, float64.
+def colour_moments(image: Tensor, masks: Tensor) -> Moments:
+    """Mean, (B, M, 3), and covariance, (B, M, 3, 3), of the colours under each mask, float64.
 
     Args:
-        image: (1, 3, H, W).
+        image: (B, 3, H, W).
         masks: (M, H, W), weights in [0, 1], none of them empty.
     """
-    colours = image[0].double().flatten(1)
-    weights = masks.double().flatten(1)
-    weights = weights / weights.sum(1, keepdim=True)
-    mean = weights @ colours.T
-    covariance = torch.einsum("mn,cn,dn->mcd", weights, colours, colours)
-    return mean, covariance - mean[:, :, None] * mean[:, None, :]
+    return moments(image.flatten(2).mT, masks.flatten(1))
 
 
-def monge_kantorovich(source: Tensor, target: Tensor) -> Tensor:
-    """T = Σs^(-1/2) (Σs^(1/2) Σt Σs^(1/2))^(1/2) Σs^(-1/2), (..., 3, 3) each.
-
-    The linear map of least motion that turns the covariance Σs into Σt: Pitié and Kokaram, "The
-    linear Monge-Kantorovitch linear colour mapping for example-based colour transfer" (2007).
-    """
-    root = _matrix_power(source, 0.5)
-    inverse_root = _matrix_power(source, -0.5)
-    return inverse_root @ _matrix_power(root @ target @ root, 0.5) @ inverse_root
+def colour_maps(source: Moments, target: Moments, gains: tuple[float, float] = EXACT) -> AffineMaps:
+    """The maps of least motion that turn colour moments into others; (..., 3, 3) and (..., 3)."""
+    noise = NOISE_VARIANCE * torch.eye(3).to(source.covariance)
+    noisy = (Moments(part.mean, part.covariance + noise) for part in (source, target))
+    return monge_kantorovich(*noisy, gains=gains)
 
 
 def colour_transfer(
-    content: Tensor, style: Tensor, content_masks: Tensor, style_masks: Tensor
+    content: Tensor,
+    style: Tensor,
+    content_masks: Tensor | None = None,
+    style_masks: Tensor | None = None,
+    *,
+    gains: tuple[float, float] = GAINS,
+    whole_share: float = WHOLE_SHARE,
 ) -> Tensor:
-    """The content with the style's colour mean and covariance under each mask.
+    """The content with the style's colours, as affine maps that vary from place to place.
+
+    Each region has the linear Monge-Kantorovich map of its colour moments, Pitié and Kokaram (2007), with
+    bounded gains, blended with that of the whole photo.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].
         style: (1, 3, H', W'), values in [0, 1].
-        content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+        content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel; ``None``: one region.
         style_masks: (M, H', W'), values in [0, 1].
+        gains: the range of the maps' eigenvalues.
+        whole_share: of the whole photo's map, in [0, 1].
 
     Returns:
-        (1, 3, H, W), clamped to [0, 1], in the content's dtype.
+        Coefficients (1, 3, 4, H, W) in the content's dtype, to be applied to the content at any
+        size: see :func:`ops.affine.apply_affine`.
+
+    Raises:
+        ArgumentError: for ``gains`` or ``whole_share`` other than these.
     """
-    maps, offsets = _colour_maps(
-        *colour_moments(content, content_masks), *colour_moments(style, style_masks)
+    gains = check_gains("gains", gains)
+    if content_masks is None:
+        content_masks = content.new_ones(1, *content.shape[2:])
+        style_masks = style.new_ones(1, *style.shape[2:])
+    maps = colour_maps(
+        colour_moments(content, with_whole(content_masks, whole_share)),
+        colour_moments(style, with_whole(style_masks, whole_share)),
+        gains,
     )
+    weights = with_whole(_carried_to_edges(content_masks, content), whole_share)
+    parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
     # Blending the maps equals blending their results.
-    slope = torch.einsum("mhw,mcd->cdhw", content_masks.double(), maps)
-    offset = torch.einsum("mhw,mc->chw", content_masks.double(), offsets)
-    result = torch.einsum("cdhw,bdhw->bchw", slope, content.double()) + offset
-    return result.clamp(0, 1).to(content.dtype)
+    return torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)
 
 
-def match_colours(image: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def match_colours(image: Tensor, style: Moments, gains: tuple[float, float] = EXACT) -> Tensor:
     """Each image of a batch with the given colour mean and covariance: one affine map per image.
 
     Args:
         image: (B, 3, H, W), values in [0, 1].
-        mean, covariance: (3,) and (3, 3), float64, as of :func:`colour_moments`.
+        style: (1, 1, 3) and (1, 1, 3, 3), as of :func:`colour_moments`.
+        gains: the range of the maps' eigenvalues.
 
     Returns:
         (B, 3, H, W), not clamped, in the image's dtype.
     """
-    colours = image.double().flatten(2)
-    source_mean = colours.mean(2)
-    centred = colours - source_mean[:, :, None]
-    source = centred @ centred.mT / colours.shape[2]
-    maps, offsets = _colour_maps(source_mean, source, mean, covariance)
-    result = maps.to(image.dtype) @ image.flatten(2) + offsets.to(image.dtype)[:, :, None]
-    return result.view_as(image)
+    maps = colour_maps(colour_moments(image, image.new_ones(1, *image.shape[2:])), style, gains)
+    matrix, offset = (part[:, 0].to(image.dtype) for part in maps)
+    return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
 
 
-def _colour_maps(
-    source_mean: Tensor, source: Tensor, target_mean: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The slopes (M, 3, 3) and offsets (M, 3) that turn source moments into target moments."""
-    noise = NOISE_VARIANCE * torch.eye(3, dtype=source.dtype, device=source.device)
-    maps = monge_kantorovich(source + noise, target + noise)
-    return maps, target_mean - (maps @ source_mean[:, :, None])[:, :, 0]
-
-
-def _matrix_power(matrix: Tensor, exponent: float) -> Tensor:
-    """Power of symmetric positive definite matrices; rounding below zero is cut."""
-    values, vectors = torch.linalg.eigh(matrix)
-    values = values.clamp(min=torch.finfo(values.dtype).tiny) ** exponent
-    return vectors @ (values[..., :, None] * vectors.mT)
+def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
+    if len(masks) == 1:
+        return masks
+    radius = max(1, round(BORDER * max(photo.shape[2:])))
+    filtered = Projection(radius, BORDER_RIDGE).laplacian(photo).project(masks[None].to(photo))[0]
+    filtered = filtered.clamp(min=0)
+    return filtered / filtered.sum(0)

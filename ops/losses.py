@@ -1,18 +1,13 @@
-"""Content, style and photorealism losses, and their sum: the objective of both modes.
+"""Content, style and photorealism losses.
 
 All losses are means or relative errors, so that a weight keeps its meaning when the size changes.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from ops.errors import ArgumentError, check_choice, check_number, check_whole
-from ops.features import VGGFeatures
-from ops.matting_laplacian import BACKENDS, MattingLaplacian
+from torch import Tensor
 
 # Rec. 601.
 LUMA = (0.299, 0.587, 0.114)
@@ -33,7 +28,7 @@ def gram_matrix(features: Tensor, masks: Tensor) -> Tensor:
     return _MaskedGram.apply(_pixels(features), masks.flatten(1))
 
 
-def mean_and_deviation(features: Tensor, masks: Tensor) -> Tensor:
+def mean_std(features: Tensor, masks: Tensor) -> Tensor:
     """Channel means and standard deviations under each mask, Li et al. (2017),
     "Demystifying neural style transfer".
 
@@ -54,9 +49,6 @@ def mean_and_deviation(features: Tensor, masks: Tensor) -> Tensor:
     return torch.stack(statistics, dim=1)
 
 
-STATISTICS = {"gram": gram_matrix, "mean_and_deviation": mean_and_deviation}
-
-
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
     """‖F − F_target‖² / ‖F_target‖² of each image of (B, C, H, W), averaged, a scalar."""
     features, target = _at_least_float32(features), _at_least_float32(target)
@@ -68,7 +60,7 @@ def style_loss(statistics: Tensor, target: Tensor, areas: Tensor) -> Tensor:
     """Σ_m area_m ‖S_m − T_m‖² / ‖T_m‖², averaged over the batch, a scalar.
 
     Args:
-        statistics: (B, M, ...), what :func:`gram_matrix` or :func:`mean_and_deviation` return.
+        statistics: (B, M, ...), what :func:`gram_matrix` or :func:`mean_std` return.
         target: (1, M, ...), the same of the style.
         areas: (M,), shares of the content's area, sum 1.
     """
@@ -175,234 +167,6 @@ class LossTerms(Mapping):
     def __str__(self) -> str:
         parts = [f"{name} {float(value):.4g}" for name, value in self.items()]
         return "  ".join([*parts, f"total {float(self.total):.4g}"])
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What an image is compared with: made by :meth:`StyleObjective.targets`.
-
-    Attributes:
-        content: features of the content by layer, (B, C, H', W').
-        style: statistics of the style by layer, (1, M, ...).
-        masks: content masks at each style layer's size, (M, H', W').
-        areas: (M,), each mask's share of the content.
-        laplacian: the content's, for the energy; ``None`` when its weight is zero.
-        edges: the content's edge magnitudes, (B, 1, H, W); ``None`` when their weight is zero.
-        wide_laplacian: the same in wide windows; ``None`` when its weight or the discord is zero.
-        discord: how little content and style have in common, in [0, 1].
-    """
-
-    content: dict[str, Tensor]
-    style: dict[str, Tensor]
-    masks: dict[str, Tensor]
-    areas: Tensor
-    laplacian: MattingLaplacian | None
-    edges: Tensor | None = None
-    wide_laplacian: MattingLaplacian | None = None
-    discord: float = 0.0
-
-
-class StyleObjective(nn.Module):
-    """content + style + photorealism: what both modes minimise.
-
-    Args:
-        encoder: called with the names of all layers, it returns a module that gives them by name;
-            ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
-        content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
-        style_layers: layers whose statistics are matched.
-        content_weight, style_weight, edges_weight, energy_weight, variation_weight: at least 0; a
-            loss of weight 0 is not computed. For the edges see :func:`edge_loss`. The energy is
-            pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
-        wide_energy_weight: of the energy in wide windows, where content and style have nothing in
-            common. A style's shapes for which the content has no place are too large for the
-            windows of the other energy to see.
-        strangers_style: the share of ``style_weight`` that is left where they have nothing in
-            common, in [0, 1].
-        statistic: ``"gram"`` or ``"mean_and_deviation"``.
-        energy_radius, wide_energy_radius, energy_epsilon: of the matting Laplacians that measure
-            the energies.
-        backend: of the matting Laplacian.
-
-    Raises:
-        ArgumentError: for a weight that is negative or no number, a share of style beyond [0, 1],
-            a missing or unknown layer, or an unknown statistic or backend.
-    """
-
-    def __init__(
-        self,
-        encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
-        *,
-        content_layers: tuple[str, ...] | list[str] = ("relu4_2",),
-        style_layers: tuple[str, ...] | list[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
-        content_weight: float = 1.0,
-        style_weight: float = 10.0,
-        edges_weight: float = 1.5,
-        energy_weight: float = 3000.0,
-        wide_energy_weight: float = 300.0,
-        strangers_style: float = 0.4,
-        variation_weight: float = 0.0,
-        statistic: str = "gram",
-        energy_radius: int = 1,
-        wide_energy_radius: int = 8,
-        energy_epsilon: float = 1e-5,
-        backend: str = "auto",
-    ):
-        super().__init__()
-        self.weights = {
-            "content": content_weight,
-            "style": style_weight,
-            "edges": edges_weight,
-            "energy": energy_weight,
-            "wide_energy": wide_energy_weight,
-            "variation": variation_weight,
-        }
-        for name, weight in self.weights.items():
-            check_number(f"{name}_weight", weight, 0)
-        check_number("strangers_style", strangers_style, 0, 1)
-        self.strangers_style = strangers_style
-        check_choice("statistic", statistic, STATISTICS)
-        check_choice("backend", backend, BACKENDS)
-        for argument, layers in (
-            ("content_layers", content_layers),
-            ("style_layers", style_layers),
-        ):
-            if not isinstance(layers, list | tuple) or not layers:
-                raise ArgumentError(argument, layers, "give a list of at least one layer")
-        self.content_layers = tuple(content_layers)
-        self.style_layers = tuple(style_layers)
-        self.features = encoder((*self.content_layers, *self.style_layers))
-        self.statistic = STATISTICS[statistic]
-        self.energy_radius = energy_radius
-        check_whole("wide_energy_radius", wide_energy_radius, 1)
-        self.wide_energy_radius = wide_energy_radius
-        self.energy_epsilon = energy_epsilon
-        self.backend = backend
-
-    @torch.no_grad()
-    def targets(
-        self,
-        content: Tensor,
-        style: Tensor,
-        content_masks: Tensor,
-        style_masks: Tensor,
-        *,
-        discord: float = 0.0,
-    ) -> Targets:
-        """What an image must match to be this content in that style.
-
-        Args:
-            content: (B, 3, H, W), values in [0, 1].
-            style: (1, 3, H', W'), values in [0, 1].
-            content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
-            style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
-                content.
-            discord: how little they have in common, in [0, 1]: the share of
-                ``wide_energy_weight`` that counts, and by which ``style_weight`` goes down to
-                what strangers have of it.
-        """
-        if len(content_masks) != len(style_masks):
-            raise ArgumentError(
-                "style_masks", len(style_masks), f"give one for each of {len(content_masks)}"
-            )
-        statistics = self.style_statistics(style, style_masks)
-        return self.content_targets(content, content_masks, statistics, discord=discord)
-
-    @torch.no_grad()
-    def content_targets(
-        self,
-        content: Tensor,
-        masks: Tensor,
-        statistics: dict[str, Tensor],
-        *,
-        discord: float = 0.0,
-    ) -> Targets:
-        """As :meth:`targets`, with a style of which only the statistics are left.
-
-        Args:
-            content: (B, 3, H, W), values in [0, 1].
-            masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
-            statistics: what :meth:`style_statistics` returned for as many masks.
-            discord: see :meth:`targets`.
-        """
-        check_number("discord", discord, 0, 1)
-        features = self.features(content)
-        areas = masks.flatten(1).sum(1)
-        with torch.autocast(content.device.type, enabled=False):
-            edges = edge_magnitude(content) if self.weights["edges"] else None
-        return Targets(
-            content={layer: features[layer] for layer in self.content_layers},
-            style=statistics,
-            masks={
-                layer: average_down(masks, features[layer].shape[-2:])
-                for layer in self.style_layers
-            },
-            areas=areas / areas.sum(),
-            laplacian=self.laplacian(content),
-            edges=edges,
-            wide_laplacian=self.wide_laplacian(content) if discord else None,
-            discord=discord,
-        )
-
-    @torch.no_grad()
-    def style_statistics(self, style: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """Statistics of (1, 3, H, W) under (M, H, W) masks by layer, (1, M, ...)."""
-        features = self.features(style)
-        with torch.autocast(style.device.type, enabled=False):
-            return {
-                layer: self.statistic(
-                    features[layer], average_down(masks, features[layer].shape[-2:])
-                )
-                for layer in self.style_layers
-            }
-
-    def laplacian(self, content: Tensor) -> MattingLaplacian | None:
-        """The matting Laplacian that the energy is measured with, if it has a weight."""
-        if not self.weights["energy"]:
-            return None
-        return MattingLaplacian(content, self.energy_radius, self.energy_epsilon, self.backend)
-
-    def wide_laplacian(self, content: Tensor) -> MattingLaplacian | None:
-        """The same in wide windows; small images get the largest that fit."""
-        if not self.weights["wide_energy"]:
-            return None
-        radius = min(self.wide_energy_radius, (min(content.shape[2:]) - 1) // 2)
-        return MattingLaplacian(content, radius, self.energy_epsilon, self.backend)
-
-    def forward(self, image: Tensor, targets: Targets) -> LossTerms:
-        """The weighted losses of an image.
-
-        Args:
-            image: (B, 3, H, W), values around [0, 1].
-            targets: what :meth:`targets` returned for a content of the same shape.
-        """
-        features = self.features(image)
-        with torch.autocast(image.device.type, enabled=False):
-            terms = self._losses(image, features, targets)
-        return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
-
-    def _losses(
-        self, image: Tensor, features: dict[str, Tensor], targets: Targets
-    ) -> dict[str, Tensor]:
-        terms = {}
-        if self.weights["content"]:
-            losses = [content_loss(features[layer], f) for layer, f in targets.content.items()]
-            terms["content"] = sum(losses) / len(losses)
-        if self.weights["style"]:
-            losses = [
-                style_loss(self.statistic(features[layer], targets.masks[layer]), s, targets.areas)
-                for layer, s in targets.style.items()
-            ]
-            withheld = targets.discord * (1 - self.strangers_style)
-            terms["style"] = (1 - withheld) * sum(losses) / len(losses)
-        if targets.edges is not None:
-            terms["edges"] = edge_loss(edge_magnitude(image), targets.edges)
-        if targets.laplacian is not None:
-            terms["energy"] = targets.laplacian.energy(image).mean()
-        if targets.wide_laplacian is not None:
-            terms["wide_energy"] = targets.discord * targets.wide_laplacian.energy(image).mean()
-        if self.weights["variation"]:
-            terms["variation"] = total_variation(image)
-        return terms
 
 
 class _MaskedGram(torch.autograd.Function):

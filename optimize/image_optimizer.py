@@ -20,6 +20,7 @@ from ops import (
     Targets,
     colour_transfer,
 )
+from ops.affine import apply_affine, resize_affine
 from ops.errors import ArgumentError, check_choice, check_number
 from ops.losses import average_down
 
@@ -75,10 +76,9 @@ def optimize_image(
     *,
     content_masks: Tensor | None = None,
     style_masks: Tensor | None = None,
-    discord: float = 0.0,
     projection: Projection | None = DEFAULT_PROJECTION,
-    scales: Sequence[float] = (0.25, 0.5, 1.0),
-    steps: Sequence[int] = (40, 30, 30),
+    scales: Sequence[float] = (0.5, 1.0),
+    steps: Sequence[int] = (20, 20),
     optimizer: str = "lbfgs",
     learning_rate: float = 1.0,
     init: str = "colour_transfer",
@@ -93,8 +93,6 @@ def optimize_image(
         objective: the losses and their weights, on the content's device.
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
             from mask m to mask m. Both or neither.
-        discord: how little their regions have in common, in [0, 1], see
-            :meth:`ops.StyleObjective.targets` and :func:`data.likeness`.
         projection: ``None`` turns photorealism by projection off.
         scales: shares of the working size, from coarse to fine, each at most 1.
         steps: evaluations of the objective at each scale.
@@ -134,7 +132,6 @@ def optimize_image(
                 scaled_style,
                 average_down(content_masks, guide.shape[2:]),
                 average_down(style_masks, scaled_style.shape[2:]),
-                discord=discord,
             )
             search.start(estimate.at(guide), targets, projection and projection.laplacian(guide))
             search.minimise(optimizer, learning_rate, count)
@@ -149,11 +146,6 @@ def optimize_image(
         estimate = _project(estimate.at(content), projection.laplacian(content))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
-
-
-def apply_affine(coefficients: Tensor, image: Tensor) -> Tensor:
-    """A·I + b, (B, K, C+1, H, W) and (B, C, H, W) -> (B, K, H, W)."""
-    return (coefficients[:, :, :-1] * image[:, None]).sum(2) + coefficients[:, :, -1]
 
 
 class _NonFiniteLossError(ArithmeticError):
@@ -177,11 +169,9 @@ class _Estimate:
         return apply_affine(self.coefficients_at(guide), guide)
 
     def coefficients_at(self, guide: Tensor) -> Tensor | None:
-        if self.coefficients is None or self.coefficients.shape[3:] == guide.shape[2:]:
-            return self.coefficients
-        channels = self.coefficients.flatten(1, 2)
-        resized = F.interpolate(channels, guide.shape[2:], mode="bilinear")
-        return resized.unflatten(1, self.coefficients.shape[1:3])
+        if self.coefficients is None:
+            return None
+        return resize_affine(self.coefficients, guide.shape[2:])
 
 
 class _Search:
@@ -275,7 +265,8 @@ def _check_schedule(scales, steps) -> None:
 
 def _initial(init, content, style, content_masks, style_masks, seed) -> Tensor:
     if init == "colour_transfer":
-        return colour_transfer(content, style, content_masks, style_masks)
+        coefficients = colour_transfer(content, style, content_masks, style_masks)
+        return apply_affine(coefficients, content).clamp(0, 1)
     if init == "content":
         return content
     if init == "style":

@@ -1,0 +1,241 @@
+"""Two results of each pair compared by people who do not know which is whose."""
+
+import csv
+import json
+import os
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.contact_sheet import cell, stack
+from data.evaluation import find_results, load_like, prepare_output
+from data.images import atomic_file, load_image, load_photo
+from data.pairs import Pair, find_pairs
+from ops.errors import ArgumentError, check_whole
+
+SIDES = ("A", "B")
+TIE = "tie"
+COLUMNS = (
+    "sheet", "preferred", "style_A", "style_B", "artefacts_A", "artefacts_B", "worst_A", "worst_B",
+)  # fmt: skip
+QUESTION = """\
+Each sheet has a photo (content), a style photo, and two attempts, A and B, to give the photo the
+style's light, colour and mood so that it still looks like a photo. For each sheet fill in a line of
+a copy of answers.csv:
+
+preferred: which of the two you would deliver to a client, A or B, or tie
+style_A, style_B: how far it has taken the style's light and colour, from 1 (not at all) to 5 (fully)
+artefacts_A, artefacts_B: how free it is from artefacts, from 1 (spoilt) to 5 (free)
+worst_A, worst_B: the worst artefact of each, in a few words
+"""
+CELL_WIDTH = 640
+_OWN_FILE = re.compile(r"sheet_\d+\.png|key\.json|answers\.csv|question\.txt")
+
+
+def compare_blind(
+    results: str | os.PathLike,
+    pairs: str | os.PathLike,
+    other: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    answers: str | Sequence[str | os.PathLike] | None = None,
+    **options,
+) -> str:
+    """Write the sheets of a blind comparison, or, given ``answers``, say what the judges found.
+
+    Args:
+        results, pairs, other, output, options: see :func:`write_sheets`.
+        answers: a file or several, see :func:`score_answers`.
+    """
+    if answers is not None:
+        answers = [answers] if isinstance(answers, str | os.PathLike) else answers
+        return str(score_answers(output, answers))
+    sheets = write_sheets(results, pairs, other, output=output, **options)
+    return (
+        f"{output}: {len(sheets)} sheets, question.txt and answers.csv are for the judges, one copy "
+        "for each; key.json is not. Then give the same command with answers=[FILE,FILE,...]"
+    )
+
+
+def write_sheets(
+    results: str | os.PathLike,
+    pairs: str | os.PathLike,
+    other: str | os.PathLike,
+    *,
+    output: str | os.PathLike,
+    size: int = 512,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write what judges need: ``sheet_01.png`` ..., ``question.txt``, an empty ``answers.csv``.
+
+    And ``key.json``, which they must not see: the pair of each sheet, and which side is whose. The
+    order of the sheets and of the two results on each is random.
+
+    Args:
+        results, pairs, size, overwrite: as in :func:`data.evaluation.evaluate_results`.
+        other: another folder of results, or the name of a file that lies in every pair's folder.
+        output: folder for what is written; created if need be.
+        seed: of the order.
+
+    Returns:
+        The sheets.
+
+    Raises:
+        ArgumentError: as :func:`data.evaluation.evaluate_results`; and for fewer results in
+            ``other``.
+    """
+    check_whole("seed", seed, 0)
+    is_folder = Path(other).is_dir()
+    found = find_pairs(pairs, None if is_folder else str(other))
+    ours = find_results(results, found)
+    found = [pair for pair in found if pair.name in ours]
+    theirs = _other_results(other, found) if is_folder else {p.name: p.baseline for p in found}
+    output = prepare_output(output, _OWN_FILE, "a blind comparison", overwrite)
+    shuffle = random.Random(seed)
+    shuffle.shuffle(found)
+    sheets, key = [], {}
+    for number, pair in enumerate(tqdm(found, "sheets", unit="pair"), 1):
+        first = shuffle.choice(SIDES)
+        files = [ours[pair.name], theirs[pair.name]][:: 1 if first == "A" else -1]
+        sheets.append(output / f"sheet_{number:02d}.png")
+        with atomic_file(sheets[-1]) as file:
+            _sheet(pair, files, size, number).save(file, format="PNG")
+        key[str(number)] = {"pair": pair.name, "results": first}
+    _write(output / "key.json", json.dumps(key, indent=2) + "\n")
+    _write(output / "question.txt", QUESTION)
+    rows = [",".join(COLUMNS), *(f"{number}{',' * (len(COLUMNS) - 1)}" for number in key)]
+    _write(output / "answers.csv", "\n".join(rows) + "\n")
+    return sheets
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What judges say of the results and of the other ones.
+
+    Attributes:
+        judges: how many there are.
+        preferred: by pair, how many judges prefer the results, the other ones, neither.
+        style, artefacts: mean grades, 1 to 5, of the results and of the other ones.
+    """
+
+    judges: int
+    preferred: dict[str, tuple[int, int, int]]
+    style: tuple[float, float]
+    artefacts: tuple[float, float]
+
+    @property
+    def majority(self) -> tuple[int, int, int]:
+        """Pairs in which more judges prefer the results, more the other ones, or as many."""
+        signs = np.sign([ours - theirs for ours, theirs, _ in self.preferred.values()])
+        return tuple(int((signs == sign).sum()) for sign in (1, -1, 0))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{pair}: results {ours}, other {theirs}, tie {ties}"
+            for pair, (ours, theirs, ties) in self.preferred.items()
+        ]
+        ours, theirs, ties = self.majority
+        lines += [
+            f"{self.judges} judges, {len(self.preferred)} pairs: results preferred in {ours}, "
+            f"other in {theirs}, neither in {ties}",
+            f"style: results {self.style[0]:.2f}, other {self.style[1]:.2f}",
+            f"freedom from artefacts: results {self.artefacts[0]:.2f}, other "
+            f"{self.artefacts[1]:.2f}",
+        ]
+        return "\n".join(lines)
+
+
+def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike]) -> Verdict:
+    """Open the key of :func:`write_sheets` and count.
+
+    Args:
+        folder: what it wrote.
+        answers: a filled-in copy of ``answers.csv`` for each judge.
+
+    Raises:
+        ArgumentError: ``folder`` has no key; a file of answers cannot be read, lacks a sheet, or
+            has a preference other than A, B and tie or a grade that is not from 1 to 5.
+    """
+    try:
+        key = json.loads((Path(folder) / "key.json").read_text())
+    except (OSError, ValueError) as error:
+        expected = "holds no key of a blind comparison; write the sheets first"
+        raise ArgumentError("output", folder, expected) from error
+    if not answers:
+        raise ArgumentError("answers", list(answers), "give at least one file")
+    votes = {number: [] for number in key}
+    grades = {"style": [], "artefacts": []}
+    for path in answers:
+        rows = _read_answers(path, key)
+        for number, sheet in key.items():
+            sides = SIDES if sheet["results"] == "A" else SIDES[::-1]
+            votes[number].append([*sides, TIE].index(rows[number]["preferred"]))
+            for name, values in grades.items():
+                values.append([rows[number][f"{name}_{side}"] for side in sides])
+    preferred = {
+        sheet["pair"]: tuple(votes[number].count(choice) for choice in range(3))
+        for number, sheet in key.items()
+    }
+    means = {name: tuple(map(float, np.mean(values, 0))) for name, values in grades.items()}
+    return Verdict(len(answers), dict(sorted(preferred.items())), **means)
+
+
+def _other_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Path]:
+    files = find_results(folder, pairs, argument="blind")
+    missing = [pair.name for pair in pairs if pair.name not in files]
+    if missing:
+        raise ArgumentError("blind", folder, f"holds no result for {', '.join(missing)}")
+    return files
+
+
+def _sheet(pair: Pair, files: list[Path], size: int, number: int):
+    photo = load_photo(pair.content, argument="pairs")
+    content = photo.tensor(size)
+    pictures = {
+        f"{number}  content": content,
+        "style": load_image(pair.style, size, argument="pairs"),
+        "A": load_like(photo, content, files[0], "results"),
+        "B": load_like(photo, content, files[1], "results"),
+    }
+    cells = [cell(image, title, width=CELL_WIDTH) for title, image in pictures.items()]
+    return stack([stack(cells[:2], axis=1), stack(cells[2:], axis=1)], axis=0)
+
+
+def _read_answers(path: str | os.PathLike, key: dict) -> dict[str, dict]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = {row.get("sheet"): row for row in csv.DictReader(file)}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ArgumentError("answers", path, f"cannot be read ({error})") from error
+    for number in key:
+        if number not in rows:
+            raise ArgumentError("answers", path, f"has no line for sheet {number}")
+        row = rows[number]
+        if row.get("preferred") not in (*SIDES, TIE):
+            expected = f"sheet {number}: preferred must be A, B or tie, not {row.get('preferred')}"
+            raise ArgumentError("answers", path, expected)
+        for name in COLUMNS[2:6]:
+            row[name] = _grade(path, number, name, row.get(name))
+    return rows
+
+
+def _grade(path: str | os.PathLike, number: str, name: str, text: str | None) -> float:
+    try:
+        grade = float(text)
+    except (TypeError, ValueError):
+        grade = float("nan")
+    if not 1 <= grade <= 5:
+        expected = f"sheet {number}: {name} must be a number from 1 to 5, not {text}"
+        raise ArgumentError("answers", path, expected)
+    return grade
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())

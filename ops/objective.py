@@ -1,0 +1,308 @@
+"""What both modes minimise: style, content and photorealism losses, weighted and added."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ops.errors import ArgumentError, check_choice, check_number
+from ops.features import VGGFeatures
+from ops.losses import (
+    LossTerms,
+    average_down,
+    content_loss,
+    edge_loss,
+    edge_magnitude,
+    gram_matrix,
+    mean_std,
+    style_loss,
+    total_variation,
+)
+from ops.matting_laplacian import BACKENDS, MattingLaplacian
+from ops.transport import blend, check_gains, map_to_root, moments, root, with_whole
+
+
+class StyleLoss(Protocol):
+    """How the features of one layer take after those of a style."""
+
+    def statistics(self, features: Tensor, masks: Tensor) -> object:
+        """What is kept of a style's features (1, C, H, W) under masks (M, H, W)."""
+
+    def target(self, features: Tensor, masks: Tensor, statistics: object) -> object:
+        """What content features (B, C, H, W) under masks (M, H, W), sum 1, are to become."""
+
+    def __call__(self, features: Tensor, target: object) -> Tensor:
+        """How far features (B, C, H, W) are from it, a scalar."""
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Every feature of the content has a place of its own to go to.
+
+    Under each mask the content's features are moved by the linear Monge-Kantorovich map to the
+    style's mean and covariance, F* = Σ_m w_m (T_m (F − μ_c,m) + μ_s,m); the loss is
+    ‖φ(y) − F*‖² / ‖F*‖². What is alike in the content stays alike, and edges stay, for F* is a
+    function of F; a Gram matrix would leave open where the style's light goes.
+
+    Attributes:
+        gains: the range of the maps' eigenvalues.
+        whole_share: weight of one more mask, everywhere in both photos, at each pixel; it makes
+            regions that do not belong together mild.
+        shrinkage: of the covariances; see :func:`ops.transport.monge_kantorovich`.
+    """
+
+    gains: tuple[float, float] = (0.7, 3.0)
+    whole_share: float = 0.4
+    colour_gains: tuple[float, float] = (0.85, 2.0)
+    shrinkage: float = 1e-2
+
+    def __post_init__(self):
+        object.__setattr__(self, "gains", check_gains("gains", self.gains))
+        check_number("whole_share", self.whole_share, 0, 1)
+        check_number("shrinkage", self.shrinkage, 0)
+
+    def statistics(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        style = moments(_pixels(features), with_whole(masks, self.whole_share).flatten(1))
+        return style.mean, root(style, self.shrinkage)
+
+    def target(self, features: Tensor, masks: Tensor, statistics: tuple[Tensor, Tensor]) -> Tensor:
+        pixels = _pixels(features)
+        weights = with_whole(masks, self.whole_share).flatten(1)
+        gains = self.gains if features.shape[1] > 3 else self.colour_gains
+        maps = map_to_root(moments(pixels, weights), *statistics, gains, self.shrinkage)
+        target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
+        # Features are what a ReLU lets through.
+        return target.clamp(min=0).to(memory_format=torch.channels_last)
+
+    def __call__(self, features: Tensor, target: Tensor) -> Tensor:
+        return content_loss(features, target)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Gram matrices, Gatys et al. (2016), or means and deviations, Li et al. (2017), under masks.
+
+    Attributes:
+        of: :func:`ops.losses.gram_matrix` or :func:`ops.losses.mean_std`.
+    """
+
+    of: Callable[[Tensor, Tensor], Tensor]
+
+    def statistics(self, features: Tensor, masks: Tensor) -> Tensor:
+        return self.of(features, masks)
+
+    def target(self, features: Tensor, masks: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+        return masks, statistics
+
+    def __call__(self, features: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        masks, statistics = target
+        areas = masks.flatten(1).sum(1)
+        return style_loss(self.of(features, masks), statistics, areas / areas.sum())
+
+
+COLOURS = "colours"
+GRAM = Statistics(gram_matrix)
+MEAN_STD = Statistics(mean_std)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What an image is compared with: made by :meth:`StyleObjective.targets`.
+
+    Attributes:
+        content: features of the content by layer, (B, C, H', W').
+        style: what the style loss aims at, by layer.
+        edges: the content's edge magnitudes, (B, 1, H, W); ``None`` when their weight is zero.
+        laplacian: the content's, for the energy; ``None`` when its weight is zero.
+    """
+
+    content: dict[str, Tensor]
+    style: dict[str, object]
+    edges: Tensor | None
+    laplacian: MattingLaplacian | None
+
+
+class StyleObjective(nn.Module):
+    """style + content + photorealism: what both modes minimise.
+
+    Args:
+        encoder: called with the names of all layers, it returns a module that gives them by name;
+            ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
+        style_loss: :class:`Transport`, :data:`GRAM` or :data:`MEAN_STD`.
+        style_layers: layers whose features take after the style's.
+        layer_weights: of these layers, relative to each other; ``None``: all alike.
+        content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
+        style_weight, content_weight, edges_weight, energy_weight, variation_weight: at least 0; a
+            loss of weight 0 is not computed. For the edges see :func:`ops.losses.edge_loss`. The
+            energy is pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
+        energy_radius, energy_epsilon: of the matting Laplacian that measures the energy.
+        backend: of the matting Laplacian.
+
+    Raises:
+        ArgumentError: for a weight that is negative or no number, weights that do not fit the
+            layers, a missing or unknown layer, and an unknown backend.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
+        *,
+        style_loss: StyleLoss = Transport(),  # noqa: B008 (it does not change)
+        style_layers: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+        layer_weights: Sequence[float] | None = None,
+        content_layers: Sequence[str] = ("relu4_2",),
+        style_weight: float = 10.0,
+        content_weight: float = 0.0,
+        edges_weight: float = 1.5,
+        energy_weight: float = 3000.0,
+        variation_weight: float = 0.0,
+        energy_radius: int = 1,
+        energy_epsilon: float = 1e-5,
+        backend: str = "auto",
+    ):
+        super().__init__()
+        self.weights = {
+            "style": style_weight,
+            "content": content_weight,
+            "edges": edges_weight,
+            "energy": energy_weight,
+            "variation": variation_weight,
+        }
+        for name, weight in self.weights.items():
+            check_number(f"{name}_weight", weight, 0)
+        check_choice("backend", backend, BACKENDS)
+        _check_layers("style_layers", style_layers)
+        _check_layers("content_layers", content_layers)
+        self.style_loss = style_loss
+        self.style_layers = tuple(style_layers)
+        self.layer_weights = _shares("layer_weights", layer_weights, len(style_layers))
+        self.content_layers = tuple(content_layers) if content_weight else ()
+        layers = (*self.content_layers, *self.style_layers)
+        self.encoder = encoder(tuple(layer for layer in layers if layer != COLOURS))
+        self.energy_radius = energy_radius
+        self.energy_epsilon = energy_epsilon
+        self.backend = backend
+
+    def features(self, image: Tensor) -> dict[str, Tensor]:
+        return {COLOURS: image, **self.encoder(image)}
+
+    @torch.no_grad()
+    def targets(
+        self, content: Tensor, style: Tensor, content_masks: Tensor, style_masks: Tensor
+    ) -> Targets:
+        """What an image must match to be this content in that style.
+
+        Args:
+            content: (B, 3, H, W), values in [0, 1].
+            style: (1, 3, H', W'), values in [0, 1].
+            content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+            style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
+                content.
+        """
+        if len(content_masks) != len(style_masks):
+            raise ArgumentError(
+                "style_masks", len(style_masks), f"give one for each of {len(content_masks)}"
+            )
+        statistics = self.style_statistics(style, style_masks)
+        return self.content_targets(content, content_masks, statistics)
+
+    @torch.no_grad()
+    def style_statistics(self, style: Tensor, masks: Tensor) -> dict[str, object]:
+        """What the style loss keeps of (1, 3, H, W) under (M, H, W) masks, by layer."""
+        features = self.features(style)
+        with torch.autocast(style.device.type, enabled=False):
+            return {
+                layer: self.style_loss.statistics(*_under(features[layer], masks))
+                for layer in self.style_layers
+            }
+
+    @torch.no_grad()
+    def content_targets(
+        self, content: Tensor, masks: Tensor, statistics: dict[str, object]
+    ) -> Targets:
+        """As :meth:`targets`, with a style of which only the statistics are left.
+
+        Args:
+            content: (B, 3, H, W), values in [0, 1].
+            masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+            statistics: what :meth:`style_statistics` returned for as many masks.
+        """
+        features = self.features(content)
+        with torch.autocast(content.device.type, enabled=False):
+            return Targets(
+                content={layer: features[layer] for layer in self.content_layers},
+                style={
+                    layer: self.style_loss.target(
+                        *_under(features[layer], masks), statistics[layer]
+                    )
+                    for layer in self.style_layers
+                },
+                edges=edge_magnitude(content) if self.weights["edges"] else None,
+                laplacian=self.laplacian(content),
+            )
+
+    def laplacian(self, content: Tensor) -> MattingLaplacian | None:
+        """The matting Laplacian that the energy is measured with, if it has a weight."""
+        if not self.weights["energy"]:
+            return None
+        return MattingLaplacian(content, self.energy_radius, self.energy_epsilon, self.backend)
+
+    def forward(self, image: Tensor, targets: Targets) -> LossTerms:
+        """The weighted losses of an image.
+
+        Args:
+            image: (B, 3, H, W), values around [0, 1].
+            targets: what :meth:`targets` returned for a content of the same shape.
+        """
+        features = self.features(image)
+        with torch.autocast(image.device.type, enabled=False):
+            terms = self._losses(image, features, targets)
+        return LossTerms({name: self.weights[name] * loss for name, loss in terms.items()})
+
+    def _losses(
+        self, image: Tensor, features: dict[str, Tensor], targets: Targets
+    ) -> dict[str, Tensor]:
+        terms = {}
+        if self.weights["style"]:
+            terms["style"] = sum(
+                weight * self.style_loss(features[layer], targets.style[layer])
+                for layer, weight in zip(self.style_layers, self.layer_weights, strict=True)
+            )
+        if self.weights["content"]:
+            losses = [content_loss(features[layer], f) for layer, f in targets.content.items()]
+            terms["content"] = sum(losses) / len(losses)
+        if targets.edges is not None:
+            terms["edges"] = edge_loss(edge_magnitude(image), targets.edges)
+        if targets.laplacian is not None:
+            terms["energy"] = targets.laplacian.energy(image).mean()
+        if self.weights["variation"]:
+            terms["variation"] = total_variation(image)
+        return terms
+
+
+def _under(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    return features, average_down(masks, features.shape[-2:])
+
+
+def _pixels(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H·W, C)."""
+    return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _check_layers(argument: str, layers) -> None:
+    if not isinstance(layers, list | tuple) or not layers:
+        raise ArgumentError(argument, layers, "give a list of at least one layer")
+
+
+def _shares(argument: str, weights: Sequence[float] | None, count: int) -> list[float]:
+    """Weights that add up to 1."""
+    weights = [1.0] * count if weights is None else weights
+    if not isinstance(weights, list | tuple) or len(weights) != count:
+        raise ArgumentError(argument, weights, f"give a list of {count} numbers, one for a layer")
+    for weight in weights:
+        check_number(argument, weight, 0)
+    if not sum(weights):
+        raise ArgumentError(argument, list(weights), "give at least one number above 0")
+    return [weight / sum(weights) for weight in weights]

@@ -1,0 +1,151 @@
+"""The linear Monge-Kantorovich map between two Gaussians, for colours and for features.
+
+Of all maps that turn the mean and the covariance of one set of vectors into those of another, it
+moves them least: Pitié and Kokaram (2007) for colours, Lu et al. (2019) and Mroueh (2019) for the
+features of a network.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ops.errors import ArgumentError, check_number
+
+EXACT = (0.0, float("inf"))
+"""Gains without limits: the map itself."""
+
+
+class Moments(NamedTuple):
+    """Means (..., C) and covariances (..., C, C) of vectors, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+class AffineMaps(NamedTuple):
+    """F -> T F + b: matrices (..., C, C) and offsets (..., C), float64."""
+
+    matrix: Tensor
+    offset: Tensor
+
+
+def check_gains(argument: str, gains) -> tuple[float, float]:
+    """``gains`` as two numbers, the least and the greatest; each may be infinite.
+
+    Raises:
+        ArgumentError: they are not two numbers, or 1 is not between them.
+    """
+    expected = "give two numbers, [least, greatest], with 1 between them"
+    if not isinstance(gains, list | tuple) or len(gains) != 2:
+        raise ArgumentError(argument, gains, expected)
+    for gain in gains:
+        if gain != float("inf"):
+            check_number(argument, gain, 0)
+    if not gains[0] <= 1 <= gains[1]:
+        raise ArgumentError(argument, list(gains), expected)
+    return tuple(gains)
+
+
+def moments(vectors: Tensor, weights: Tensor) -> Moments:
+    """Mean and covariance of vectors under each of some weights.
+
+    Args:
+        vectors: (B, N, C), of any floating dtype.
+        weights: (M, N), at least 0, none of them all 0.
+
+    Returns:
+        (B, M, C) and (B, M, C, C), float64. The mean is subtracted first.
+    """
+    means, covariances = [], []
+    for weight in weights.double():
+        support = weight.nonzero()[:, 0]
+        part = vectors if len(support) == len(weight) else vectors[:, support]
+        part, weight = part.double(), weight[support, None] / weight.sum()
+        mean = (part * weight).sum(1)
+        centred = part - mean[:, None]
+        means.append(mean)
+        covariances.append(centred.mT @ (centred * weight))
+    return Moments(torch.stack(means, 1), torch.stack(covariances, 1))
+
+
+def monge_kantorovich(
+    source: Moments, target: Moments, *, gains: tuple[float, float] = EXACT, shrinkage: float = 0.0
+) -> AffineMaps:
+    """T = Σt^(1/2) (Σt^(1/2) Σs Σt^(1/2))^(-1/2) Σt^(1/2), and b = μt − T μs.
+
+    Args:
+        source, target: moments of the same C; the rest is broadcast.
+        gains: the range of T's eigenvalues. They are gains of contrast: what has much of it turns
+            to haze where the target has none, and noise to patterns where it has more.
+        shrinkage: see :func:`root`.
+    """
+    return map_to_root(source, target.mean, root(target, shrinkage), gains, shrinkage)
+
+
+def root(target: Moments, shrinkage: float) -> Tensor:
+    """Σ^(1/2), with ε tr Σ / C added to the diagonal of Σ first, ε being the shrinkage.
+
+    Covariances of C channels from fewer than C pixels are singular.
+    """
+    return _power(_shrunk(target.covariance, shrinkage), 0.5)
+
+
+def map_to_root(
+    source: Moments, mean: Tensor, root: Tensor, gains: tuple[float, float], shrinkage: float
+) -> AffineMaps:
+    """As :func:`monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
+    inner = root @ _shrunk(source.covariance, shrinkage) @ root
+    matrix = root @ _power(inner, -0.5) @ root
+    if gains != EXACT:
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        matrix = vectors @ (values.clamp(*gains)[..., None] * vectors.mT)
+    return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
+
+
+def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
+    """Σ_m w_m (T_m F + b_m).
+
+    Args:
+        vectors: (B, N, C).
+        weights: (M, N), sum 1 over M.
+        maps: (B, M, C, C) and (B, M, C).
+
+    Returns:
+        (B, N, C), in the vectors' dtype; of half precision in float32.
+    """
+    dtype = torch.promote_types(vectors.dtype, torch.float32)
+    result = vectors.new_zeros(vectors.shape, dtype=dtype)
+    matrices, offsets = (part.to(dtype).unbind(1) for part in maps)
+    for weight, matrix, offset in zip(weights.to(dtype), matrices, offsets, strict=True):
+        support = weight.nonzero()[:, 0]
+        moved = vectors[:, support].to(dtype) @ matrix.mT + offset[:, None]
+        result[:, support] += weight[support, None] * moved
+    return result
+
+
+def with_whole(masks: Tensor, share: float) -> Tensor:
+    """Masks (M, ...) and one more, everywhere, which has ``share`` of each pixel: (M + 1, ...).
+
+    A single mask is everywhere already.
+    """
+    if share == 0 or len(masks) == 1:
+        return masks
+    if share == 1:
+        return torch.ones_like(masks[:1])
+    whole = torch.full_like(masks[:1], share)
+    return torch.cat([(1 - share) * masks, whole])
+
+
+def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    # A set of equal vectors has no variance at all.
+    floor = shrinkage * variance + torch.finfo(variance.dtype).eps
+    return covariance + floor * torch.eye(covariance.shape[-1]).to(covariance)
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """Power of symmetric positive definite matrices; rounding below zero is cut."""
+    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    values = values.clamp(min=torch.finfo(values.dtype).tiny) ** exponent
+    return vectors @ (values[..., None] * vectors.mT)

@@ -1,0 +1,147 @@
+"""A photo and a style from their files, with what of the style goes where; and the result's file."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from data import (
+    Masks,
+    Photo,
+    apply_coefficients,
+    check_output,
+    load_masks,
+    load_photo,
+    save_masks,
+    save_photo,
+    segment_together,
+)
+from data.images import MAX_PIXELS, check_folder, to_pixels
+from ops.affine import blend_affine
+from ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
+
+logger = logging.getLogger(__name__)
+
+LARGEST_SEED = 2**63 - 1
+MASKS = ("auto", "none")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where both photos come from and how the result is written; common to all methods.
+
+    Attributes:
+        content, style: image files.
+        output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
+        content_mask, style_mask: see :func:`data.load_masks`.
+        masks: what to do without these: ``"auto"`` or ``None``, see
+            :func:`data.segment_together`, or ``"none"``: one style for the whole photo.
+        masks_dir: folder for the masks, see :func:`data.save_masks`.
+        size: long side in pixels at which the result is found.
+        full_resolution: apply the result to the photo at its own size.
+        strength: 0 gives the photo itself, 1 the result, between them a blend.
+        seed: of every random number.
+        overwrite: whether ``output`` may exist.
+        quality: of JPEG and WebP, 1 to 100.
+        max_pixels: refuse larger photos.
+
+    Raises:
+        ArgumentError: for values other than these, and for an output that cannot be written.
+    """
+
+    content: str | Path
+    style: str | Path
+    output: str | Path | None = None
+    content_mask: str | Path | None = None
+    style_mask: str | Path | None = None
+    masks: str | None = None
+    masks_dir: str | Path | None = None
+    size: int = 512
+    full_resolution: bool = True
+    strength: float = 1.0
+    seed: int = 0
+    overwrite: bool = False
+    quality: int = 95
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        check_flag("overwrite", self.overwrite)
+        check_flag("full_resolution", self.full_resolution)
+        check_number("strength", self.strength, 0, 1)
+        check_whole("size", self.size, 32)
+        check_whole("quality", self.quality, 1, 100)
+        check_whole("max_pixels", self.max_pixels, 1)
+        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        for argument in ("content", "style"):
+            if getattr(self, argument) is None:
+                raise ArgumentError(argument, None, "required; give an image file")
+        if self.masks is not None:
+            check_choice("masks", self.masks, MASKS)
+        check_folder("masks_dir", self.masks_dir)
+        check_output(self.target, overwrite=self.overwrite)
+
+    @property
+    def target(self) -> Path:
+        """The file to write."""
+        return Path(self.output or f"{Path(self.content).stem}_{Path(self.style).stem}.jpg")
+
+    def load(self) -> "PhotoPair":
+        """Read both photos, and read or make their masks."""
+        photo = load_photo(self.content, argument="content", max_pixels=self.max_pixels)
+        content = photo.tensor(self.size)
+        style = load_photo(self.style, argument="style", max_pixels=self.max_pixels)
+        style = style.tensor(self.size)
+        sizes = content.shape[2:], style.shape[2:]
+        masks = load_masks(self.content_mask, self.style_mask, *sizes)
+        if self.content_mask is None and self.masks != "none":
+            masks = segment_together(content, style, seed=self.seed)
+            logger.info("masks: %d regions that both photos have", len(masks.labels))
+        if self.masks_dir is not None:
+            _save_masks(masks, content, style, self.masks_dir)
+        return PhotoPair(photo, content, style, masks)
+
+    def save(self, pair: "PhotoPair", image: Tensor, coefficients: Tensor | None) -> Photo:
+        """Write the result.
+
+        Args:
+            pair: what was loaded.
+            image: (1, 3, H, W), values in [0, 1], at working size.
+            coefficients: of the result at any size, (1, 3, 4, H, W), if there are any.
+        """
+        if self.full_resolution and coefficients is not None:
+            pixels = apply_coefficients(
+                blend_affine(coefficients, self.strength).cpu(), pair.photo.pixels
+            )
+        else:
+            if self.full_resolution:
+                logger.info("without the projection the result has the working size")
+            pixels = to_pixels(pair.content.lerp(image.cpu(), self.strength))
+        result = pair.photo.with_pixels(pixels)
+        save_photo(self.target, result, quality=self.quality)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoPair:
+    """Two photos at working size.
+
+    Attributes:
+        photo: the content at its own size.
+        content, style: (1, 3, H, W) and (1, 3, H', W'), values in [0, 1].
+        masks: of their sizes.
+    """
+
+    photo: Photo
+    content: Tensor
+    style: Tensor
+    masks: Masks
+
+
+def _save_masks(masks: Masks, content: Tensor, style: Tensor, folder: str | Path) -> None:
+    try:
+        files = save_masks(masks, content, style, folder)
+    except OSError as error:
+        expected = f"masks cannot be written there: {error.strerror or error}"
+        raise ArgumentError("masks_dir", folder, expected) from error
+    logger.info("masks: %s", ", ".join(map(str, files)))
