@@ -29,8 +29,8 @@ style's light, colour and mood so that it still looks like a photo. For each she
 a copy of answers.csv:
 
 preferred: which of the two you would deliver to a client, A or B, or tie
-style_A, style_B: how far it has taken the style's light and colour, from 1 (not at all) to 5 (fully)
-artefacts_A, artefacts_B: how free it is from artefacts, from 1 (spoilt) to 5 (free)
+style_A, style_B: how far it has taken the style's light and colour, 1 (not at all) to 5 (fully)
+artefacts_A, artefacts_B: how free it is from artefacts, 1 (spoilt) to 5 (free)
 worst_A, worst_B: the worst artefact of each, in a few words
 """
 CELL_WIDTH = 640
@@ -57,7 +57,7 @@ def compare_blind(
         return str(score_answers(output, answers))
     sheets = write_sheets(results, pairs, other, output=output, **options)
     return (
-        f"{output}: {len(sheets)} sheets, question.txt and answers.csv are for the judges, one copy "
+        f"{output}: {len(sheets)} sheets, question.txt and answers.csv are for the judges, a copy "
         "for each; key.json is not. Then give the same command with answers=[FILE,FILE,...]"
     )
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data.contact_sheet import cell, stack
 from data.images import MIN_SIDE, Photo, atomic_file, load_image, load_photo, resize, to_pixels
-from data.masks import Masks, load_masks
+from data.masks import WHOLE_SHARE, Masks, load_masks
 from data.pairs import Pair, find_image, find_pairs
 from ops.affine import apply_affine
 from ops.colour_transfer import colour_transfer
@@ -180,7 +180,7 @@ class _Case:
         images = {
             UNTOUCHED: content,
             GLOBAL_TRANSFER: _transfer(content, style, Masks.whole(*sizes), gains=EXACT),
-            COLOUR_TRANSFER: _transfer(content, style, masks),
+            COLOUR_TRANSFER: _transfer(content, style, masks.with_whole(WHOLE_SHARE["painted"])),
         }
         if pair.baseline is not None:
             images[pair.baseline.name] = load_like(photo, content, pair.baseline, "baseline")

@@ -40,6 +40,10 @@ Painted masks have more than 0.95, also after JPEG; one with borders feathered o
 width still passes. Most photos have less than 0.5.
 """
 
+WHOLE_SHARE = {"automatic": 0.6, "painted": 0.1}
+"""How much the whole photos count beside their regions: what a person has painted is meant, and its
+borders are a little wrong."""
+
 
 @dataclass(frozen=True, eq=False)
 class Masks:
@@ -59,6 +63,20 @@ class Masks:
     def whole(cls, content_size: tuple[int, int], style_size: tuple[int, int]) -> Self:
         """One label for everything; sizes are (height, width)."""
         return cls(torch.ones(1, *content_size), torch.ones(1, *style_size), ("all",))
+
+    def with_whole(self, share: float) -> Self:
+        """The same and one more label, everywhere in both photos, with ``share`` of each pixel.
+
+        It makes regions that do not belong together mild. A single label is everywhere already.
+        """
+        if share == 0 or len(self.labels) == 1:
+            return self
+        content = torch.full_like(self.content[:1], share)
+        return type(self)(
+            torch.cat([(1 - share) * self.content, content]),
+            torch.cat([self.style, torch.ones_like(self.style[:1])]),
+            (*self.labels, "whole photo"),
+        )
 
 
 def load_masks(

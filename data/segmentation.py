@@ -54,9 +54,9 @@ def segment_together(
     """Regions that both photos have, by k-means of both photos' features together.
 
     Features are normalised within each photo, so that day and night meet, and reduced by a
-    principal component analysis of both. Regions that one of the photos lacks are merged into what is nearest to them by Ward's
-    criterion. At last the masks are projected onto what is locally affine in their photo, which
-    moves their borders to its edges.
+    principal component analysis of both. Regions that one of the photos lacks are merged into what
+    is nearest to them by Ward's criterion. At last the masks are projected onto what is locally
+    affine in their photo, which moves their borders to its edges.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ops.affine import apply_affine
 from ops.projection import Projection
 from ops.transport import (
     EXACT,
@@ -12,7 +11,6 @@ from ops.transport import (
     check_gains,
     moments,
     monge_kantorovich,
-    with_whole,
 )
 
 # Added to the colour variances: one 8-bit level of noise. A flat region then stays flat, where the
@@ -20,8 +18,6 @@ from ops.transport import (
 NOISE_VARIANCE = (1 / 255) ** 2
 GAINS = (0.85, 2.0)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show."""
-WHOLE_SHARE = 0.6
-"""How much of each map is that of the whole photo: makes regions that do not match mild."""
 BORDER = 1 / 20
 """Radius, as a share of the long side, of the guided filter that carries masks to edges."""
 BORDER_RIDGE = 1e-2
@@ -52,12 +48,11 @@ def colour_transfer(
     style_masks: Tensor | None = None,
     *,
     gains: tuple[float, float] = GAINS,
-    whole_share: float = WHOLE_SHARE,
 ) -> Tensor:
     """The content with the style's colours, as affine maps that vary from place to place.
 
-    Each region has the linear Monge-Kantorovich map of its colour moments, Pitié and Kokaram (2007), with
-    bounded gains, blended with that of the whole photo.
+    Each region has the linear Monge-Kantorovich map of its colour moments, Pitié and Kokaram
+    (2007), with bounded gains. A guided filter carries the regions to the photo's edges.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].
@@ -65,25 +60,22 @@ def colour_transfer(
         content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel; ``None``: one region.
         style_masks: (M, H', W'), values in [0, 1].
         gains: the range of the maps' eigenvalues.
-        whole_share: of the whole photo's map, in [0, 1].
 
     Returns:
         Coefficients (1, 3, 4, H, W) in the content's dtype, to be applied to the content at any
         size: see :func:`ops.affine.apply_affine`.
 
     Raises:
-        ArgumentError: for ``gains`` or ``whole_share`` other than these.
+        ArgumentError: for ``gains`` other than these.
     """
     gains = check_gains("gains", gains)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
     maps = colour_maps(
-        colour_moments(content, with_whole(content_masks, whole_share)),
-        colour_moments(style, with_whole(style_masks, whole_share)),
-        gains,
+        colour_moments(content, content_masks), colour_moments(style, style_masks), gains
     )
-    weights = with_whole(_carried_to_edges(content_masks, content), whole_share)
+    weights = _carried_to_edges(content_masks, content)
     parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
     # Blending the maps equals blending their results.
     return torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)

@@ -21,7 +21,11 @@ from ops.losses import (
     total_variation,
 )
 from ops.matting_laplacian import BACKENDS, MattingLaplacian
-from ops.transport import blend, check_gains, map_to_root, moments, root, with_whole
+from ops.transport import blend, check_gains, map_to_root, moments, root
+
+COLOURS = "colours"
+"""The layer that is the image itself."""
+TONE_LAYERS = (COLOURS, "relu1_1")
 
 
 class StyleLoss(Protocol):
@@ -30,54 +34,11 @@ class StyleLoss(Protocol):
     def statistics(self, features: Tensor, masks: Tensor) -> object:
         """What is kept of a style's features (1, C, H, W) under masks (M, H, W)."""
 
-    def target(self, features: Tensor, masks: Tensor, statistics: object) -> object:
+    def target(self, layer: str, features: Tensor, masks: Tensor, statistics: object) -> object:
         """What content features (B, C, H, W) under masks (M, H, W), sum 1, are to become."""
 
     def __call__(self, features: Tensor, target: object) -> Tensor:
         """How far features (B, C, H, W) are from it, a scalar."""
-
-
-@dataclass(frozen=True)
-class Transport:
-    """Every feature of the content has a place of its own to go to.
-
-    Under each mask the content's features are moved by the linear Monge-Kantorovich map to the
-    style's mean and covariance, F* = Σ_m w_m (T_m (F − μ_c,m) + μ_s,m); the loss is
-    ‖φ(y) − F*‖² / ‖F*‖². What is alike in the content stays alike, and edges stay, for F* is a
-    function of F; a Gram matrix would leave open where the style's light goes.
-
-    Attributes:
-        gains: the range of the maps' eigenvalues.
-        whole_share: weight of one more mask, everywhere in both photos, at each pixel; it makes
-            regions that do not belong together mild.
-        shrinkage: of the covariances; see :func:`ops.transport.monge_kantorovich`.
-    """
-
-    gains: tuple[float, float] = (0.7, 3.0)
-    whole_share: float = 0.4
-    colour_gains: tuple[float, float] = (0.85, 2.0)
-    shrinkage: float = 1e-2
-
-    def __post_init__(self):
-        object.__setattr__(self, "gains", check_gains("gains", self.gains))
-        check_number("whole_share", self.whole_share, 0, 1)
-        check_number("shrinkage", self.shrinkage, 0)
-
-    def statistics(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-        style = moments(_pixels(features), with_whole(masks, self.whole_share).flatten(1))
-        return style.mean, root(style, self.shrinkage)
-
-    def target(self, features: Tensor, masks: Tensor, statistics: tuple[Tensor, Tensor]) -> Tensor:
-        pixels = _pixels(features)
-        weights = with_whole(masks, self.whole_share).flatten(1)
-        gains = self.gains if features.shape[1] > 3 else self.colour_gains
-        maps = map_to_root(moments(pixels, weights), *statistics, gains, self.shrinkage)
-        target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
-        # Features are what a ReLU lets through.
-        return target.clamp(min=0).to(memory_format=torch.channels_last)
-
-    def __call__(self, features: Tensor, target: Tensor) -> Tensor:
-        return content_loss(features, target)
 
 
 @dataclass(frozen=True)
@@ -93,7 +54,9 @@ class Statistics:
     def statistics(self, features: Tensor, masks: Tensor) -> Tensor:
         return self.of(features, masks)
 
-    def target(self, features: Tensor, masks: Tensor, statistics: Tensor) -> tuple[Tensor, Tensor]:
+    def target(
+        self, layer: str, features: Tensor, masks: Tensor, statistics: Tensor
+    ) -> tuple[Tensor, Tensor]:
         return masks, statistics
 
     def __call__(self, features: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
@@ -102,9 +65,61 @@ class Statistics:
         return style_loss(self.of(features, masks), statistics, areas / areas.sum())
 
 
-COLOURS = "colours"
 GRAM = Statistics(gram_matrix)
 MEAN_STD = Statistics(mean_std)
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Every feature of the content has a place of its own to go to.
+
+    Under each mask the content's features are moved by the linear Monge-Kantorovich map to the
+    style's mean and covariance, F* = Σ_m w_m (T_m (F − μ_c,m) + μ_s,m); the loss is
+    ‖φ(y) − F*‖² / ‖F*‖². What is alike in the content stays alike, and edges stay, for F* is a
+    function of F; a Gram matrix would leave open where the style's light goes.
+
+    Attributes:
+        tone_gains: the range of the maps' eigenvalues for the colours and relu1_1, which hold what
+            is bright and what is dark: less than 1 would lift blacks to a veil.
+        texture_gains: the same for all deeper layers: texture that the style lacks may fade.
+        gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
+            limited map of the content has, and let it grow wherever it can.
+        shrinkage: of the covariances; see :func:`ops.transport.monge_kantorovich`.
+    """
+
+    tone_gains: tuple[float, float] = (1.0, 1.5)
+    texture_gains: tuple[float, float] = (0.2, 2.0)
+    gram_weight: float = 0.0
+    shrinkage: float = 1e-2
+
+    def __post_init__(self):
+        for name in ("tone_gains", "texture_gains"):
+            object.__setattr__(self, name, check_gains(name, getattr(self, name)))
+        check_number("gram_weight", self.gram_weight, 0)
+        check_number("shrinkage", self.shrinkage, 0)
+
+    def statistics(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        style = moments(_pixels(features), masks.flatten(1))
+        gram = GRAM.statistics(features, masks) if self.gram_weight else None
+        return style.mean, root(style, self.shrinkage), gram
+
+    def target(
+        self, layer: str, features: Tensor, masks: Tensor, statistics: tuple
+    ) -> tuple[Tensor, tuple | None]:
+        *style, gram = statistics
+        pixels = _pixels(features)
+        weights = masks.flatten(1)
+        gains = self.tone_gains if layer in TONE_LAYERS else self.texture_gains
+        maps = map_to_root(moments(pixels, weights), *style, gains, self.shrinkage)
+        target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
+        # Features are what a ReLU lets through.
+        target = target.clamp(min=0).to(memory_format=torch.channels_last)
+        return target, gram if gram is None else GRAM.target(layer, features, masks, gram)
+
+    def __call__(self, features: Tensor, target: tuple[Tensor, tuple | None]) -> Tensor:
+        moved, gram = target
+        loss = content_loss(features, moved)
+        return loss if gram is None else loss + self.gram_weight * GRAM(features, gram)
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class StyleObjective(nn.Module):
         encoder: called with the names of all layers, it returns a module that gives them by name;
             ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
         style_loss: :class:`Transport`, :data:`GRAM` or :data:`MEAN_STD`.
-        style_layers: layers whose features take after the style's.
+        style_layers: layers whose features take after the style's; ``"colours"`` is the image.
         layer_weights: of these layers, relative to each other; ``None``: all alike.
         content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
         style_weight, content_weight, edges_weight, energy_weight, variation_weight: at least 0; a
@@ -149,11 +164,11 @@ class StyleObjective(nn.Module):
         self,
         encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
         *,
-        style_loss: StyleLoss = Transport(),  # noqa: B008 (it does not change)
-        style_layers: Sequence[str] = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"),
-        layer_weights: Sequence[float] | None = None,
+        style_loss: StyleLoss = Transport(),
+        style_layers: Sequence[str] = (COLOURS, "relu1_1", "relu2_1", "relu3_1", "relu4_1"),
+        layer_weights: Sequence[float] | None = (8, 4, 1, 1, 1),
         content_layers: Sequence[str] = ("relu4_2",),
-        style_weight: float = 10.0,
+        style_weight: float = 200.0,
         content_weight: float = 0.0,
         edges_weight: float = 1.5,
         energy_weight: float = 3000.0,
@@ -186,6 +201,7 @@ class StyleObjective(nn.Module):
         self.backend = backend
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
+        """The image (B, 3, H, W) itself and its activations by layer, (B, C, H', W')."""
         return {COLOURS: image, **self.encoder(image)}
 
     @torch.no_grad()
@@ -235,7 +251,7 @@ class StyleObjective(nn.Module):
                 content={layer: features[layer] for layer in self.content_layers},
                 style={
                     layer: self.style_loss.target(
-                        *_under(features[layer], masks), statistics[layer]
+                        layer, *_under(features[layer], masks), statistics[layer]
                     )
                     for layer in self.style_layers
                 },

@@ -124,19 +124,6 @@ def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
     return result
 
 
-def with_whole(masks: Tensor, share: float) -> Tensor:
-    """Masks (M, ...) and one more, everywhere, which has ``share`` of each pixel: (M + 1, ...).
-
-    A single mask is everywhere already.
-    """
-    if share == 0 or len(masks) == 1:
-        return masks
-    if share == 1:
-        return torch.ones_like(masks[:1])
-    whole = torch.full_like(masks[:1], share)
-    return torch.cat([(1 - share) * masks, whole])
-
-
 def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     # A set of equal vectors has no variance at all.

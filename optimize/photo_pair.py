@@ -1,4 +1,4 @@
-"""A photo and a style from their files, with what of the style goes where; and the result's file."""
+"""A photo, a style and their masks from files, and the result to its file."""
 
 import logging
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from data import (
     segment_together,
 )
 from data.images import MAX_PIXELS, check_folder, to_pixels
+from data.masks import WHOLE_SHARE
 from ops.affine import blend_affine
 from ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
 
@@ -37,6 +38,8 @@ class Files:
         content_mask, style_mask: see :func:`data.load_masks`.
         masks: what to do without these: ``"auto"`` or ``None``, see
             :func:`data.segment_together`, or ``"none"``: one style for the whole photo.
+        whole_share: how much the whole photos count beside their regions, in [0, 1]; ``None``: see
+            :data:`data.masks.WHOLE_SHARE`.
         masks_dir: folder for the masks, see :func:`data.save_masks`.
         size: long side in pixels at which the result is found.
         full_resolution: apply the result to the photo at its own size.
@@ -56,6 +59,7 @@ class Files:
     content_mask: str | Path | None = None
     style_mask: str | Path | None = None
     masks: str | None = None
+    whole_share: float | None = None
     masks_dir: str | Path | None = None
     size: int = 512
     full_resolution: bool = True
@@ -78,6 +82,8 @@ class Files:
                 raise ArgumentError(argument, None, "required; give an image file")
         if self.masks is not None:
             check_choice("masks", self.masks, MASKS)
+        if self.whole_share is not None:
+            check_number("whole_share", self.whole_share, 0, 1)
         check_folder("masks_dir", self.masks_dir)
         check_output(self.target, overwrite=self.overwrite)
 
@@ -93,13 +99,14 @@ class Files:
         style = load_photo(self.style, argument="style", max_pixels=self.max_pixels)
         style = style.tensor(self.size)
         sizes = content.shape[2:], style.shape[2:]
-        masks = load_masks(self.content_mask, self.style_mask, *sizes)
+        masks, kind = load_masks(self.content_mask, self.style_mask, *sizes), "painted"
         if self.content_mask is None and self.masks != "none":
-            masks = segment_together(content, style, seed=self.seed)
+            masks, kind = segment_together(content, style, seed=self.seed), "automatic"
             logger.info("masks: %d regions that both photos have", len(masks.labels))
         if self.masks_dir is not None:
             _save_masks(masks, content, style, self.masks_dir)
-        return PhotoPair(photo, content, style, masks)
+        share = WHOLE_SHARE[kind] if self.whole_share is None else self.whole_share
+        return PhotoPair(photo, content, style, masks.with_whole(share))
 
     def save(self, pair: "PhotoPair", image: Tensor, coefficients: Tensor | None) -> Photo:
         """Write the result.
@@ -129,7 +136,7 @@ class PhotoPair:
     Attributes:
         photo: the content at its own size.
         content, style: (1, 3, H, W) and (1, 3, H', W'), values in [0, 1].
-        masks: of their sizes.
+        masks: of their sizes, the whole photo among them.
     """
 
     photo: Photo

@@ -3,9 +3,8 @@
 import time
 
 from ops.affine import apply_affine
-from ops.colour_transfer import GAINS, WHOLE_SHARE, colour_transfer
+from ops.colour_transfer import GAINS, colour_transfer
 from ops.devices import select_device
-from ops.errors import check_number
 from ops.transport import check_gains
 from optimize.photo_pair import Files
 from optimize.stylize_photo import Report
@@ -15,14 +14,13 @@ def transfer_colours(
     files: Files,
     *,
     gains: tuple[float, float] = GAINS,
-    whole_share: float = WHOLE_SHARE,
     device: str = "auto",
 ) -> Report:
     """Write the content photo in the style photo's colours.
 
     Args:
         files: both photos, their masks and the result.
-        gains, whole_share: see :func:`ops.colour_transfer.colour_transfer`.
+        gains: see :func:`ops.colour_transfer.colour_transfer`.
         device: see :func:`ops.devices.select_device`.
 
     Raises:
@@ -30,7 +28,6 @@ def transfer_colours(
     """
     start = time.monotonic()
     check_gains("gains", gains)
-    check_number("whole_share", whole_share, 0, 1)
     device = select_device(device)
     pair = files.load()
     content = pair.content.to(device)
@@ -40,7 +37,6 @@ def transfer_colours(
         pair.masks.content.to(device),
         pair.masks.style.to(device),
         gains=gains,
-        whole_share=whole_share,
     )
     image = apply_affine(coefficients, content).clamp(0, 1)
     stylized = files.save(pair, image, coefficients)
