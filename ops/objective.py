@@ -88,8 +88,8 @@ class Transport:
     """
 
     tone_gains: tuple[float, float] = (1.0, 1.5)
-    texture_gains: tuple[float, float] = (0.2, 2.0)
-    gram_weight: float = 0.0
+    texture_gains: tuple[float, float] = (0.3, 2.0)
+    gram_weight: float = 0.1
     shrinkage: float = 1e-2
 
     def __post_init__(self):
@@ -170,7 +170,7 @@ class StyleObjective(nn.Module):
         content_layers: Sequence[str] = ("relu4_2",),
         style_weight: float = 200.0,
         content_weight: float = 0.0,
-        edges_weight: float = 1.5,
+        edges_weight: float = 8.0,
         energy_weight: float = 3000.0,
         variation_weight: float = 0.0,
         energy_radius: int = 1,
