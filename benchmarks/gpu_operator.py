@@ -25,6 +25,7 @@ from ops import MattingLaplacian, Projection, StyleObjective
 from ops.colour_transfer import colour_moments
 
 DEVICE = "cuda"
+TRAINING_LAYERS = ["colours", "relu1_1", "relu2_1", "relu3_1"]
 EPSILON = 1e-7
 BYTES_PER_PIXEL = 3 * 3 * 4
 FORMS = {"product": "L p", "project": "P p", "energy": "energy"}
@@ -143,12 +144,14 @@ def training_step(batch: int, size: int, precision: torch.dtype):
     """A training step, and what the operator does in it, set-up for new photos included."""
     photo = torch.rand(batch, 3, size, size, device=DEVICE)
     style = torch.rand(1, 3, size, size, device=DEVICE)
-    mean, covariance = colour_moments(style, style.new_ones(1, size, size))
-    net = TransformNet(style_mean=mean[0], style_covariance=covariance[0]).to(DEVICE)
+    colours = colour_moments(style, style.new_ones(1, size, size))
+    moments = {"style_mean": colours.mean[0, 0], "style_covariance": colours.covariance[0, 0]}
+    net = TransformNet(**moments).to(DEVICE)
     optimizer = torch.optim.Adam(net.parameters())
     projection = Projection(radius=4, ridge=1e-4)
     with autocast(precision):
-        objective = StyleObjective(energy_weight=0, statistic="mean_and_deviation").to(DEVICE)
+        layers = {"style_layers": TRAINING_LAYERS, "layer_weights": None}
+        objective = StyleObjective(energy_weight=0, edges_weight=0, **layers).to(DEVICE)
         losses = TrainingObjective(objective, style, raw_energy_weight=1000.0)
 
     def step():

@@ -34,7 +34,7 @@ def seconds_per_step(width: int, height: int, repeats: int, device: str) -> tupl
     variants = []
     for photorealism in (False, True):
         objective = StyleObjective(energy_weight=ENERGY_WEIGHT * photorealism).to(device)
-        objective.features.convolve_in(convolution_dtype("auto", torch.device(device)))
+        objective.encoder.convolve_in(convolution_dtype("auto", torch.device(device)))
         targets = objective.targets(content, style, masks, masks)
         laplacian = Projection().laplacian(content) if photorealism else None
         variants.append((objective, targets, laplacian))

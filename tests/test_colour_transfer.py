@@ -8,8 +8,10 @@ import scipy.linalg
 import torch
 
 from data import load_image
-from ops import colour_transfer
-from ops.colour_transfer import NOISE_VARIANCE, colour_moments, monge_kantorovich
+from ops import ArgumentError, colour_transfer
+from ops.affine import apply_affine
+from ops.colour_transfer import NOISE_VARIANCE, colour_moments, match_colours
+from ops.transport import EXACT, Moments, monge_kantorovich
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -35,8 +37,14 @@ def halves(image):
     return torch.stack([left, 1 - left])
 
 
+def transfer(content, style, content_masks=None, style_masks=None, gains=EXACT):
+    """The exact map, unless limits are given, applied to the content."""
+    coefficients = colour_transfer(content, style, content_masks, style_masks, gains=gains)
+    return apply_affine(coefficients, content)
+
+
 def transfer_whole(content, style):
-    return colour_transfer(content, style, whole(content), whole(style))
+    return transfer(content, style).clamp(0, 1)
 
 
 def colours(image):
@@ -57,8 +65,8 @@ def moments_by_hand(image):
 def test_moments(content):
     mean, covariance = colour_moments(content, whole(content))
     expected_mean, expected_covariance = moments_by_hand(content)
-    np.testing.assert_allclose(mean[0], expected_mean, atol=1e-12)
-    np.testing.assert_allclose(covariance[0], expected_covariance, atol=1e-12)
+    np.testing.assert_allclose(mean[0, 0], expected_mean, atol=1e-12)
+    np.testing.assert_allclose(covariance[0, 0], expected_covariance, atol=1e-12)
 
 
 def test_moments_under_soft_masks(content):
@@ -67,14 +75,16 @@ def test_moments_under_soft_masks(content):
     assert mean.dtype == covariance.dtype == torch.float64
     for m in range(2):
         values, w = colours(content.float()).astype(float), weights[m].flatten().double().numpy()
-        np.testing.assert_allclose(mean[m], np.average(values, axis=1, weights=w), atol=1e-12)
+        np.testing.assert_allclose(mean[0, m], np.average(values, axis=1, weights=w), atol=1e-12)
         expected = np.cov(values, aweights=w, bias=True)
-        np.testing.assert_allclose(covariance[m], expected, atol=1e-12)
+        np.testing.assert_allclose(covariance[0, m], expected, atol=1e-12)
 
 
 def test_map_against_scipy(content, style):
     (_, source), (_, target) = (moments_by_hand(image) for image in (content, style))
-    ours = monge_kantorovich(torch.from_numpy(source), torch.from_numpy(target)).numpy()
+    nought = torch.zeros(3, dtype=torch.float64)
+    moments = [Moments(nought, torch.from_numpy(part)) for part in (source, target)]
+    ours = monge_kantorovich(*moments).matrix.numpy()
     np.testing.assert_allclose(ours, map_by_hand(source, target), rtol=1e-8, atol=1e-8)
     # What makes it the map of least motion, and a map of these covariances.
     np.testing.assert_allclose(ours, ours.T, atol=1e-10)
@@ -107,23 +117,80 @@ def test_the_same_colours_stay(content):
     torch.testing.assert_close(transfer_whole(content, shuffled), content, rtol=0, atol=1e-9)
 
 
-def test_masks_are_separate_transfers(content, style):
+def test_regions_are_separate_transfers_away_from_their_border(content, style):
     masks, style_masks = halves(content), halves(style)
-    result = colour_transfer(content, style, masks, style_masks)
-    for mask, style_mask in zip(masks.bool(), style_masks.bool(), strict=True):
+    result = transfer(content, style, masks, style_masks)
+    column = content.shape[3] // 3
+    reach = 2 * round(64 / 20)  # of the guided filter, there and back
+    for mask, style_mask, columns in zip(
+        masks.bool(),
+        style_masks.bool(),
+        (slice(None, column - reach), slice(column + reach, None)),
+        strict=True,
+    ):
         part, style_part = content[:, :, mask][:, :, None], style[:, :, style_mask][:, :, None]
-        expected = transfer_whole(part, style_part)[:, :, 0]
-        torch.testing.assert_close(result[:, :, mask], expected, rtol=0, atol=1e-10)
+        expected = torch.zeros_like(content)
+        expected[:, :, mask] = transfer(part, style_part)[:, :, 0]
+        torch.testing.assert_close(result[..., columns], expected[..., columns])
 
 
-def test_soft_masks_blend_their_results(content, style):
+def test_borders_of_regions_are_soft_where_the_photo_is(style):
+    """No step where the content has none, and a sharp one at an edge."""
+    plain = torch.full((1, 3, 80, 120), 0.5, dtype=torch.float64)
+    edge = plain.clone()
+    edge[..., 60:] = 0.9
+    left = torch.zeros(80, 120, dtype=torch.float64)
+    left[:, :60] = 1
+    masks, style_masks = torch.stack([left, 1 - left]), halves(style)
+    steps = []
+    for photo in (plain, edge):
+        offset = colour_transfer(photo, style, masks, style_masks)[0, :, 3]
+        steps.append(float((offset[..., 60] - offset[..., 59]).norm() / (offset[..., -1] - offset[..., 0]).norm()))
+    assert steps[0] < 0.2  # over 13 pixels
+    assert steps[1] > 0.7
+
+
+def test_masks_that_are_the_same_everywhere_blend_their_maps(content, style):
     # Of equal weight everywhere, so that each has the moments of the whole content.
     masks = torch.stack([0.3 * whole(content)[0], 0.7 * whole(content)[0]])
     styles = halves(style)
-    result = colour_transfer(content, style, masks, styles)
-    first, second = (colour_transfer(content, style, whole(content), styles[[m]]) for m in range(2))
+    result = transfer(content, style, masks, styles)
+    first, second = (transfer(content, style, whole(content), styles[[m]]) for m in range(2))
     assert (first - second).abs().max() > 0.02
     torch.testing.assert_close(result, 0.3 * first + 0.7 * second, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("gains", [(0.9, 1.1), (1.0, 1.0)])
+def test_gains_limit_contrast(content, gains):
+    """To a style of no contrast, and from it."""
+    flat = 0.5 + 0.01 * (content - 0.5)
+    for photo, other, gain in ((content, flat, gains[0]), (flat, content, gains[1])):
+        slopes = colour_transfer(photo, other, gains=gains)[0, :, :3, 0, 0]
+        values = torch.linalg.eigvalsh(slopes)
+        torch.testing.assert_close(values, torch.full_like(values, gain))
+
+
+@pytest.mark.parametrize("gains", [None, [2, 3], [1], "1"], ids=repr)
+def test_bad_gains(content, gains):
+    with pytest.raises(ArgumentError, match=r"^gains=.*: give two numbers, \[least, greatest\]"):
+        colour_transfer(content, content, gains=gains)
+
+
+def test_coefficients_apply_at_any_size(content, style):
+    """Maps of a small photo, resized, applied to the large one, are the large photo's maps."""
+    large = load_image(EXAMPLES / "pavilion.jpg", 256).double()
+    small = colour_transfer(content, style)
+    maps = small[..., :1, :1].expand(-1, -1, -1, *large.shape[2:])
+    difference = apply_affine(maps, large) - transfer(large, style, gains=(0.85, 2.0))
+    assert difference.abs().max() < 0.05  # moments differ a little between sizes
+
+
+def test_a_batch_is_matched_photo_by_photo(content, style):
+    moments = colour_moments(style, whole(style))
+    batch = torch.cat([content, content.flip(1) * 0.5])
+    result = match_colours(batch, moments)
+    for photo, ours in zip(batch.split(1), result.split(1), strict=True):
+        torch.testing.assert_close(ours, transfer(photo, style), rtol=0, atol=1e-9)
 
 
 def test_a_flat_content_takes_the_mean_of_the_style(content, style):
@@ -157,14 +224,12 @@ def test_grey_photos_have_no_colour_to_invert(content, style):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_keeps_dtype_shape_and_range(content, dtype):
+def test_keeps_dtype_and_shape(content, dtype):
     contrasty = torch.zeros(1, 3, 8, 8, dtype=dtype)
     contrasty[..., ::2] = 1
-    result = transfer_whole(content.to(dtype), contrasty)
-    assert result.dtype == dtype
-    assert result.shape == content.shape
-    assert result.min() == 0
-    assert result.max() == 1
+    coefficients = colour_transfer(content.to(dtype), contrasty)
+    assert coefficients.dtype == dtype
+    assert coefficients.shape == (1, 3, 4, *content.shape[2:])
 
 
 def test_leaves_its_arguments_alone(content, style):

@@ -16,13 +16,13 @@ import feedforward
 import optimize
 from conf.entry_point import PATHS
 from feedforward import stylize_photos
-from ops import Projection, StyleObjective, VGGFeatures
+from ops import GRAM, MEAN_STD, Projection, StyleObjective, Transport, VGGFeatures
 from ops.features import ENCODERS
-from ops.losses import STATISTICS
 from ops.matting_laplacian import BACKENDS
-from optimize import stylize_photo
+from optimize import Files, stylize_photo
 from optimize.image_optimizer import INITS, OPTIMIZERS
 
+STYLE_LOSSES = {"transport": Transport, "gram": GRAM, "mean_std": MEAN_STD}
 FOLDER = Path(conf.__file__).parent.resolve()
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("*.yaml"))
@@ -60,7 +60,7 @@ def test_every_file_belongs_to_a_test():
     assert names == {"command_line", "evaluate", "stylize", "train"}
     assert set(GROUPS["encoder"]) == set(ENCODERS)
     assert set(GROUPS["optimizer"]) == set(OPTIMIZERS)
-    assert set(GROUPS["objective"]) == set(STATISTICS)
+    assert set(GROUPS["objective"]) == set(STYLE_LOSSES)
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -91,6 +91,7 @@ def test_defaults_are_the_documented_ones():
         "style_mask": None,
         "size": 512,
         "full_resolution": True,
+        "whole_share": None,
         "init": "colour_transfer",
         "seed": 0,
         "device": "auto",
@@ -104,12 +105,11 @@ def test_defaults_are_the_documented_ones():
     assert config["backend"] in BACKENDS
     assert config["encoder"]["encoder"] == "vgg16"
     assert config["encoder"]["weights"] is None
-    assert config["objective"]["statistic"] == "gram"
-    assert config["objective"]["content_layers"] == ["relu4_2"]
-    assert config["objective"]["style_layers"] == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+    assert config["objective"]["style_loss"]["_target_"] == "ops.Transport"
+    assert config["objective"]["style_layers"][0] == "colours"
     assert config["optimizer"]["name"] == "lbfgs"
-    assert config["optimizer"]["scales"] == [0.25, 0.5, 1.0]
-    assert len(config["optimizer"]["steps"]) == 3
+    assert config["optimizer"]["scales"] == [0.5, 1.0]
+    assert len(config["optimizer"]["steps"]) == 2
     assert config["objective"]["energy_weight"] > 0
     assert config["photorealism"]["projection"]["radius"] == 4
     assert config["photorealism"]["projection"]["ridge"] == 1e-3
@@ -136,6 +136,7 @@ def test_evaluate():
     assert config["size"] == 512
     assert config["baseline"] is None
     assert config["overwrite"] is False
+    assert config["blind"] is config["answers"] is None
 
 
 def test_paths_are_keys_of_the_configurations():
@@ -171,13 +172,16 @@ def test_objective(objective, photorealism):
             f"photorealism={photorealism}",
             "objective.style_weight=7",
             "objective.style_layers=[relu1_1,relu2_1]",
+            "objective.layer_weights=null",
             "objective.content_layers=[relu2_2]",
+            "objective.content_weight=1",
             "backend=reference",
         ],
     )
     made = instantiate(config.objective)
     assert isinstance(made, StyleObjective)
-    assert made.statistic is STATISTICS[objective]
+    expected = STYLE_LOSSES[objective]
+    assert made.style_loss is expected or isinstance(made.style_loss, Transport)
     assert made.style_layers == ("relu1_1", "relu2_1")
     assert made.content_layers == ("relu2_2",)
     assert made.backend == "reference"
@@ -200,22 +204,25 @@ def test_photorealism(photorealism):
     assert projection == expected[photorealism]
 
 
-def test_photorealism_is_a_dial():
-    """From strict to loose, all that keeps the photo loses weight in the same proportion."""
-    weights = []
-    for setting in ("strict", "matting", "loose"):
-        objective = instantiate(compose("stylize", [f"photorealism={setting}"]).objective)
-        weights.append(
-            [objective.weights[name] for name in ("content", "edges", "energy", "wide_energy")]
-        )
-    strict, matting, loose = np.array(weights)
-    np.testing.assert_allclose(strict / matting, 4)
-    np.testing.assert_allclose(loose / matting, 0.4)
+def test_presets_go_from_the_photo_to_the_style():
+    presets = [
+        instantiate(compose("stylize", [f"photorealism={name}"]).objective)
+        for name in ("strict", "matting", "loose")
+    ]
+    style = [(made.weights["style"], made.style_loss.gram_weight) for made in presets]
+    assert style == sorted(style)
+    texture = [made.style_loss.texture_gains for made in presets]
+    assert [least for least, _ in texture] == sorted((t[0] for t in texture), reverse=True)
+    assert [most for _, most in texture] == sorted(t[1] for t in texture)
 
 
 def test_the_defaults_are_those_of_the_classes():
     config = compose("stylize", [])
-    assert instantiate(config.objective).weights == StyleObjective().weights
+    made, default = instantiate(config.objective), StyleObjective()
+    assert made.weights == default.weights
+    assert made.style_loss == default.style_loss
+    assert made.style_layers == default.style_layers
+    assert made.layer_weights == default.layer_weights
     projection = instantiate(config.photorealism).projection
     assert projection == Projection()
 
@@ -226,7 +233,7 @@ def test_optimizer_and_method(monkeypatch, optimizer):
     calls = []
     monkeypatch.setattr(optimize, "stylize_photo", lambda **arguments: calls.append(arguments))
     overrides = [*REQUIRED, f"optimizer={optimizer}", "objective.style_layers=[relu1_1]"]
-    config = compose("stylize", [*overrides, "objective.content_layers=[relu1_1]"])
+    config = compose("stylize", [*overrides, "objective.layer_weights=[1]"])
     instantiate(config.method)
     (arguments,) = calls
     assert arguments["optimizer"] == optimizer
@@ -234,6 +241,7 @@ def test_optimizer_and_method(monkeypatch, optimizer):
     assert len(arguments["scales"]) == len(arguments["steps"])
     assert isinstance(arguments["objective"], StyleObjective)
     assert isinstance(arguments["projection"], Projection)
+    assert isinstance(arguments["files"], Files)
     # Every argument is one that the real function names, or passes on by name.
     known = {*inspect.signature(stylize_photo).parameters}
     known |= {*inspect.signature(optimize.optimize_image).parameters}

@@ -37,7 +37,9 @@ def shallow(**arguments):
     return StyleObjective(
         **{
             "content_layers": ["relu2_1"],
+            "content_weight": 1.0,
             "style_layers": ["relu1_1", "relu2_1"],
+            "layer_weights": None,
             "energy_weight": 1e3,
         }
         | arguments
@@ -146,7 +148,7 @@ def test_callback(content, style, objective):
     for step in steps:
         assert step.image.shape == (1, 3, *((20, 26) if step.size == 26 else (HEIGHT, WIDTH)))
         assert not step.image.requires_grad
-        assert list(step.terms) == ["content", "style", "edges", "energy"]
+        assert list(step.terms) == ["style", "content", "edges", "energy"]
         assert not step.terms.total.requires_grad
         assert math.isfinite(step.terms.total)
     # The next scale goes on from the last one's result: it does not start again.
@@ -325,7 +327,7 @@ def test_interrupted_between_two_scales(content, style):
                 raise KeyboardInterrupt
             return super().targets(content, *arguments, **options)
 
-    objective = Interrupts(content_layers=["relu2_1"], style_layers=["relu1_1"])
+    objective = Interrupts(style_layers=["relu1_1"], layer_weights=None)
     steps = Recorder()
     result = optimize_image(content, style, objective, **SCHEDULE, callback=steps)
     assert result.stopped == "interrupted"

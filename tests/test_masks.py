@@ -226,3 +226,15 @@ class TestBadInput:
         levels = np.repeat(np.array([26_000, 26_001], np.uint16), 45)[None].repeat(60, 0)
         with pytest.raises(ArgumentError, match="8 bits cannot tell apart; give label indices"):
             load(Image.fromarray(levels), painted(["red"]))
+
+
+def test_whole_photo_as_one_more_mask():
+    masks = Masks(torch.eye(2)[:, :, None].expand(2, 2, 3), torch.rand(2, 4, 5), ("#000000", "#ffffff"))
+    more = masks.with_whole(0.25)
+    assert more.labels == ("#000000", "#ffffff", "whole photo")
+    torch.testing.assert_close(more.content.sum(0), torch.ones(2, 3))
+    torch.testing.assert_close(more.content[:2], 0.75 * masks.content)
+    assert torch.equal(more.style, torch.cat([masks.style, torch.ones(1, 4, 5)]))
+    assert masks.with_whole(0) is masks
+    whole = Masks.whole((2, 3), (4, 5))
+    assert whole.with_whole(0.5) is whole

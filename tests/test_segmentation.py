@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from data import Masks, likeness, load_image, load_masks, save_masks, segment_together
+from data import Masks, load_image, load_masks, save_masks, segment_together
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -35,7 +35,7 @@ def test_masks_share_out_every_pixel(photos, masks):
 
 
 def test_every_region_has_a_counterpart(masks):
-    assert 2 <= len(masks.labels) <= 10
+    assert 2 <= len(masks.labels) <= 5
     assert len(set(masks.labels)) == len(masks.labels)
     for layers in (masks.content, masks.style):
         assert layers.flatten(1).mean(1).min() > 0.002
@@ -95,33 +95,6 @@ def test_photos_with_nothing_in_common(photos):
     masks = segment_together(photos[0], noise)
     for layers in (masks.content, masks.style):
         assert layers.flatten(1).mean(1).min() > 0.001
-
-
-def test_likeness(photos):
-    """1 for a photo and itself, high for two landscapes at dusk, low for noise."""
-    pavilion, dusk = photos
-    sunset = load_image(EXAMPLES / "sunset.jpg", 160)
-    noise = torch.rand(1, 3, 120, 90, generator=torch.Generator().manual_seed(0))
-
-    def of(content, style):
-        return likeness(content, style, segment_together(content, style))
-
-    assert of(pavilion, pavilion) == pytest.approx(1, abs=1e-5)
-    assert of(pavilion, sunset) > 0.6  # 0.70
-    assert of(pavilion, noise) < 0.4  # 0.23
-    assert of(dusk, noise) < 0.4
-
-
-def test_likeness_is_that_of_the_regions(photos):
-    content, _ = photos
-    top = torch.zeros(1, *content.shape[2:])
-    top[:, : content.shape[2] // 2] = 1
-    straight = torch.cat([top, 1 - top])
-    labels = ("#000000", "#ffffff")
-    right = likeness(content, content, Masks(straight, straight, labels))
-    wrong = likeness(content, content, Masks(straight, straight.flip(0), labels))
-    assert right == pytest.approx(1, abs=1e-5)
-    assert wrong < 0.8
 
 
 def test_saved_masks_can_be_given_back(photos, masks, tmp_path):

@@ -35,12 +35,12 @@ FAST = {
     "size": 48,
     "optimizer.scales": "[1.0]",
     "optimizer.steps": "[1]",
-    "objective.style_layers": "[relu1_1,relu2_1]",
+    "objective.style_layers": "[colours,relu1_1,relu2_1]",
+    "objective.layer_weights": "null",
     "objective.content_layers": "[relu2_2]",
     "device": "cpu",
     "backend": "cpu",
     "masks": "none",
-    "photorealism.wide_energy_weight": 0,
 }
 THREE_SCALES = {"optimizer.scales": "[0.4,0.7,1.0]", "optimizer.steps": "[2,1,1]"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -204,7 +204,15 @@ BAD = {
     "optimizer": ({"optimizer": "sgd"}, "Could not find 'optimizer/sgd'"),
     "optimizer by name": ({"optimizer.name": "sgd"}, "optimizer=sgd: unknown; choose one of lbfgs"),
     "objective": ({"objective": "histogram"}, "Could not find 'objective/histogram'"),
-    "statistic": ({"objective.statistic": "mode"}, "statistic=mode: unknown; choose one of gram"),
+    "gains": ({"photorealism.tone_gains": "[2,3]"}, "tone_gains=[2, 3]: give two numbers, [least"),
+    "gain of text": ({"photorealism.texture_gains": "a"}, "texture_gains=a: give two numbers"),
+    "layer weights": ({"objective.layer_weights": "[1]"}, "layer_weights=[1]: give a list of 3 num"),
+    "gains of the closed form": (
+        {"method": "colour_transfer", "method.gains": "[2,3]"},
+        "gains=[2, 3]: give two numbers, [least, greatest], with 1 between them",
+    ),
+    "whole share": ({"whole_share": 1.5}, "whole_share=1.5: give a number from 0 to 1"),
+    "strength": ({"strength": -0.1}, "strength=-0.1: give a number from 0 to 1"),
     "photorealism": ({"photorealism": "maybe"}, "Could not find 'photorealism/maybe'"),
     "method": ({"method": "magic"}, "Could not find 'method/magic'"),
     "init": ({"init": "zeros"}, "init=zeros: unknown; choose one of colour_transfer, content"),
@@ -217,14 +225,6 @@ BAD = {
     "weight that is no number": ({"objective.content_weight": "much"}, "content_weight=much: give"),
     "infinite weight": ({"objective.variation_weight": "inf"}, "variation_weight=inf: give a num"),
     "negative energy weight": ({"photorealism.energy_weight": -0.5}, "energy_weight=-0.5: give a"),
-    "wide energy weight": (
-        {"photorealism.wide_energy_weight": -1},
-        "wide_energy_weight=-1: give a number at least 0",
-    ),
-    "wide energy radius": (
-        {"photorealism.wide_energy_radius": 0},
-        "wide_energy_radius=0: give a number at least 1",
-    ),
     "energy radius": ({"photorealism.energy_radius": 0}, "radius=0: give a whole number"),
     "energy epsilon": ({"photorealism.energy_epsilon": -1}, "epsilon=-1: give a number"),
     "precision": ({"precision": "float16"}, "precision=float16: unknown; choose one of auto, flo"),
@@ -515,7 +515,7 @@ def test_bfloat16_is_close(run, folder):
 @pytest.mark.parametrize(
     "values",
     [
-        {"objective": "mean_and_deviation"},
+        {"objective": "mean_std"},
         {"optimizer": "adam"},
         {"init": "content"},
         {"init": "style"},
@@ -594,20 +594,39 @@ def test_automatic_masks(run, folder):
     assert np.array_equal(pixels("given.png"), pixels("both.png"))
 
 
-def test_photos_with_nothing_in_common(run, folder):
-    """Their energy counts in wide windows too, with and without masks."""
-    noise = np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
-    Image.fromarray(noise).save("noise.png")
-    content = EXAMPLES / "pavilion.jpg"
-    unlike = {"content": content, "style": "noise.png", "photorealism.wide_energy_weight": 300}
+def test_strength(run, folder):
+    """0 is the photo itself, to the bit; between, a blend."""
+    photo = np.asarray(Image.open("content.png").convert("RGB")).astype(int)
+    for method in ("optimize", "colour_transfer"):
+        for strength in (0, 0.5, 1):
+            name = f"{method}_{strength}.png"
+            assert run(method=method, strength=strength, output=name).code == 0
+        none, half, full = (pixels(f"{method}_{value}.png").astype(int) for value in (0, 0.5, 1))
+        assert np.array_equal(none, photo)
+        assert np.abs(full - photo).mean() > 5
+        # But for what the full strength has cut off beyond black and white.
+        inside = (full > 0) & (full < 255)
+        assert np.abs(half - (full + photo) / 2)[inside].max() <= 1
+    assert run(strength=0.5, full_resolution="false", output="small.png").code == 0
+    assert pixels("small.png").shape == (36, 48, 3)
+
+
+def test_colour_transfer(run, folder):
+    """The closed form: no training, no steps; masks as the slow mode has them."""
+    code, out, _ = run(method="colour_transfer", masks="none")
+    assert code == 0
+    assert re.fullmatch(rf"out\.png: {WIDTH} x {HEIGHT}, \d+\.\d s\n", out)
+    result, style = pixels("out.png"), np.asarray(Image.open("style.png"))
+    moved = np.abs(result.mean((0, 1)) - style.mean((0, 1)))
+    photo = np.asarray(Image.open("content.png").convert("RGB"))
+    assert (moved < 0.2 * np.abs(photo.mean((0, 1)) - style.mean((0, 1))) + 2).all()
     painted = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}
-    for masks in ({"masks": "auto"}, {"masks": "none"}, painted):
-        code, out, _ = run({**unlike, **masks}, overwrite=True)
-        assert code == 0
-        assert re.search(r"^losses: .* wide_energy [1-9]", out, re.MULTILINE)
-        code, out, _ = run({**unlike, "style": content, **masks}, overwrite=True)
-        assert code == 0
-        assert "wide_energy" not in out
+    assert run(painted, method="colour_transfer", output="painted.png").code == 0
+    assert run(method="colour_transfer", masks="auto", output="auto.png").code == 0
+    assert (pixels("painted.png") != result).any()
+    assert (pixels("auto.png") != result).any()
+    assert run(painted, method="colour_transfer", whole_share=1, output="w.png").code == 0
+    assert np.abs(pixels("w.png").astype(int) - result).max() <= 1
 
 
 def test_interrupted_in_this_process(run, folder, monkeypatch):

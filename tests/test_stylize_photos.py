@@ -116,7 +116,8 @@ def test_round_trip(tmp_path, projection):
     after = load_network(tmp_path / "n.safetensors")
     assert (after.projection, after.name) == (projection, "tiny, of tests")
     assert (after.config, after.quality) == ({"steps": 3}, {"style_distance": 0.25})
-    assert after.net.architecture == {"width": 4, "blocks": 1, "base": "colour_transfer"}
+    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 2.0)}
+    assert after.net.architecture == expected
     assert not after.net.training
     assert {tensor.dtype for tensor in after.net.state_dict().values()} == {torch.float32}
     image = torch.rand(2, 3, 21, 34)

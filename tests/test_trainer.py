@@ -61,8 +61,9 @@ class Objective(StyleObjective):
     """
 
     def __init__(self, at=None, measured=None, **arguments):
-        layers = {"content_layers": ["relu2_2"], "style_layers": ["relu1_1", "relu2_1"]}
-        weights = {"style_weight": 6.0, "edges_weight": 0.0, "energy_weight": 0.0}
+        layers = {"style_layers": ["colours", "relu1_1", "relu2_1"], "layer_weights": None}
+        layers |= {"content_layers": ["relu2_2"], "content_weight": 1.0}
+        weights = {"style_weight": 60.0, "edges_weight": 0.0, "energy_weight": 0.0}
         super().__init__(**{**layers, **weights, "backend": "cpu", **arguments})
         self.at = at or {}
         self.measured = iter([0.0, *(measured or ())])  # the first is a trial, before training

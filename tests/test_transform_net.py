@@ -41,7 +41,7 @@ def untrained(style, **arguments):
     torch.manual_seed(0)
     mean, covariance = colour_moments(style, whole(style))
     arguments = {"width": 4, "blocks": 2} | arguments
-    return TransformNet(**arguments, style_mean=mean[0], style_covariance=covariance[0])
+    return TransformNet(**arguments, style_mean=mean[0, 0], style_covariance=covariance[0, 0])
 
 
 def trained(style, **arguments):
@@ -221,7 +221,8 @@ def test_the_architecture_makes_the_network_again(style):
     again.load_state_dict(net.state_dict())
     content = photo(24, 25)
     assert torch.equal(again(content), net(content))
-    assert net.architecture == {"width": 3, "blocks": 1, "base": "content"}
+    architecture = {"width": 3, "blocks": 1, "base": "content", "gains": (0.85, 2.0)}
+    assert net.architecture == architecture
 
 
 def test_no_blocks(style):
