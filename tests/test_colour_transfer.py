@@ -145,7 +145,12 @@ def test_borders_of_regions_are_soft_where_the_photo_is(style):
     steps = []
     for photo in (plain, edge):
         offset = colour_transfer(photo, style, masks, style_masks)[0, :, 3]
-        steps.append(float((offset[..., 60] - offset[..., 59]).norm() / (offset[..., -1] - offset[..., 0]).norm()))
+        steps.append(
+            float(
+                (offset[..., 60] - offset[..., 59]).norm()
+                / (offset[..., -1] - offset[..., 0]).norm()
+            )
+        )
     assert steps[0] < 0.2  # over 13 pixels
     assert steps[1] > 0.7
 

@@ -229,7 +229,9 @@ class TestBadInput:
 
 
 def test_whole_photo_as_one_more_mask():
-    masks = Masks(torch.eye(2)[:, :, None].expand(2, 2, 3), torch.rand(2, 4, 5), ("#000000", "#ffffff"))
+    masks = Masks(
+        torch.eye(2)[:, :, None].expand(2, 2, 3), torch.rand(2, 4, 5), ("#000000", "#ffffff")
+    )
     more = masks.with_whole(0.25)
     assert more.labels == ("#000000", "#ffffff", "whole photo")
     torch.testing.assert_close(more.content.sum(0), torch.ones(2, 3))

@@ -6,6 +6,7 @@ import numpy as np
 import pymatting
 import pytest
 import torch
+from skimage.color import rgb2lab
 from torchvision.transforms.functional import gaussian_blur
 
 from data import load_image
@@ -15,6 +16,7 @@ from ops.metrics import (
     LUMA,
     STYLE_LAYERS,
     StyleDistance,
+    colour_map_residual,
     edge_ssim,
     energy,
     flat_roughness,
@@ -241,3 +243,84 @@ def test_roughness_of_the_smallest_and_of_plain_photos():
     plain = torch.full((1, 3, 20, 30), 0.5)
     assert flat_roughness(plain, plain) == pytest.approx(0, abs=1e-9)
     assert flat_roughness(plain, noisy(plain, 0.1)) > 10
+
+
+# ------------------------------------------------------------------------------ colour-map residual
+
+
+@pytest.fixture(scope="module")
+def landscape():
+    return load_image(EXAMPLES / "pavilion.jpg", 160)
+
+
+def one(image):
+    return torch.ones(1, *image.shape[2:])
+
+
+def test_residual_of_the_photo_itself_and_of_grades(landscape):
+    """A smooth map of colours leaves little, a table of 9 entries an axis not nothing."""
+    assert colour_map_residual(landscape, landscape, one(landscape)) < 0.5
+    matrix = torch.tensor([[0.8, 0.2, 0.0], [0.1, 0.6, 0.1], [0.0, 0.1, 0.5]])
+    graded = torch.einsum("dc,bchw->bdhw", matrix, landscape) + 0.1
+    assert colour_map_residual(landscape, graded, one(landscape)) < 1
+    assert colour_map_residual(landscape, landscape**1.5, one(landscape)) < 1
+
+
+def test_residual_sees_what_is_not_in_the_colours(landscape):
+    """Haze and a glow that one part of the photo has and the rest has not."""
+    height, width = landscape.shape[2:]
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    glow = 0.4 * torch.exp(-((x - 0.3) ** 2 + (y - 0.6) ** 2) / 0.02)
+    weak, strong = (
+        colour_map_residual(
+            landscape, landscape.lerp(torch.ones(1, 3, 1, 1), k * glow), one(landscape)
+        )
+        for k in (0.5, 1.0)
+    )
+    assert 1 < weak < strong
+    patch = landscape.clone()
+    patch[..., : width // 2] = patch[..., : width // 2].flip(1)
+    assert colour_map_residual(landscape, patch, one(landscape)) > 5
+
+
+def test_residual_is_measured_mask_by_mask(landscape):
+    """A grade of its own for each mask is a grade."""
+    half = torch.zeros(landscape.shape[2:])
+    half[:, : landscape.shape[3] // 2] = 1
+    graded = torch.where(half.bool(), landscape * 0.6, landscape.flip(1))
+    assert colour_map_residual(landscape, graded, one(landscape)) > 3
+    assert colour_map_residual(landscape, graded, torch.stack([half, 1 - half])) < 1
+
+
+def test_residual_against_a_dense_solution():
+    """The same penalised least squares, with matrices written out, and the residual by hand."""
+    random = np.random.default_rng(0)
+    content = torch.from_numpy(random.random((1, 3, 12, 10)))
+    image = torch.from_numpy(random.random((1, 3, 12, 10)))
+    colours = content[0].reshape(3, -1).T.numpy()
+    size, count = 9, len(colours)
+    weights = np.zeros((count, size, size, size))
+    for n, colour in enumerate(colours * (size - 1)):
+        hats = [np.maximum(0, 1 - np.abs(np.arange(size) - c)) for c in colour]
+        weights[n] = np.einsum("i,j,k->ijk", *hats)
+    weights = weights.reshape(count, -1)
+    table = np.eye(size**3).reshape(-1, size, size, size)
+    penalty = sum(
+        np.diff(table, 2, axis=a).reshape(size**3, -1)
+        @ np.diff(table, 2, axis=a).reshape(size**3, -1).T
+        for a in (1, 2, 3)
+    )
+    normal = weights.T @ weights + 1e-3 * count / size**3 * penalty + 1e-6 * count * np.eye(size**3)
+    lab = rgb2lab(image[0].permute(1, 2, 0).numpy()).reshape(-1, 3)
+    fitted = weights @ np.linalg.solve(normal, weights.T @ lab)
+    expected = np.sqrt(np.square(fitted - lab).sum(1).mean())
+    assert colour_map_residual(content, image, one(content)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_residual_of_a_one_colour_photo():
+    flat = torch.full((1, 3, 20, 20), 0.5)
+    assert colour_map_residual(flat, flat, one(flat)) < 0.01
+    noise = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    deviation = rgb2lab(noise[0].permute(1, 2, 0).numpy()).reshape(-1, 3).std(0)
+    expected = float(np.sqrt(np.square(deviation).sum()))
+    assert colour_map_residual(flat, noise, one(flat)) == pytest.approx(expected, rel=1e-3)

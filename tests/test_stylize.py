@@ -206,7 +206,10 @@ BAD = {
     "objective": ({"objective": "histogram"}, "Could not find 'objective/histogram'"),
     "gains": ({"photorealism.tone_gains": "[2,3]"}, "tone_gains=[2, 3]: give two numbers, [least"),
     "gain of text": ({"photorealism.texture_gains": "a"}, "texture_gains=a: give two numbers"),
-    "layer weights": ({"objective.layer_weights": "[1]"}, "layer_weights=[1]: give a list of 3 num"),
+    "layer weights": (
+        {"objective.layer_weights": "[1]"},
+        "layer_weights=[1]: give a list of 3 num",
+    ),
     "gains of the closed form": (
         {"method": "colour_transfer", "method.gains": "[2,3]"},
         "gains=[2, 3]: give two numbers, [least, greatest], with 1 between them",

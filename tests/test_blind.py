@@ -1,0 +1,172 @@
+"""Blind comparisons: what judges get, what they do not, and how their answers are counted."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.blind import COLUMNS, compare_blind, score_answers, write_sheets
+from ops import ArgumentError
+
+NAMES = ("a", "b", "c", "d", "e")
+OPTIONS = {"size": 48, "seed": 3}
+
+
+def save(path, colour, size=(60, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Pairs; ours is red, the other result green."""
+    for name in NAMES:
+        save(tmp_path / "pairs" / name / "content.png", (90, 90, 90))
+        save(tmp_path / "pairs" / name / "style.png", (20, 20, 120))
+        save(tmp_path / "pairs" / name / "peer.png", (0, 200, 0))
+        save(tmp_path / "ours" / f"{name}.png", (200, 0, 0))
+        save(tmp_path / "theirs" / f"{name}.png", (0, 200, 0), (120, 80))
+    return tmp_path
+
+
+def sheets(folders, **options):
+    arguments = {"other": folders / "theirs", "output": folders / "blind", **OPTIONS, **options}
+    other = arguments.pop("other")
+    return write_sheets(folders / "ours", folders / "pairs", other, **arguments)
+
+
+def key_of(folders):
+    return json.loads((folders / "blind" / "key.json").read_text())
+
+
+def fill_in(folders, name, rows):
+    """``rows``: by pair, (ours, theirs or tie, style and artefacts of ours, of theirs)."""
+    path = folders / name
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for number, sheet in key_of(folders).items():
+            choice, ours, theirs = rows[sheet["pair"]]
+            a, b = (ours, theirs) if sheet["results"] == "A" else (theirs, ours)
+            first = sheet["results"]
+            second = "B" if first == "A" else "A"
+            writer.writerow(
+                {
+                    "sheet": number,
+                    "preferred": {"ours": first, "theirs": second}.get(choice, choice),
+                    "style_A": a[0],
+                    "style_B": b[0],
+                    "artefacts_A": a[1],
+                    "artefacts_B": b[1],
+                    "worst_A": "halo, at the roof",
+                }
+            )
+    return path
+
+
+ALIKE = dict.fromkeys(NAMES, ("tie", (3, 3), (3, 3)))
+
+
+@pytest.mark.parametrize("other", ["folder", "file"])
+def test_sheets_show_both_results_where_the_key_says(folders, other):
+    paths = sheets(folders, other=folders / "theirs" if other == "folder" else "peer.png")
+    assert [path.name for path in paths] == [f"sheet_{n:02d}.png" for n in range(1, 6)]
+    key = key_of(folders)
+    assert {sheet["pair"] for sheet in key.values()} == set(NAMES)
+    for number, path in enumerate(paths, 1):
+        pixels = np.asarray(Image.open(path)).astype(int)
+        lower = pixels[len(pixels) // 2 :]
+        left, right = lower[:, : lower.shape[1] // 2], lower[:, lower.shape[1] // 2 :]
+        sides = {"A": left, "B": right}
+        red = {side: (part == (200, 0, 0)).all(2).any() for side, part in sides.items()}
+        green = {side: (part == (0, 200, 0)).all(2).any() for side, part in sides.items()}
+        first = key[str(number)]["results"]
+        assert red == {"A": first == "A", "B": first == "B"}
+        assert green == {"A": first == "B", "B": first == "A"}
+
+
+def test_the_order_is_random_and_repeatable(folders):
+    sheets(folders)
+    first = key_of(folders)
+    sheets(folders, overwrite=True)
+    assert key_of(folders) == first
+    orders = set()
+    for seed in range(6):
+        sheets(folders, overwrite=True, seed=seed)
+        orders.add(json.dumps(key_of(folders)))
+    assert len(orders) == 6
+
+
+def test_what_lies_beside_the_sheets(folders):
+    sheets(folders)
+    assert "1 (not at all) to 5 (fully)" in (folders / "blind" / "question.txt").read_text()
+    with (folders / "blind" / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["sheet"] for row in rows] == list("12345")
+    assert list(rows[0]) == list(COLUMNS)
+    with pytest.raises(
+        ArgumentError, match=r"^output=.*: holds a blind comparison; .*overwrite=tr"
+    ):
+        sheets(folders)
+
+
+def test_scores(folders):
+    sheets(folders)
+    for_us = dict.fromkeys(NAMES, ("ours", (4, 5), (2, 1)))
+    split = {**for_us, "a": ("theirs", (2, 2), (4, 4)), "b": ("tie", (3, 3), (3, 3))}
+    against = {**split, "c": ("theirs", (1, 1), (5, 5)), "b": ("theirs", (1, 1), (5, 5))}
+    files = [fill_in(folders, f"{i}.csv", rows) for i, rows in enumerate((for_us, split, against))]
+    verdict = score_answers(folders / "blind", files)
+    assert verdict.judges == 3
+    assert verdict.preferred == {
+        "a": (1, 2, 0),
+        "b": (1, 1, 1),
+        "c": (2, 1, 0),
+        "d": (3, 0, 0),
+        "e": (3, 0, 0),
+    }
+    assert verdict.majority == (3, 1, 1)
+    assert verdict.style == pytest.approx((49 / 15, 41 / 15))
+    assert verdict.artefacts == pytest.approx((60 / 15, 32 / 15), abs=0.5)
+    text = compare_blind(None, None, None, folders / "blind", answers=[str(f) for f in files])
+    assert "3 judges, 5 pairs: results preferred in 3, other in 1, neither in 1" in text
+    assert compare_blind(None, None, None, folders / "blind", answers=str(files[0])).count(
+        "1 judge"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",tie,", ",C,", r"sheet 1: preferred must be A, B or tie, not C"),
+        (",tie,", ",,", r"sheet 1: preferred must be A, B or tie, not "),
+        (",3,", ",6,", r"sheet 1: style_A must be a number from 1 to 5, not 6"),
+        (",3,", ",x,", r"sheet 1: style_A must be a number from 1 to 5, not x"),
+        (",3,", ",nan,", r"sheet 1: style_A must be a number from 1 to 5, not nan"),
+        ("5,", "9,", r"has no line for sheet 5"),
+        ("sheet", "page", r"has no line for sheet 1"),
+    ],
+)
+def test_answers_that_cannot_be_counted(folders, old, new, message):
+    sheets(folders)
+    path = fill_in(folders, "answers.csv", ALIKE)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ArgumentError, match=rf"^answers={path}: {message}"):
+        score_answers(folders / "blind", [path])
+
+
+def test_missing_files(folders):
+    with pytest.raises(ArgumentError, match=r"^output=.*: holds no key of a blind comparison"):
+        score_answers(folders, [folders / "a.csv"])
+    sheets(folders)
+    with pytest.raises(ArgumentError, match=r"^answers=.*a\.csv: cannot be read"):
+        score_answers(folders / "blind", [folders / "a.csv"])
+    with pytest.raises(ArgumentError, match=r"^answers=\[\]: give at least one file"):
+        score_answers(folders / "blind", [])
+    (folders / "theirs" / "b.png").unlink()
+    with pytest.raises(ArgumentError, match=r"^blind=.*theirs: holds no result for b"):
+        sheets(folders, overwrite=True)
+    with pytest.raises(ArgumentError, match=r"^baseline=nobody\.png: no such file"):
+        sheets(folders, other="nobody.png", overwrite=True)
