@@ -16,7 +16,7 @@ from ops.transport import (
 # Added to the colour variances: one 8-bit level of noise. A flat region then stays flat, where the
 # exact map would stretch its noise to the contrast of the style.
 NOISE_VARIANCE = (1 / 255) ** 2
-GAINS = (0.85, 2.0)
+GAINS = (0.85, 1.5)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show."""
 BORDER = 1 / 20
 """Radius, as a share of the long side, of the guided filter that carries masks to edges."""

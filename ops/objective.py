@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ops.colour_transfer import GAINS
 from ops.errors import ArgumentError, check_choice, check_number
 from ops.features import VGGFeatures
 from ops.losses import (
@@ -25,7 +26,6 @@ from ops.transport import blend, check_gains, map_to_root, moments, root
 
 COLOURS = "colours"
 """The layer that is the image itself."""
-TONE_LAYERS = (COLOURS, "relu1_1")
 
 
 class StyleLoss(Protocol):
@@ -79,21 +79,21 @@ class Transport:
     function of F; a Gram matrix would leave open where the style's light goes.
 
     Attributes:
-        tone_gains: the range of the maps' eigenvalues for the colours and relu1_1, which hold what
-            is bright and what is dark: less than 1 would lift blacks to a veil.
-        texture_gains: the same for all deeper layers: texture that the style lacks may fade.
+        colour_gains: the range of the maps' eigenvalues for the colours themselves; as in
+            :func:`ops.colour_transfer.colour_transfer`, where less would lift blacks to a veil.
+        feature_gains: the same for the encoder's layers: texture that the style lacks may fade.
         gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
             limited map of the content has, and let it grow wherever it can.
         shrinkage: of the covariances; see :func:`ops.transport.monge_kantorovich`.
     """
 
-    tone_gains: tuple[float, float] = (1.0, 1.5)
-    texture_gains: tuple[float, float] = (0.3, 2.0)
-    gram_weight: float = 0.1
+    colour_gains: tuple[float, float] = GAINS
+    feature_gains: tuple[float, float] = (0.6, 2.0)
+    gram_weight: float = 0.0
     shrinkage: float = 1e-2
 
     def __post_init__(self):
-        for name in ("tone_gains", "texture_gains"):
+        for name in ("colour_gains", "feature_gains"):
             object.__setattr__(self, name, check_gains(name, getattr(self, name)))
         check_number("gram_weight", self.gram_weight, 0)
         check_number("shrinkage", self.shrinkage, 0)
@@ -109,7 +109,7 @@ class Transport:
         *style, gram = statistics
         pixels = _pixels(features)
         weights = masks.flatten(1)
-        gains = self.tone_gains if layer in TONE_LAYERS else self.texture_gains
+        gains = self.colour_gains if layer == COLOURS else self.feature_gains
         maps = map_to_root(moments(pixels, weights), *style, gains, self.shrinkage)
         target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
         # Features are what a ReLU lets through.
@@ -166,9 +166,9 @@ class StyleObjective(nn.Module):
         *,
         style_loss: StyleLoss = Transport(),
         style_layers: Sequence[str] = (COLOURS, "relu1_1", "relu2_1", "relu3_1", "relu4_1"),
-        layer_weights: Sequence[float] | None = (8, 4, 1, 1, 1),
+        layer_weights: Sequence[float] | None = (4, 2, 1, 1, 0.5),
         content_layers: Sequence[str] = ("relu4_2",),
-        style_weight: float = 200.0,
+        style_weight: float = 100.0,
         content_weight: float = 0.0,
         edges_weight: float = 8.0,
         energy_weight: float = 3000.0,

@@ -18,7 +18,7 @@ class Projection:
         backend: of the matting Laplacian.
     """
 
-    radius: int = 4
+    radius: int = 8
     ridge: float = 1e-3
     backend: str = "auto"
 

@@ -186,7 +186,7 @@ def test_coefficients_apply_at_any_size(content, style):
     large = load_image(EXAMPLES / "pavilion.jpg", 256).double()
     small = colour_transfer(content, style)
     maps = small[..., :1, :1].expand(-1, -1, -1, *large.shape[2:])
-    difference = apply_affine(maps, large) - transfer(large, style, gains=(0.85, 2.0))
+    difference = apply_affine(maps, large) - transfer(large, style, gains=(0.85, 1.5))
     assert difference.abs().max() < 0.05  # moments differ a little between sizes
 
 

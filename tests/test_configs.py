@@ -110,7 +110,7 @@ def test_defaults_are_the_documented_ones():
     assert config["optimizer"]["scales"] == [0.5, 1.0]
     assert len(config["optimizer"]["steps"]) == 2
     assert config["objective"]["energy_weight"] > 0
-    assert config["photorealism"]["projection"]["radius"] == 4
+    assert config["photorealism"]["projection"]["radius"] == 8
     assert config["photorealism"]["projection"]["ridge"] == 1e-3
 
 
@@ -194,8 +194,8 @@ def test_photorealism(photorealism):
     config = compose("stylize", [f"photorealism={photorealism}", "backend=reference"])
     projection = instantiate(config.photorealism).projection
     expected = {
-        "strict": Projection(radius=4, ridge=1e-3, backend="reference"),
-        "matting": Projection(radius=4, ridge=1e-3, backend="reference"),
+        "strict": Projection(radius=8, ridge=1e-3, backend="reference"),
+        "matting": Projection(radius=8, ridge=1e-3, backend="reference"),
         "loose": Projection(radius=4, ridge=1e-3, backend="reference"),
         "one_pass": Projection(radius=4, ridge=1e-4, backend="reference"),
         "off": None,
@@ -210,7 +210,7 @@ def test_presets_go_from_the_photo_to_the_style():
     ]
     style = [(made.weights["style"], made.style_loss.gram_weight) for made in presets]
     assert style == sorted(style)
-    texture = [made.style_loss.texture_gains for made in presets]
+    texture = [made.style_loss.feature_gains for made in presets]
     assert [least for least, _ in texture] == sorted((t[0] for t in texture), reverse=True)
     assert [most for _, most in texture] == sorted(t[1] for t in texture)
 

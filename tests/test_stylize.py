@@ -204,8 +204,11 @@ BAD = {
     "optimizer": ({"optimizer": "sgd"}, "Could not find 'optimizer/sgd'"),
     "optimizer by name": ({"optimizer.name": "sgd"}, "optimizer=sgd: unknown; choose one of lbfgs"),
     "objective": ({"objective": "histogram"}, "Could not find 'objective/histogram'"),
-    "gains": ({"photorealism.tone_gains": "[2,3]"}, "tone_gains=[2, 3]: give two numbers, [least"),
-    "gain of text": ({"photorealism.texture_gains": "a"}, "texture_gains=a: give two numbers"),
+    "gains": (
+        {"photorealism.colour_gains": "[2,3]"},
+        "colour_gains=[2, 3]: give two numbers, [least",
+    ),
+    "gain of text": ({"photorealism.feature_gains": "a"}, "feature_gains=a: give two numbers"),
     "layer weights": (
         {"objective.layer_weights": "[1]"},
         "layer_weights=[1]: give a list of 3 num",
