@@ -22,7 +22,7 @@ from ops.losses import (
     total_variation,
 )
 from ops.matting_laplacian import BACKENDS, MattingLaplacian
-from ops.transport import blend, check_gains, map_to_root, moments, root
+from ops.transport import GREY_AXIS, blend, check_gains, map_to_root, moments, root
 
 COLOURS = "colours"
 """The layer that is the image itself."""
@@ -110,7 +110,8 @@ class Transport:
         pixels = _pixels(features)
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
-        maps = map_to_root(moments(pixels, weights), *style, gains, self.shrinkage)
+        axis = GREY_AXIS if layer == COLOURS else None
+        maps = map_to_root(moments(pixels, weights), *style, gains, self.shrinkage, axis)
         target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
         # Features are what a ReLU lets through.
         target = target.clamp(min=0).to(memory_format=torch.channels_last)

@@ -14,6 +14,8 @@ from ops.errors import ArgumentError, check_number
 
 EXACT = (0.0, float("inf"))
 """Gains without limits: the map itself."""
+GREY_AXIS = torch.full((3,), 3**-0.5, dtype=torch.float64)
+"""Of RGB, from black to white."""
 
 
 class Moments(NamedTuple):
@@ -70,7 +72,12 @@ def moments(vectors: Tensor, weights: Tensor) -> Moments:
 
 
 def monge_kantorovich(
-    source: Moments, target: Moments, *, gains: tuple[float, float] = EXACT, shrinkage: float = 0.0
+    source: Moments,
+    target: Moments,
+    *,
+    gains: tuple[float, float] = EXACT,
+    shrinkage: float = 0.0,
+    axis: Tensor | None = None,
 ) -> AffineMaps:
     """T = Σt^(1/2) (Σt^(1/2) Σs Σt^(1/2))^(-1/2) Σt^(1/2), and b = μt − T μs.
 
@@ -79,8 +86,10 @@ def monge_kantorovich(
         gains: the range of T's eigenvalues. They are gains of contrast: what has much of it turns
             to haze where the target has none, and noise to patterns where it has more.
         shrinkage: see :func:`root`.
+        axis: (C,), of length 1: the least gain is meant along it alone, and falls to 0 at a right
+            angle. For colours, black to white: a grey style takes all saturation.
     """
-    return map_to_root(source, target.mean, root(target, shrinkage), gains, shrinkage)
+    return map_to_root(source, target.mean, root(target, shrinkage), gains, shrinkage, axis)
 
 
 def root(target: Moments, shrinkage: float) -> Tensor:
@@ -92,14 +101,22 @@ def root(target: Moments, shrinkage: float) -> Tensor:
 
 
 def map_to_root(
-    source: Moments, mean: Tensor, root: Tensor, gains: tuple[float, float], shrinkage: float
+    source: Moments,
+    mean: Tensor,
+    root: Tensor,
+    gains: tuple[float, float],
+    shrinkage: float,
+    axis: Tensor | None = None,
 ) -> AffineMaps:
     """As :func:`monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
     inner = root @ _shrunk(source.covariance, shrinkage) @ root
     matrix = root @ _power(inner, -0.5) @ root
     if gains != EXACT:
         values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
-        matrix = vectors @ (values.clamp(*gains)[..., None] * vectors.mT)
+        least, greatest = gains
+        along = 1.0 if axis is None else (axis.to(vectors) @ vectors).square()
+        values = torch.maximum(values, least * torch.as_tensor(along)).clamp(max=greatest)
+        matrix = vectors @ (values[..., None] * vectors.mT)
     return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
 
 
