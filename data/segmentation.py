@@ -172,11 +172,12 @@ def _points(
     """Both photos' cells: principal components, colours, and the height in the photo."""
     x = torch.cat(features)
     x = x - x.mean(0)
-    _, axes = torch.linalg.eigh(x.T @ x)
+    # Of flat photos nothing is left but rounding, on which LAPACK gives up in float32.
+    _, axes = torch.linalg.eigh((x.T @ x).double())
     heights = torch.cat(
         [torch.linspace(-1, 1, height).repeat_interleave(width) for height, width in sizes]
     )
-    components = x @ axes[:, -COMPONENTS:]
+    components = x @ axes[:, -COMPONENTS:].to(x)
     colours = COLOUR_WEIGHT * torch.cat(colours)
     return torch.column_stack([components.cpu(), colours.cpu(), VERTICAL_WEIGHT * heights])
 

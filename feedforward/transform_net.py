@@ -27,9 +27,9 @@ class TransformNet(nn.Module):
         blocks: number of residual blocks.
         base: what the output is added to: ``"colour_transfer"``, the photo with the style's colour
             mean and covariance; ``"content"``, the photo itself; or ``"none"``, grey.
-        gains: range of the contrast gains of that colour transfer.
         style_mean, style_covariance: (3,) and (3, 3), the colour moments of the style, see
             :func:`ops.colour_transfer.colour_moments`; for the base ``"colour_transfer"``.
+        gains: range of the contrast gains of that colour transfer.
 
     Raises:
         ArgumentError: for a width, number of blocks or gains out of range, and for an unknown base.
@@ -40,9 +40,9 @@ class TransformNet(nn.Module):
         width: int = 16,
         blocks: int = 5,
         base: str = "colour_transfer",
-        gains: tuple[float, float] = GAINS,
         style_mean: Tensor | None = None,
         style_covariance: Tensor | None = None,
+        gains: tuple[float, float] = GAINS,
     ):
         super().__init__()
         check_whole("width", width, 1, 1024)

@@ -86,8 +86,8 @@ def monge_kantorovich(
         gains: the range of T's eigenvalues. They are gains of contrast: what has much of it turns
             to haze where the target has none, and noise to patterns where it has more.
         shrinkage: see :func:`root`.
-        axis: (C,), of length 1: the least gain is meant along it alone, and falls to 0 at a right
-            angle. For colours, black to white: a grey style takes all saturation.
+        axis: l, (C,), of length 1: the least gain is that of lᵀTl alone. For colours, black to
+            white: a grey style takes all saturation.
     """
     return map_to_root(source, target.mean, root(target, shrinkage), gains, shrinkage, axis)
 
@@ -112,11 +112,14 @@ def map_to_root(
     inner = root @ _shrunk(source.covariance, shrinkage) @ root
     matrix = root @ _power(inner, -0.5) @ root
     if gains != EXACT:
-        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         least, greatest = gains
-        along = 1.0 if axis is None else (axis.to(vectors) @ vectors).square()
-        values = torch.maximum(values, least * torch.as_tensor(along)).clamp(max=greatest)
-        matrix = vectors @ (values[..., None] * vectors.mT)
+        if axis is not None:
+            axis = axis.to(matrix)
+            missing = (least - (matrix @ axis) @ axis).clamp(min=0)
+            matrix = matrix + missing[..., None, None] * torch.outer(axis, axis)
+            least = 0.0
+        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        matrix = vectors @ (values.clamp(least, greatest)[..., None] * vectors.mT)
     return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
 
 

@@ -11,7 +11,7 @@ from data import load_image
 from ops import ArgumentError, colour_transfer
 from ops.affine import apply_affine
 from ops.colour_transfer import NOISE_VARIANCE, colour_moments, match_colours
-from ops.transport import EXACT, Moments, monge_kantorovich
+from ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -167,12 +167,22 @@ def test_masks_that_are_the_same_everywhere_blend_their_maps(content, style):
 
 @pytest.mark.parametrize("gains", [(0.9, 1.1), (1.0, 1.0)])
 def test_gains_limit_contrast(content, gains):
-    """To a style of no contrast, and from it."""
+    """To a style of no contrast, from black to white alone, and from it, in all colours."""
     flat = 0.5 + 0.01 * (content - 0.5)
-    for photo, other, gain in ((content, flat, gains[0]), (flat, content, gains[1])):
-        slopes = colour_transfer(photo, other, gains=gains)[0, :, :3, 0, 0]
-        values = torch.linalg.eigvalsh(slopes)
-        torch.testing.assert_close(values, torch.full_like(values, gain))
+    slopes = colour_transfer(content, flat, gains=gains)[0, :, :3, 0, 0]
+    assert float(GREY_AXIS @ slopes @ GREY_AXIS) == pytest.approx(gains[0])
+    assert torch.linalg.eigvalsh(slopes)[:2].max() < 0.1
+    slopes = colour_transfer(flat, content, gains=gains)[0, :, :3, 0, 0]
+    values = torch.linalg.eigvalsh(slopes)
+    torch.testing.assert_close(values, torch.full_like(values, gains[1]))
+
+
+def test_a_grey_style_makes_a_grey_photo(content, style):
+    grey = style.mean(1, keepdim=True).expand_as(style)
+    result = apply_affine(colour_transfer(content, grey), content)
+    saturation = (result.amax(1) - result.amin(1)).mean()
+    assert saturation < 0.1 * (content.amax(1) - content.amin(1)).mean()
+    assert result.mean(1).std() > 0.8 * content.mean(1).std()
 
 
 @pytest.mark.parametrize("gains", [None, [2, 3], [1], "1"], ids=repr)

@@ -191,7 +191,10 @@ BAD = {
     "intermediate_dir is a file": ({"intermediate_dir": "text.png"}, "intermediate_dir=text.png:"),
     # Names.
     "style layer": ({"objective.style_layers": "[relu9_1]"}, "layer=relu9_1: unknown in vgg16;"),
-    "content layer": ({"objective.content_layers": "[fc6]"}, "layer=fc6: unknown in vgg16; choose"),
+    "content layer": (
+        {"objective.content_layers": "[fc6]", "objective.content_weight": 1},
+        "layer=fc6: unknown in vgg16; choose",
+    ),
     "layers that are no list": (
         {"objective.style_layers": "relu1_1"},
         "style_layers=relu1_1: give a list",
@@ -366,7 +369,7 @@ def test_writes_the_photo_at_its_own_size(run, folder):
     result, content = pixels("out.png").astype(int), pixels("content.png")
     assert result.shape == (HEIGHT, WIDTH, 3)
     assert out.startswith(f"out.png: {WIDTH} x {HEIGHT}, ")
-    losses = r"^losses: content \S+  style \S+  edges \S+  energy \S+  total \S+$"
+    losses = r"^losses: style \S+  edges \S+  energy \S+  total \S+$"
     assert re.search(losses, out, re.MULTILINE)
     assert "Traceback" not in err
     # It took on the colours of the style, which is half as bright and has red and blue exchanged.
@@ -479,7 +482,7 @@ def test_log_and_pictures(run, folder):
     log = EventAccumulator("runs/a")
     log.Reload()
     tags = log.Tags()
-    names = ("content", "style", "edges", "energy")
+    names = ("style", "edges", "energy")
     assert set(tags["scalars"]) == {*(f"loss/{name}" for name in names), "loss/total", "size"}
     assert tags["images"] == ["result"]
     steps = [event.step for event in log.Scalars("loss/total")]

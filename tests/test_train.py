@@ -45,6 +45,7 @@ FAST = {
     "network.width": 4,
     "network.blocks": 1,
     "objective.style_layers": "[relu1_1,relu2_1]",
+    "objective.layer_weights": "null",
     "objective.content_layers": "[relu2_2]",
     "device": "cpu",
     "backend": "cpu",

@@ -8,7 +8,9 @@ import torch
 from ops import GRAM, ArgumentError, StyleObjective, Transport
 from ops.transport import (
     EXACT,
+    GREY_AXIS,
     AffineMaps,
+    Moments,
     blend,
     check_gains,
     map_to_root,
@@ -303,3 +305,25 @@ def test_gram_matrices_beside_it():
         statistics = loss.statistics(style, halves(style))
         losses.append(loss(content, loss.target("relu2_1", content, halves(content), statistics)))
     assert losses[2].item() == pytest.approx((losses[0] + 0.3 * losses[1]).item(), rel=1e-12)
+
+
+def test_a_least_gain_along_an_axis_alone():
+    """Black to white keeps its contrast, colours may fade: a grey style makes a grey photo."""
+    colours = vectors(mixed((1, 3, 20, 17), 1))
+    source = moments(colours, torch.ones(1, 340))
+    grey = colours.mean(2, keepdim=True).expand_as(colours) * 0.01
+    target = moments(grey, torch.ones(1, 340))
+    matrix = monge_kantorovich(source, target, gains=(0.9, 1.5), axis=GREY_AXIS).matrix[0, 0]
+    both = monge_kantorovich(source, target, gains=(0.9, 1.5)).matrix[0, 0]
+    assert torch.linalg.eigvalsh(both).min() == pytest.approx(0.9)
+    assert float(GREY_AXIS @ matrix @ GREY_AXIS) == pytest.approx(0.9)
+    values = torch.linalg.eigvalsh(matrix)
+    assert values[:2].max() < 0.1
+    assert values.min() > -1e-9
+
+
+def test_a_style_of_more_contrast_needs_no_least_gain():
+    source = moments(vectors(mixed((1, 3, 20, 17), 1)), torch.ones(1, 340))
+    target = Moments(source.mean + 1, 9 * source.covariance)
+    with_axis = monge_kantorovich(source, target, gains=(0.9, 5.0), axis=GREY_AXIS)
+    torch.testing.assert_close(with_axis.matrix, monge_kantorovich(source, target).matrix)
