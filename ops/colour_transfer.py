@@ -93,7 +93,7 @@ def match_colours(image: Tensor, style: Moments, gains: tuple[float, float] = EX
     Returns:
         (B, 3, H, W), not clamped, in the image's dtype.
     """
-    maps = colour_maps(colour_moments(image, image.new_ones(1, *image.shape[2:])), style, gains)
+    maps = colour_maps(moments(image.flatten(2).mT), style, gains)
     matrix, offset = (part[:, 0].to(image.dtype) for part in maps)
     return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
 

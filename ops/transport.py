@@ -49,16 +49,21 @@ def check_gains(argument: str, gains) -> tuple[float, float]:
     return tuple(gains)
 
 
-def moments(vectors: Tensor, weights: Tensor) -> Moments:
+def moments(vectors: Tensor, weights: Tensor | None = None) -> Moments:
     """Mean and covariance of vectors under each of some weights.
 
     Args:
         vectors: (B, N, C), of any floating dtype.
-        weights: (M, N), at least 0, none of them all 0.
+        weights: (M, N), at least 0, none of them all 0; ``None``: one, the same for all.
 
     Returns:
         (B, M, C) and (B, M, C, C), float64. The mean is subtracted first.
     """
+    if weights is None:
+        vectors = vectors.double()
+        mean = vectors.mean(1, keepdim=True)
+        covariance = (vectors - mean).mT @ (vectors - mean) / vectors.shape[1]
+        return Moments(mean, covariance[:, None])
     means, covariances = [], []
     for weight in weights.double():
         support = weight.nonzero()[:, 0]

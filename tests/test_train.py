@@ -337,7 +337,8 @@ def test_defaults():
     }
     net = values["network"]()
     assert isinstance(net, TransformNet)
-    assert net.architecture == {"width": 16, "blocks": 5, "base": "colour_transfer"}
+    expected = {"width": 16, "blocks": 5, "base": "colour_transfer", "gains": (0.85, 1.5)}
+    assert net.architecture == expected
 
 
 @pytest.mark.parametrize("name", ["off", "matting", "one_pass"])

@@ -339,7 +339,8 @@ def test_the_file(photos, folder):
     text = str(network.config)
     assert [value for value in ("light.png", "FOLDER", "vgg.pth") if value in text] == []
     assert network.quality == report.quality
-    assert network.net.architecture == {"width": 4, "blocks": 1, "base": "colour_transfer"}
+    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.5)}
+    assert network.net.architecture == expected
     assert (network.projection.radius, network.projection.ridge) == (2, 1e-4)
     photo = torch.rand(1, 3, 40, 44)
     assert network(photo).shape == photo.shape
