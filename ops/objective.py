@@ -81,14 +81,15 @@ class Transport:
     Attributes:
         colour_gains: the range of the maps' eigenvalues for the colours themselves; as in
             :func:`ops.colour_transfer.colour_transfer`, where less would lift blacks to a veil.
-        feature_gains: the same for the encoder's layers: texture that the style lacks may fade.
+        feature_gains: the same for the encoder's layers: texture that the style lacks may fade
+            so far; far below 1 a veil remains.
         gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
             limited map of the content has, and let it grow wherever it can.
         shrinkage: of the covariances; see :func:`ops.transport.monge_kantorovich`.
     """
 
     colour_gains: tuple[float, float] = GAINS
-    feature_gains: tuple[float, float] = (0.6, 2.0)
+    feature_gains: tuple[float, float] = (0.85, 2.0)
     gram_weight: float = 0.0
     shrinkage: float = 1e-2
 
@@ -167,9 +168,9 @@ class StyleObjective(nn.Module):
         *,
         style_loss: StyleLoss = Transport(),
         style_layers: Sequence[str] = (COLOURS, "relu1_1", "relu2_1", "relu3_1", "relu4_1"),
-        layer_weights: Sequence[float] | None = (4, 2, 1, 1, 0.5),
+        layer_weights: Sequence[float] | None = (8, 2, 1, 1, 0.5),
         content_layers: Sequence[str] = ("relu4_2",),
-        style_weight: float = 100.0,
+        style_weight: float = 150.0,
         content_weight: float = 0.0,
         edges_weight: float = 8.0,
         energy_weight: float = 3000.0,
