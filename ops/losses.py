@@ -25,7 +25,7 @@ def gram_matrix(features: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B, M, C, C), float32 for features of half precision, else in the features' dtype.
     """
-    return _MaskedGram.apply(_pixels(features), masks.flatten(1))
+    return _MaskedGram.apply(pixel_vectors(features), masks.flatten(1))
 
 
 def mean_std(features: Tensor, masks: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def mean_std(features: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (B, M, 2C), float32 for features of half precision, else in the features' dtype.
     """
-    pixels = _at_least_float32(_pixels(features))
+    pixels = _at_least_float32(pixel_vectors(features))
     statistics = []
     for support, weights in _supports(masks.flatten(1)):
         mean = (pixels[:, support] * weights).sum(1, keepdim=True)
@@ -196,8 +196,8 @@ class _MaskedGram(torch.autograd.Function):
         return result, None
 
 
-def _pixels(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H·W, C)."""
+def pixel_vectors(features: Tensor) -> Tensor:
+    """The feature of each pixel, row by row: (B, C, H, W) -> (B, H·W, C), in the same dtype."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 

@@ -18,6 +18,7 @@ from ops.losses import (
     edge_magnitude,
     gram_matrix,
     mean_std,
+    pixel_vectors,
     style_loss,
     total_variation,
 )
@@ -52,14 +53,17 @@ class Statistics:
     of: Callable[[Tensor, Tensor], Tensor]
 
     def statistics(self, features: Tensor, masks: Tensor) -> Tensor:
+        """What ``of`` returns, (1, M, ...)."""
         return self.of(features, masks)
 
     def target(
         self, layer: str, features: Tensor, masks: Tensor, statistics: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """The masks, and the style's statistics as they are."""
         return masks, statistics
 
     def __call__(self, features: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
+        """:func:`ops.losses.style_loss` of the features (B, C, H, W), a scalar."""
         masks, statistics = target
         areas = masks.flatten(1).sum(1)
         return style_loss(self.of(features, masks), statistics, areas / areas.sum())
@@ -76,7 +80,8 @@ class Transport:
     Under each mask the content's features are moved by the linear Monge-Kantorovich map to the
     style's mean and covariance, F* = Σ_m w_m (T_m (F − μ_c,m) + μ_s,m); the loss is
     ‖φ(y) − F*‖² / ‖F*‖². What is alike in the content stays alike, and edges stay, for F* is a
-    function of F; a Gram matrix would leave open where the style's light goes.
+    function of F; a Gram matrix would leave open where the style's light goes. The map is that of
+    Pitié and Kokaram (2007); for features Lu et al. (2019) and Mroueh (2019).
 
     Attributes:
         colour_gains: the range of the maps' eigenvalues for the colours themselves; as in
@@ -85,7 +90,10 @@ class Transport:
             so far; far below 1 a veil remains.
         gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
             limited map of the content has, and let it grow wherever it can.
-        shrinkage: of the covariances; see :func:`ops.transport.monge_kantorovich`.
+        shrinkage: of the covariances; see :func:`ops.transport.root`.
+
+    Raises:
+        ArgumentError: for gains that are no range around 1, and for negative numbers.
     """
 
     colour_gains: tuple[float, float] = GAINS
@@ -100,15 +108,17 @@ class Transport:
         check_number("shrinkage", self.shrinkage, 0)
 
     def statistics(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        style = moments(_pixels(features), masks.flatten(1))
+        """Means (1, M, C), roots of covariances (1, M, C, C), float64; Gram matrices or None."""
+        style = moments(pixel_vectors(features), masks.flatten(1))
         gram = GRAM.statistics(features, masks) if self.gram_weight else None
         return style.mean, root(style, self.shrinkage), gram
 
     def target(
         self, layer: str, features: Tensor, masks: Tensor, statistics: tuple
     ) -> tuple[Tensor, tuple | None]:
+        """F*, (B, C, H, W), at least 0 and at least float32; and what the Gram loss takes."""
         *style, gram = statistics
-        pixels = _pixels(features)
+        pixels = pixel_vectors(features)
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
         axis = GREY_AXIS if layer == COLOURS else None
@@ -119,6 +129,7 @@ class Transport:
         return target, gram if gram is None else GRAM.target(layer, features, masks, gram)
 
     def __call__(self, features: Tensor, target: tuple[Tensor, tuple | None]) -> Tensor:
+        """‖F − F*‖² / ‖F*‖², and the weighed Gram loss, a scalar."""
         moved, gram = target
         loss = content_loss(features, moved)
         return loss if gram is None else loss + self.gram_weight * GRAM(features, gram)
@@ -302,11 +313,6 @@ class StyleObjective(nn.Module):
 
 def _under(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return features, average_down(masks, features.shape[-2:])
-
-
-def _pixels(features: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H·W, C)."""
-    return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _check_layers(argument: str, layers) -> None:
