@@ -22,8 +22,8 @@ INTERRUPTED = 130
 # Their values are taken as they are, so that a file may be called "photo (1).jpg".
 PATHS = {
     "baseline", "blind", "content", "content_mask", "data.root", "data.validation",
-    "encoder.weights", "intermediate_dir", "log_dir", "masks_dir", "network", "output", "pairs",
-    "results", "style", "style_mask",
+    "encoder.weights", "init", "intermediate_dir", "log_dir", "masks_dir", "network", "output",
+    "pairs", "results", "style", "style_mask",
 }  # fmt: skip
 
 

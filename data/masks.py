@@ -40,7 +40,7 @@ Painted masks have more than 0.95, also after JPEG; one with borders feathered o
 width still passes. Most photos have less than 0.5.
 """
 
-WHOLE_SHARE = {"automatic": 0.7, "painted": 0.05}
+WHOLE_SHARE = {"automatic": 0.65, "painted": 0.05}
 """How much the whole photos count beside their regions: what a person has painted is meant, and its
 borders are a little wrong."""
 

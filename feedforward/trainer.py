@@ -19,7 +19,7 @@ from data.coco import TrainingPhotos, find_photos
 from data.images import check_folder, load_photo
 from feedforward.checkpoint import Checkpoint, Checkpoints, check_same_config, reported, without
 from feedforward.schedule import Intervals, Schedule
-from feedforward.style_network import StyleNetwork
+from feedforward.style_network import StyleNetwork, load_network
 from feedforward.training_log import TrainingLog
 from feedforward.training_objective import TrainingObjective
 from feedforward.transform_net import TransformNet
@@ -48,7 +48,7 @@ FREE_KEYS = WORKERS | frozenset({
 })  # fmt: skip
 """Keys that do not change what a run computes; a resumed run may have others."""
 
-PRIVATE_KEYS = frozenset({"style", "encoder.weights", "objective.encoder.weights"})
+PRIVATE_KEYS = frozenset({"style", "init", "encoder.weights", "objective.encoder.weights"})
 """Of the others, those that name files of this machine: a network may be given away."""
 
 
@@ -99,6 +99,7 @@ def train_network(
     schedule: Schedule,
     intervals: Intervals,
     validation: str | Path | None = None,
+    init: str | Path | None = None,
     size: int = 384,
     seed: int = 0,
     device: str = "auto",
@@ -119,6 +120,8 @@ def train_network(
         projection: ``None`` for a painterly network, Johnson et al. (2016).
         schedule, intervals: see there.
         validation: folder of photos to measure on; ``None``: those that ``photos`` holds out.
+        init: a network, as :func:`feedforward.load_network` takes it, whose weights are the first
+            ones; its style may be another. ``None``: random weights.
         size: long side in pixels of the style and of the photos that are measured on.
         seed: of every random number.
         device: ``"auto"`` (the GPU of this process if there is one) or ``"cpu"``.
@@ -178,6 +181,8 @@ def train_network(
     torch.manual_seed(seed)
     colours = colour_moments(style_image, style_image.new_ones(1, *style_image.shape[2:]))
     net = network(style_mean=colours.mean[0, 0], style_covariance=colours.covariance[0, 0])
+    if init is not None:
+        _begin_with(net, init)
     style_image = style_image.to(accelerator.device)
     with accelerator.autocast():
         losses = TrainingObjective(
@@ -207,6 +212,19 @@ def train_network(
     # Everyone has looked at the folder by now.
     accelerator.wait_for_everyone()
     return run.train(stream, intervals)
+
+
+def _begin_with(net: TransformNet, init: str | Path) -> None:
+    """Give a network the weights of another, but not its style's colour moments."""
+    try:
+        other = load_network(init).net
+    except ArgumentError as error:
+        raise ArgumentError("init", init, error.expected) from error
+    for name in ("width", "blocks"):
+        if getattr(other, name) != getattr(net, name):
+            expected = f"has network.{name}={getattr(other, name)}; give the same"
+            raise ArgumentError("init", init, expected)
+    net.load_state_dict(dict(other.named_parameters()), strict=False)
 
 
 def _photos_in(folder: str | Path) -> list[Path]:

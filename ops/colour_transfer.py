@@ -17,7 +17,7 @@ from ops.transport import (
 # Added to the colour variances: one 8-bit level of noise. A flat region then stays flat, where the
 # exact map would stretch its noise to the contrast of the style.
 NOISE_VARIANCE = (1 / 255) ** 2
-GAINS = (0.85, 1.5)
+GAINS = (0.85, 1.8)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show. Saturation may go."""
 BORDER = 1 / 20
 """Radius, as a share of the long side, of the guided filter that carries masks to edges."""
@@ -39,7 +39,7 @@ def colour_maps(source: Moments, target: Moments, gains: tuple[float, float] = E
     """The maps of least motion that turn colour moments into others; (..., 3, 3) and (..., 3)."""
     noise = NOISE_VARIANCE * torch.eye(3).to(source.covariance)
     noisy = (Moments(part.mean, part.covariance + noise) for part in (source, target))
-    return monge_kantorovich(*noisy, gains=gains, axis=GREY_AXIS)
+    return monge_kantorovich(*noisy, gains=gains, axes=GREY_AXIS)
 
 
 def colour_transfer(

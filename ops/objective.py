@@ -23,10 +23,22 @@ from ops.losses import (
     total_variation,
 )
 from ops.matting_laplacian import BACKENDS, MattingLaplacian
-from ops.transport import GREY_AXIS, blend, check_gains, map_to_root, moments, root
+from ops.transport import (
+    GREY_AXIS,
+    blend,
+    check_gains,
+    map_to_root,
+    moments,
+    principal_axes,
+    root,
+)
 
 COLOURS = "colours"
 """The layer that is the image itself."""
+
+CONTRAST_AXES = 0.2
+"""Of a layer's channels: as many directions, those of most variance, keep the least gain. With far
+fewer a veil remains, with all the photo keeps what the style lacks, its saturation for one."""
 
 
 class StyleLoss(Protocol):
@@ -84,10 +96,10 @@ class Transport:
     Pitié and Kokaram (2007); for features Lu et al. (2019) and Mroueh (2019).
 
     Attributes:
-        colour_gains: the range of the maps' eigenvalues for the colours themselves; as in
-            :func:`ops.colour_transfer.colour_transfer`, where less would lift blacks to a veil.
-        feature_gains: the same for the encoder's layers: texture that the style lacks may fade
-            so far; far below 1 a veil remains.
+        colour_gains: the range of the maps' eigenvalues for the colours themselves, the least one
+            from black to white alone, as in :func:`ops.colour_transfer.colour_transfer`.
+        feature_gains: the same for the encoder's layers, the least one in the directions in which
+            the content varies most, see :data:`CONTRAST_AXES`; far below 1 it leaves a veil.
         gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
             limited map of the content has, and let it grow wherever it can.
         shrinkage: of the covariances; see :func:`ops.transport.root`.
@@ -97,7 +109,7 @@ class Transport:
     """
 
     colour_gains: tuple[float, float] = GAINS
-    feature_gains: tuple[float, float] = (0.85, 2.0)
+    feature_gains: tuple[float, float] = (0.85, 2.5)
     gram_weight: float = 0.0
     shrinkage: float = 1e-2
 
@@ -121,8 +133,9 @@ class Transport:
         pixels = pixel_vectors(features)
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
-        axis = GREY_AXIS if layer == COLOURS else None
-        maps = map_to_root(moments(pixels, weights), *style, gains, self.shrinkage, axis)
+        source = moments(pixels, weights)
+        axes = GREY_AXIS if layer == COLOURS else principal_axes(source, CONTRAST_AXES)
+        maps = map_to_root(source, *style, gains, self.shrinkage, axes)
         target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
         # Features are what a ReLU lets through.
         target = target.clamp(min=0).to(memory_format=torch.channels_last)
@@ -181,9 +194,9 @@ class StyleObjective(nn.Module):
         style_layers: Sequence[str] = (COLOURS, "relu1_1", "relu2_1", "relu3_1", "relu4_1"),
         layer_weights: Sequence[float] | None = (8, 2, 1, 1, 0.5),
         content_layers: Sequence[str] = ("relu4_2",),
-        style_weight: float = 150.0,
+        style_weight: float = 200.0,
         content_weight: float = 0.0,
-        edges_weight: float = 8.0,
+        edges_weight: float = 4.0,
         energy_weight: float = 3000.0,
         variation_weight: float = 0.0,
         energy_radius: int = 1,

@@ -14,8 +14,8 @@ from ops.errors import ArgumentError, check_number
 
 EXACT = (0.0, float("inf"))
 """Gains without limits: the map itself."""
-GREY_AXIS = torch.full((3,), 3**-0.5, dtype=torch.float64)
-"""Of RGB, from black to white."""
+GREY_AXIS = torch.full((3, 1), 3**-0.5, dtype=torch.float64)
+"""Of RGB, from black to white: (3, 1)."""
 
 
 class Moments(NamedTuple):
@@ -82,7 +82,7 @@ def monge_kantorovich(
     *,
     gains: tuple[float, float] = EXACT,
     shrinkage: float = 0.0,
-    axis: Tensor | None = None,
+    axes: Tensor | None = None,
 ) -> AffineMaps:
     """T = Σt^(1/2) (Σt^(1/2) Σs Σt^(1/2))^(-1/2) Σt^(1/2), and b = μt − T μs.
 
@@ -91,10 +91,16 @@ def monge_kantorovich(
         gains: the range of T's eigenvalues. They are gains of contrast: what has much of it turns
             to haze where the target has none, and noise to patterns where it has more.
         shrinkage: see :func:`root`.
-        axis: l, (C,), of length 1: the least gain is that of lᵀTl alone. For colours, black to
-            white: a grey style takes all saturation.
+        axes: U, (..., C, K), orthonormal columns: the least gain limits the eigenvalues of UᵀTU
+            alone. For colours, black to white: a grey style takes all saturation.
     """
-    return map_to_root(source, target.mean, root(target, shrinkage), gains, shrinkage, axis)
+    return map_to_root(source, target.mean, root(target, shrinkage), gains, shrinkage, axes)
+
+
+def principal_axes(source: Moments, share: float) -> Tensor:
+    """The directions of most variance, a share of all C, at least one: (..., C, K), float64."""
+    count = max(1, round(share * source.covariance.shape[-1]))
+    return torch.linalg.eigh(source.covariance).eigenvectors[..., -count:]
 
 
 def root(target: Moments, shrinkage: float) -> Tensor:
@@ -111,18 +117,15 @@ def map_to_root(
     root: Tensor,
     gains: tuple[float, float],
     shrinkage: float,
-    axis: Tensor | None = None,
+    axes: Tensor | None = None,
 ) -> AffineMaps:
     """As :func:`monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
     inner = root @ _shrunk(source.covariance, shrinkage) @ root
     matrix = root @ _power(inner, -0.5) @ root
     if gains != EXACT:
         least, greatest = gains
-        if axis is not None:
-            axis = axis.to(matrix)
-            missing = (least - (matrix @ axis) @ axis).clamp(min=0)
-            matrix = matrix + missing[..., None, None] * torch.outer(axis, axis)
-            least = 0.0
+        if axes is not None:
+            matrix, least = _lift(matrix, axes.to(matrix), least), 0.0
         values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
         matrix = vectors @ (values.clamp(least, greatest)[..., None] * vectors.mT)
     return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
@@ -147,6 +150,13 @@ def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
         moved = vectors[:, support].to(dtype) @ matrix.mT + offset[:, None]
         result[:, support] += weight[support, None] * moved
     return result
+
+
+def _lift(matrix: Tensor, axes: Tensor, least: float) -> Tensor:
+    """T + U V max(least − λ, 0) Vᵀ Uᵀ, where UᵀTU = V λ Vᵀ."""
+    values, vectors = torch.linalg.eigh(axes.mT @ matrix @ axes)
+    vectors = axes @ vectors
+    return matrix + vectors @ ((least - values).clamp(min=0)[..., None] * vectors.mT)
 
 
 def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:

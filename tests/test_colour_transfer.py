@@ -170,7 +170,7 @@ def test_gains_limit_contrast(content, gains):
     """To a style of no contrast, from black to white alone, and from it, in all colours."""
     flat = 0.5 + 0.01 * (content - 0.5)
     slopes = colour_transfer(content, flat, gains=gains)[0, :, :3, 0, 0]
-    assert float(GREY_AXIS @ slopes @ GREY_AXIS) == pytest.approx(gains[0], rel=1e-3)
+    assert float(GREY_AXIS.mT @ slopes @ GREY_AXIS) == pytest.approx(gains[0], rel=1e-3)
     assert torch.linalg.eigvalsh(slopes)[:2].max() < 0.2  # some is left of noise's own
     slopes = colour_transfer(flat, content, gains=gains)[0, :, :3, 0, 0]
     values = torch.linalg.eigvalsh(slopes)

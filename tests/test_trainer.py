@@ -339,7 +339,7 @@ def test_the_file(photos, folder):
     text = str(network.config)
     assert [value for value in ("light.png", "FOLDER", "vgg.pth") if value in text] == []
     assert network.quality == report.quality
-    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.5)}
+    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.8)}
     assert network.net.architecture == expected
     assert (network.projection.radius, network.projection.ridge) == (2, 1e-4)
     photo = torch.rand(1, 3, 40, 44)
@@ -367,6 +367,18 @@ def test_bfloat16_and_then_float32(photos, folder):
     assert_equal(auto, full)
     assert all(weight.dtype == torch.float32 for weight in low.values())
     assert not torch.equal(low["output.weight"], full["output.weight"])
+
+
+def test_init(photos, folder):
+    """The weights of another network, not its style: its first checkpoint holds them."""
+    train(photos, steps=2)
+    Image.fromarray(photo_pixels(64, 80, 9)).save("other.png")
+    report = train(
+        photos, style="other.png", steps=1, init="run/network.safetensors", output="next"
+    )
+    assert_equal(halved(weights(at_step(0, "next"))), exported())
+    theirs, ours = load_network("run/network.safetensors"), load_network(report.network)
+    assert not torch.equal(ours.net.style_mean, theirs.net.style_mean)
 
 
 def test_seeds(photos, folder):
@@ -727,6 +739,8 @@ def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
         ({"precision": "int8"}, r"^precision=int8: unknown; choose one of auto, float32, bfloat16"),
         ({"resume": "maybe"}, r"^resume=maybe: give true or false"),
         ({"output": "light.png"}, r"^output=light\.png: .* is a file; give a folder"),
+        ({"init": "nope"}, r"^init=nope: no such file; give a network file, or one of autumn"),
+        ({"init": "dusk"}, r"^init=dusk: has network\.width=16; give the same"),
         ({"workers": 0}, r"^data\.workers=0: give a number at least 1"),
         ({"held_out": 12}, r"^data\.held_out=12: give fewer than the 12 photos"),
         ({"validation": "nowhere"}, r"^data\.validation=nowhere: give a folder of photos"),
