@@ -3,7 +3,7 @@
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from conf import entry_point
+from photostyle.conf import entry_point
 
 
 @entry_point("train")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import machine, table
-from data import Masks, load_image, load_masks, segment_together
-from data.pairs import find_pairs
-from ops.devices import keep_freed_memory
+from photostyle.data import Masks, automatic_masks, load_image, load_masks
+from photostyle.evaluation.pairs import find_pairs
+from photostyle.ops.devices import keep_freed_memory
 
 SIZE = 512
 
@@ -51,7 +51,7 @@ def main() -> None:
         sizes = tuple(content.shape[2:]), tuple(style.shape[2:])
         painted = load_masks(pair.content_mask, pair.style_mask, *sizes)
         start = time.perf_counter()
-        automatic = segment_together(content, style)
+        automatic = automatic_masks(content, style)
         seconds.append(time.perf_counter() - start)
         values = agreement(automatic, painted), agreement(Masks.whole(*sizes), painted)
         rows.append([pair.name, len(painted.labels), len(automatic.labels), *values])

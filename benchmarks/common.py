@@ -51,7 +51,7 @@ def start_peak() -> int:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has had since :func:`start_peak`."""
+    """The most memory this process has had since `start_peak`."""
     status = Path("/proc/self/status").read_text().splitlines()
     (peak,) = (line for line in status if line.startswith("VmHWM"))
     return int(peak.split()[1]) * 1024

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import machine, table
-from data import load_photo, save_image
-from data.coco import find_photos
-from data.evaluation import GLOBAL_TRANSFER, RESULTS, TITLES, UNTOUCHED, evaluate_results
-from feedforward import load_network
+from photostyle.data import load_photo, save_image
+from photostyle.data.paths import find_photos
+from photostyle.evaluation.evaluate_results import evaluate_results
+from photostyle.evaluation.scores import GLOBAL_TRANSFER, RESULTS, TITLES, UNTOUCHED
+from photostyle.feedforward import load_network
 
 
 @torch.no_grad()

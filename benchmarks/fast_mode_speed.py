@@ -23,9 +23,10 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from benchmarks.common import machine, median_seconds, table
-from data import load_image
-from feedforward import StyleNetwork, load_network, stylize_photos
-from ops.devices import PRECISIONS, convolution_dtype, keep_freed_memory
+from photostyle.data import load_image
+from photostyle.feedforward import StyleNetwork, load_network
+from photostyle.feedforward.stylize_photos import stylize_photos
+from photostyle.ops.devices import PRECISIONS, convolution_dtype, keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

@@ -19,10 +19,10 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common import machine, table
-from feedforward.training_objective import TrainingObjective
-from feedforward.transform_net import TransformNet
-from ops import MattingLaplacian, Projection, StyleObjective
-from ops.colour_transfer import colour_moments
+from photostyle.feedforward.training_objective import TrainingObjective
+from photostyle.feedforward.transform_net import TransformNet
+from photostyle.ops import MattingLaplacian, Projection, StyleObjective
+from photostyle.ops.colour_transfer import colour_moments
 
 DEVICE = "cuda"
 TRAINING_LAYERS = ["colours", "relu1_1", "relu2_1", "relu3_1"]

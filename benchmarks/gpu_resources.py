@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import table
-from ops import _cuda
+from photostyle.ops.matting import cuda as _cuda
 
 # CUDA C++ programming guide, "Technical specifications per compute capability": what one
 # multiprocessor holds of threads, blocks, registers and bytes of shared memory.
@@ -40,11 +40,11 @@ def compile_kernels(
     """Compile all kernels for an architecture such as ``"sm_90"``.
 
     Args:
-        architecture: one of :data:`LIMITS`.
+        architecture: one of `LIMITS`.
         cubins: a folder for the machine code, ``sm_90.cubin`` for example.
 
     Returns:
-        The resources of each of :data:`ops._cuda.KERNELS`, and what else the compiler says.
+        The resources of each of `ops.matting.cuda.KERNELS`, and what else the compiler says.
 
     Raises:
         RuntimeError: it refuses the source; the message is its log.

@@ -19,7 +19,7 @@ from benchmarks.common import (
     start_peak,
     table,
 )
-from ops import MattingLaplacian
+from photostyle.ops import MattingLaplacian
 
 EPSILON = 1e-7
 CHANNELS = 3

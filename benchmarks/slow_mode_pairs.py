@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import machine
-from data.pairs import find_pairs
+from photostyle.evaluation.pairs import find_pairs
 
 ROOT = Path(__file__).parents[1]
 

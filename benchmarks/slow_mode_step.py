@@ -15,8 +15,8 @@ import time
 import torch
 
 from benchmarks.common import machine, table
-from ops import Projection, StyleObjective
-from ops.devices import convolution_dtype, keep_freed_memory
+from photostyle.ops import Projection, StyleObjective
+from photostyle.ops.devices import convolution_dtype, keep_freed_memory
 
 ENERGY_WEIGHT = 3000
 

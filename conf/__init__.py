@@ -6,6 +6,6 @@ import os
 # that the operator's threads need then. Read when PyTorch is loaded, so it comes before the rest.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from conf.entry_point import entry_point
+from photostyle.conf.entry_point import entry_point
 
 __all__ = ["entry_point"]

@@ -14,8 +14,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ops.devices import keep_freed_memory
-from ops.errors import ArgumentError
+from photostyle.ops.errors import ArgumentError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -45,6 +44,10 @@ def entry_point(config_name: str):
                 missing = _missing(OmegaConf.to_container(config))
                 for key in sorted(missing, key=lambda key: key.count(".")):
                     raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
+                # Not before: --cfg job and --help are there at once.
+                from photostyle.ops.devices import keep_freed_memory
+
+                keep_freed_memory()
                 sys.exit(main(config) or 0)
 
         @functools.wraps(main)
@@ -53,7 +56,6 @@ def entry_point(config_name: str):
             os.environ["HYDRA_FULL_ERROR"] = "1"
             # A polite kill saves what Ctrl-C saves.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            keep_freed_memory()
             sys.argv[1:] = map(_quote_path, sys.argv[1:])
             try:
                 with _one_line_errors():

@@ -1,20 +1,15 @@
-"""Photos, masks and training images: everything between a file and a tensor."""
+"""Photos, masks and training photos: everything between a file and a tensor."""
 
-from data.full_resolution import apply_coefficients
-from data.images import Photo, check_output, load_image, load_photo, save_image, save_photo
-from data.masks import Masks, load_masks
-from data.segmentation import save_masks, segment_together
+import lazy_loader
 
-__all__ = [
-    "Masks",
-    "Photo",
-    "apply_coefficients",
-    "check_output",
-    "load_image",
-    "load_masks",
-    "load_photo",
-    "save_image",
-    "save_masks",
-    "save_photo",
-    "segment_together",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "full_resolution": ["apply_coefficients"],
+        "image_io": ["load_image", "load_photo", "save_image", "save_photo"],
+        "masks": ["Masks", "automatic_masks", "load_masks", "save_masks"],
+        "paths": ["check_output", "find_photos"],
+        "photo": ["Photo"],
+        "training": ["TrainingPhotos"],
+    },
+)

@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.images import decode, open_image, read_exif
-from ops.errors import ArgumentError
+from photostyle.data.image_io import decode, open_image, read_exif
+from photostyle.data.paths import atomic_file
+from photostyle.data.photo import to_pixels
+from photostyle.ops.errors import ArgumentError
+from photostyle.ops.regions import segment_together
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,11 @@ MIN_LABELLED_SHARE = 0.75
 Painted masks have more than 0.95, also after JPEG; one with borders feathered over a tenth of its
 width still passes. Most photos have less than 0.5.
 """
+
+COLOURS = (
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
+)  # fmt: skip
+"""Of the labels, far enough apart to be told from each other in a file."""
 
 WHOLE_SHARE = {"automatic": 0.65, "painted": 0.05}
 """How much the whole photos count beside their regions: what a person has painted is meant, and its
@@ -79,6 +88,19 @@ class Masks:
         )
 
 
+def automatic_masks(content: Tensor, style: Tensor, *, seed: int = 0) -> Masks:
+    """Masks of the regions that both photos have, see `ops.regions.segment_together`.
+
+    Args:
+        content: (1, 3, H, W), values in [0, 1].
+        style: (1, 3, H', W'), values in [0, 1].
+        seed: of the first centres of k-means.
+    """
+    masks = segment_together(content, style, seed=seed)
+    names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
+    return Masks(*masks, tuple(names[: len(masks[0])]))
+
+
 def load_masks(
     content_mask: str | os.PathLike | None,
     style_mask: str | os.PathLike | None,
@@ -100,7 +122,7 @@ def load_masks(
 
     Raises:
         ArgumentError: only one mask is given, a file cannot be read (see
-            :func:`data.load_photo`), has transparent pixels, or is no mask.
+            `data.load_photo`), has transparent pixels, or is no mask.
     """
     if content_mask is None and style_mask is None:
         return Masks.whole(content_size, style_size)
@@ -250,3 +272,46 @@ def _rgb(codes: np.ndarray) -> np.ndarray:
 
 def _name(code: int) -> str:
     return f"#{code:06x}"
+
+
+def save_masks(
+    masks: Masks, content: Tensor, style: Tensor, folder: str | os.PathLike
+) -> list[Path]:
+    """Write masks to look at and to edit.
+
+    ``content_mask.png`` and ``style_mask.png`` have one plain colour per label and can be given
+    back; ``content_overlay.png`` and ``style_overlay.png`` show them over the photos.
+
+    Args:
+        masks: of which each pixel gets its largest.
+        content, style: (1, 3, H, W) of the masks' sizes, values in [0, 1].
+        folder: created where it is missing.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = np.array([_colour(name) for name in masks.labels])
+    files = []
+    for name, layers, photo in (
+        ("content", masks.content, content),
+        ("style", masks.style, style),
+    ):
+        mask = colours[layers.argmax(0).cpu().numpy()].astype(np.uint8)
+        overlay = (mask.astype(np.uint16) + to_pixels(photo)) // 2
+        for kind, pixels in (("mask", mask), ("overlay", overlay.astype(np.uint8))):
+            files.append(folder / f"{name}_{kind}.png")
+            with atomic_file(files[-1]) as file:
+                Image.fromarray(pixels).save(file, format="PNG")
+    return files
+
+
+def _colour(label: str) -> tuple[int, ...]:
+    """The colour that a label is named after; that of the whole photo has none."""
+    if not label.startswith("#"):
+        return COLOURS[0]
+    return tuple(int(label[i : i + 2], 16) for i in (1, 3, 5))

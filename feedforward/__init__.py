@@ -1,19 +1,13 @@
-"""The fast mode: a network per style, one pass per photo."""
+"""Feed-forward networks: one style each, one pass per photo."""
 
-from feedforward.schedule import Intervals, Schedule
-from feedforward.style_network import StyleNetwork, load_network, shipped_networks
-from feedforward.stylize_photos import stylize_photos
-from feedforward.trainer import TrainingReport, train_network
-from feedforward.transform_net import TransformNet
+import lazy_loader
 
-__all__ = [
-    "Intervals",
-    "Schedule",
-    "StyleNetwork",
-    "TrainingReport",
-    "TransformNet",
-    "load_network",
-    "shipped_networks",
-    "stylize_photos",
-    "train_network",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "run": ["TrainingReport", "train_network"],
+        "schedule": ["Intervals", "Schedule"],
+        "style_network": ["StyleNetwork", "load_network", "shipped_networks"],
+        "transform_net": ["TransformNet"],
+    },
+)

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from data.images import atomic_file
-from ops import ArgumentError
+from photostyle.data.paths import atomic_file
+from photostyle.ops import ArgumentError
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class Checkpoints:
 
 @contextmanager
 def reported(folder: Path, what: str) -> Iterator[None]:
-    """Turn a failure to write, a full disk say, into an :class:`ArgumentError`."""
+    """Turn a failure to write, a full disk say, into an `ArgumentError`."""
     try:
         yield
     except OSError as error:

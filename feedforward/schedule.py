@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ops.errors import check_number, check_whole
+from photostyle.ops.errors import check_number, check_whole
 
 
 @dataclass(frozen=True)

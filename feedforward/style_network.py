@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from data.images import atomic_file
-from feedforward.transform_net import TransformNet
-from ops import ArgumentError, Projection
-from ops.transport import EXACT
+from photostyle.data.paths import atomic_file
+from photostyle.feedforward.transform_net import TransformNet
+from photostyle.ops import ArgumentError, Projection
+from photostyle.ops.transport import EXACT
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 1"
@@ -82,10 +82,10 @@ def load_network(
     """Read a network, shipped or your own; no code from the file is run.
 
     Args:
-        network: a shipped name, see :func:`shipped_networks`, or a file that
-            :meth:`StyleNetwork.save` wrote.
+        network: a shipped name, see `shipped_networks`, or a file that
+            `StyleNetwork.save` wrote.
         device: where to put it.
-        dtype: of its convolutions, see :meth:`TransformNet.convolve_in`; photos, base and
+        dtype: of its convolutions, see `TransformNet.convolve_in`; photos, base and
             projection are in float32.
 
     Returns:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data import Photo, apply_coefficients, check_output, load_photo, save_photo
-from data.images import FORMATS, MAX_PIXELS, check_folder, to_pixels
-from feedforward.style_network import StyleNetwork, load_network
-from ops.devices import convolution_dtype, select_device
-from ops.errors import ArgumentError, check_flag, check_number, check_whole
+from photostyle.data import Photo, apply_coefficients, check_output, load_photo, save_photo
+from photostyle.data.image_io import MAX_PIXELS
+from photostyle.data.paths import FORMATS, check_folder
+from photostyle.data.photo import to_pixels
+from photostyle.feedforward.style_network import StyleNetwork, load_network
+from photostyle.ops.devices import convolution_dtype, select_device
+from photostyle.ops.errors import ArgumentError, check_flag, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ Job = tuple[Path, Path]
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`stylize_photos` did."""
+    """What `stylize_photos` did."""
 
     output: Path
     done: int
@@ -87,7 +89,7 @@ def stylize_photos(
 
     Args:
         content: an image file, a folder or a pattern.
-        network: see :func:`feedforward.load_network`.
+        network: see `feedforward.load_network`.
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<network>``
             in the current folder, a file with ``.jpg``.
         size: long side in pixels that the network sees.
@@ -98,8 +100,8 @@ def stylize_photos(
             once; ``None`` for 1 on a CPU and 4 on a GPU.
         workers: how many threads read, compute and write, each its own photos; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
-        device: see :func:`ops.devices.select_device`.
-        precision: of the network's convolutions, see :func:`ops.devices.convolution_dtype`.
+        device: see `ops.devices.select_device`.
+        precision: of the network's convolutions, see `ops.devices.convolution_dtype`.
         overwrite: whether files may exist, and are replaced.
         quality: of JPEG and WebP, 1 to 100.
         max_pixels: refuse larger photos.

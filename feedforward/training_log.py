@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from feedforward.checkpoint import reported
+from photostyle.feedforward.checkpoint import reported
 
 
 class TrainingLog:

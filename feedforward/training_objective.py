@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ops import LossTerms, MattingLaplacian, StyleObjective
+from photostyle.ops import LossTerms, MattingLaplacian, StyleObjective
 
 
 class TrainingObjective:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops.colour_transfer import GAINS, match_colours
-from ops.errors import check_choice, check_whole
-from ops.transport import Moments, check_gains
+from photostyle.ops.colour_transfer import GAINS, match_colours
+from photostyle.ops.errors import check_choice, check_whole
+from photostyle.ops.transport import Moments, check_gains
 
 BASES = ("colour_transfer", "content", "none")
 STRIDE = 4
@@ -28,7 +28,7 @@ class TransformNet(nn.Module):
         base: what the output is added to: ``"colour_transfer"``, the photo with the style's colour
             mean and covariance; ``"content"``, the photo itself; or ``"none"``, grey.
         style_mean, style_covariance: (3,) and (3, 3), the colour moments of the style, see
-            :func:`ops.colour_transfer.colour_moments`; for the base ``"colour_transfer"``.
+            `ops.colour_transfer.colour_moments`; for the base ``"colour_transfer"``.
         gains: range of the contrast gains of that colour transfer.
 
     Raises:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop
 from torchvision.utils import make_grid
 
-from data import load_image
-from feedforward.style_network import StyleNetwork
-from ops import ArgumentError, LossTerms
-from ops.metrics import StyleDistance, edge_ssim
+from photostyle.data import load_image
+from photostyle.feedforward.style_network import StyleNetwork
+from photostyle.ops import ArgumentError, LossTerms
+from photostyle.ops.metrics import StyleDistance, edge_ssim
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ops.projection import Projection
-from ops.transport import (
+from photostyle.ops.guided_filter import Projection
+from photostyle.ops.transport import (
     EXACT,
     GREY_AXIS,
     AffineMaps,
@@ -64,7 +64,7 @@ def colour_transfer(
 
     Returns:
         Coefficients (1, 3, 4, H, W) in the content's dtype, to be applied to the content at any
-        size: see :func:`ops.affine.apply_affine`.
+        size: see `ops.affine.apply_affine`.
 
     Raises:
         ArgumentError: for ``gains`` other than these.
@@ -87,7 +87,7 @@ def match_colours(image: Tensor, style: Moments, gains: tuple[float, float] = EX
 
     Args:
         image: (B, 3, H, W), values in [0, 1].
-        style: (1, 1, 3) and (1, 1, 3, 3), as of :func:`colour_moments`.
+        style: (1, 1, 3) and (1, 1, 3, 3), as of `colour_moments`.
         gains: the range of the maps' eigenvalues.
 
     Returns:

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from ops.errors import ArgumentError, check_choice
+from photostyle.ops.errors import ArgumentError, check_choice
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

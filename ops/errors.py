@@ -15,7 +15,7 @@ class ArgumentError(ValueError):
 
 
 def check_choice(argument: str, value: object, choices) -> None:
-    """Raise :class:`ArgumentError` unless ``value`` is one of ``choices``."""
+    """Raise `ArgumentError` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ArgumentError(
             argument, value, f"unknown; choose one of {', '.join(map(str, choices))}"
@@ -25,7 +25,7 @@ def check_choice(argument: str, value: object, choices) -> None:
 def check_number(
     argument: str, value: object, minimum: float, maximum: float | None = None
 ) -> None:
-    """Raise :class:`ArgumentError` unless ``value`` is a finite number in [minimum, maximum]."""
+    """Raise `ArgumentError` unless ``value`` is a finite number in [minimum, maximum]."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     upper = float("inf") if maximum is None else maximum
     # A NaN fails the comparison, an infinity is refused by the strict one.
@@ -35,13 +35,13 @@ def check_number(
 
 
 def check_whole(argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
-    """Raise :class:`ArgumentError` unless ``value`` is a whole number in [minimum, maximum]."""
+    """Raise `ArgumentError` unless ``value`` is a whole number in [minimum, maximum]."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise ArgumentError(argument, value, f"give a whole number of at least {minimum}")
     check_number(argument, value, minimum, maximum)
 
 
 def check_flag(argument: str, value: object) -> None:
-    """Raise :class:`ArgumentError` unless ``value`` is a bool."""
+    """Raise `ArgumentError` unless ``value`` is a bool."""
     if not isinstance(value, bool):
         raise ArgumentError(argument, value, "give true or false")

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ops.errors import ArgumentError, check_choice
+from photostyle.ops.errors import ArgumentError, check_choice
 
 EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / "vgg16.safetensors"
 # Convolutions per block, for each depth of Simonyan and Zisserman (2014), table 1.

@@ -6,13 +6,12 @@ from scipy.linalg import solve
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 from skimage.color import rgb2lab
-from skimage.filters import sobel
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
-from ops.features import VGGFeatures
-from ops.losses import LUMA, average_down, gram_matrix
-from ops.matting_laplacian import MattingLaplacian
+from photostyle.ops.features import VGGFeatures
+from photostyle.ops.filters import edge_magnitude, ssim
+from photostyle.ops.gram import average_down, gram_matrix
+from photostyle.ops.matting.laplacian import MattingLaplacian
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 ENERGY_EPSILON = 1e-5
@@ -57,14 +56,9 @@ class StyleDistance(nn.Module):
 def edge_ssim(content: Tensor, image: Tensor) -> float:
     """SSIM of the Sobel magnitudes of luma, (1, 3, H, W) in [0, 1] each; 1: all edges are kept.
 
-    SSIM with Gaussian weights of σ = 1.5 and data range 1; scikit-image's Sobel filter, whose
-    kernel has weights that add up to 1 on either side, so magnitudes are in [0, 1].
+    See `filters.ssim`, with a data range of 1, and `filters.edge_magnitude`.
     """
-    return float(
-        structural_similarity(
-            _edges(content), _edges(image), gaussian_weights=True, sigma=1.5, data_range=1.0
-        )
-    )
+    return float(ssim(edge_magnitude(content.double()), edge_magnitude(image.double())))
 
 
 def energy(content: Tensor, image: Tensor) -> float:
@@ -104,7 +98,7 @@ def colour_map_residual(content: Tensor, image: Tensor, masks: Tensor) -> float:
     from the content's RGB to the image's CIELAB; the residual is the root mean square distance to
     it over the whole photo. A grade of colours leaves little; haze, glows and blotches, which are
     not in the content's colours, are all of it. An untouched photo has 0: read it beside
-    :class:`StyleDistance`.
+    `StyleDistance`.
 
     Args:
         content, image: (1, 3, H, W), values in [0, 1].
@@ -155,8 +149,3 @@ def _fit_table(weights: csr_array, lab: np.ndarray, mask: np.ndarray) -> np.ndar
 
 def _gram(features: Tensor, masks: Tensor) -> Tensor:
     return gram_matrix(features, average_down(masks, features.shape[-2:]))
-
-
-def _edges(image: Tensor):
-    luma = torch.einsum("c,chw->hw", torch.tensor(LUMA, dtype=torch.float64), image[0].double())
-    return sobel(luma.numpy())

@@ -7,23 +7,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ops.colour_transfer import GAINS
-from ops.errors import ArgumentError, check_choice, check_number
-from ops.features import VGGFeatures
-from ops.losses import (
-    LossTerms,
-    average_down,
-    content_loss,
-    edge_loss,
-    edge_magnitude,
-    gram_matrix,
-    mean_std,
-    pixel_vectors,
-    style_loss,
-    total_variation,
-)
-from ops.matting_laplacian import BACKENDS, MattingLaplacian
-from ops.transport import (
+from photostyle.ops.colour_transfer import GAINS
+from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.features import VGGFeatures
+from photostyle.ops.filters import edge_magnitude
+from photostyle.ops.gram import average_down, gram_matrix, mean_std, pixel_vectors
+from photostyle.ops.losses import LossTerms, content_loss, edge_loss, style_loss, total_variation
+from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
+from photostyle.ops.transport import (
     GREY_AXIS,
     blend,
     check_gains,
@@ -59,7 +50,7 @@ class Statistics:
     """Gram matrices, Gatys et al. (2016), or means and deviations, Li et al. (2017), under masks.
 
     Attributes:
-        of: :func:`ops.losses.gram_matrix` or :func:`ops.losses.mean_std`.
+        of: `ops.losses.gram_matrix` or `ops.losses.mean_std`.
     """
 
     of: Callable[[Tensor, Tensor], Tensor]
@@ -75,7 +66,7 @@ class Statistics:
         return masks, statistics
 
     def __call__(self, features: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """:func:`ops.losses.style_loss` of the features (B, C, H, W), a scalar."""
+        """`ops.losses.style_loss` of the features (B, C, H, W), a scalar."""
         masks, statistics = target
         areas = masks.flatten(1).sum(1)
         return style_loss(self.of(features, masks), statistics, areas / areas.sum())
@@ -97,12 +88,12 @@ class Transport:
 
     Attributes:
         colour_gains: the range of the maps' eigenvalues for the colours themselves, the least one
-            from black to white alone, as in :func:`ops.colour_transfer.colour_transfer`.
+            from black to white alone, as in `ops.colour_transfer.colour_transfer`.
         feature_gains: the same for the encoder's layers, the least one in the directions in which
-            the content varies most, see :data:`CONTRAST_AXES`; far below 1 it leaves a veil.
+            the content varies most, see `CONTRAST_AXES`; far below 1 it leaves a veil.
         gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
             limited map of the content has, and let it grow wherever it can.
-        shrinkage: of the covariances; see :func:`ops.transport.root`.
+        shrinkage: of the covariances; see `ops.transport.root`.
 
     Raises:
         ArgumentError: for gains that are no range around 1, and for negative numbers.
@@ -150,7 +141,7 @@ class Transport:
 
 @dataclass(frozen=True)
 class Targets:
-    """What an image is compared with: made by :meth:`StyleObjective.targets`.
+    """What an image is compared with: made by `StyleObjective.targets`.
 
     Attributes:
         content: features of the content by layer, (B, C, H', W').
@@ -171,12 +162,12 @@ class StyleObjective(nn.Module):
     Args:
         encoder: called with the names of all layers, it returns a module that gives them by name;
             ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
-        style_loss: :class:`Transport`, :data:`GRAM` or :data:`MEAN_STD`.
+        style_loss: `Transport`, `GRAM` or `MEAN_STD`.
         style_layers: layers whose features take after the style's; ``"colours"`` is the image.
         layer_weights: of these layers, relative to each other; ``None``: all alike.
         content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
         style_weight, content_weight, edges_weight, energy_weight, variation_weight: at least 0; a
-            loss of weight 0 is not computed. For the edges see :func:`ops.losses.edge_loss`. The
+            loss of weight 0 is not computed. For the edges see `ops.losses.edge_loss`. The
             energy is pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
         energy_radius, energy_epsilon: of the matting Laplacian that measures the energy.
         backend: of the matting Laplacian.
@@ -264,12 +255,12 @@ class StyleObjective(nn.Module):
     def content_targets(
         self, content: Tensor, masks: Tensor, statistics: dict[str, object]
     ) -> Targets:
-        """As :meth:`targets`, with a style of which only the statistics are left.
+        """As `targets`, with a style of which only the statistics are left.
 
         Args:
             content: (B, 3, H, W), values in [0, 1].
             masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
-            statistics: what :meth:`style_statistics` returned for as many masks.
+            statistics: what `style_statistics` returned for as many masks.
         """
         features = self.features(content)
         with torch.autocast(content.device.type, enabled=False):
@@ -296,7 +287,7 @@ class StyleObjective(nn.Module):
 
         Args:
             image: (B, 3, H, W), values around [0, 1].
-            targets: what :meth:`targets` returned for a content of the same shape.
+            targets: what `targets` returned for a content of the same shape.
         """
         features = self.features(image)
         with torch.autocast(image.device.type, enabled=False):

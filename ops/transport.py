@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ops.errors import ArgumentError, check_number
+from photostyle.ops.errors import ArgumentError, check_number
 
 EXACT = (0.0, float("inf"))
 """Gains without limits: the map itself."""
@@ -90,7 +90,7 @@ def monge_kantorovich(
         source, target: moments of the same C; the rest is broadcast.
         gains: the range of T's eigenvalues. They are gains of contrast: what has much of it turns
             to haze where the target has none, and noise to patterns where it has more.
-        shrinkage: see :func:`root`.
+        shrinkage: see `root`.
         axes: U, (..., C, K), orthonormal columns: the least gain limits the eigenvalues of UᵀTU
             alone. For colours, black to white: a grey style takes all saturation.
     """
@@ -119,7 +119,7 @@ def map_to_root(
     shrinkage: float,
     axes: Tensor | None = None,
 ) -> AffineMaps:
-    """As :func:`monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
+    """As `monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
     inner = root @ _shrunk(source.covariance, shrinkage) @ root
     matrix = root @ _power(inner, -0.5) @ root
     if gains != EXACT:

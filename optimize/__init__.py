@@ -1,17 +1,12 @@
 """One image at a time, of any style: optimised, or by the closed form."""
 
-from optimize.image_optimizer import OptimizedImage, Step, optimize_image
-from optimize.photo_pair import Files, PhotoPair
-from optimize.stylize_photo import Report, stylize_photo
-from optimize.transfer_colours import transfer_colours
+import lazy_loader
 
-__all__ = [
-    "Files",
-    "OptimizedImage",
-    "PhotoPair",
-    "Report",
-    "Step",
-    "optimize_image",
-    "stylize_photo",
-    "transfer_colours",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "image_optimizer": ["OptimizedImage", "Step", "optimize_image"],
+        "photo_pair": ["Files", "PhotoPair"],
+        "stylize_photo": ["Report"],
+    },
+)

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from data import save_image
-from optimize.image_optimizer import Step
+from photostyle.data import save_image
+from photostyle.optimize.image_optimizer import Step
 
 
 class ProgressBar:

@@ -12,17 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ops import (
-    LossTerms,
-    MattingLaplacian,
-    Projection,
-    StyleObjective,
-    Targets,
-    colour_transfer,
-)
-from ops.affine import apply_affine, resize_affine
-from ops.errors import ArgumentError, check_choice, check_number
-from ops.losses import average_down
+from photostyle.ops import LossTerms, MattingLaplacian, Projection, StyleObjective, Targets
+from photostyle.ops.affine import apply_affine, resize_affine
+from photostyle.ops.colour_transfer import colour_transfer
+from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.gram import average_down
 
 INITS = ("colour_transfer", "content", "noise", "style")
 OPTIMIZERS = ("lbfgs", "adam")
@@ -33,7 +27,7 @@ FIRST_MOVE = 1e-2
 
 @dataclass(frozen=True)
 class Step:
-    """What the callback of :func:`optimize_image` is told after each evaluation of the objective.
+    """What the callback of `optimize_image` is told after each evaluation of the objective.
 
     Attributes:
         number, total: of this step, from 1, and of all steps of all scales. The last line search of
@@ -52,7 +46,7 @@ class Step:
 
 @dataclass(frozen=True)
 class OptimizedImage:
-    """What :func:`optimize_image` returns.
+    """What `optimize_image` returns.
 
     Attributes:
         image: (1, 3, H, W) in [0, 1], at the content's size.

@@ -6,21 +6,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data import (
+from photostyle.data import (
     Masks,
     Photo,
     apply_coefficients,
+    automatic_masks,
     check_output,
     load_masks,
     load_photo,
     save_masks,
     save_photo,
-    segment_together,
 )
-from data.images import MAX_PIXELS, check_folder, to_pixels
-from data.masks import WHOLE_SHARE
-from ops.affine import blend_affine
-from ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
+from photostyle.data.image_io import MAX_PIXELS
+from photostyle.data.masks import WHOLE_SHARE
+from photostyle.data.paths import check_folder
+from photostyle.data.photo import to_pixels
+from photostyle.ops.affine import blend_affine
+from photostyle.ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,12 @@ class Files:
     Attributes:
         content, style: image files.
         output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
-        content_mask, style_mask: see :func:`data.load_masks`.
+        content_mask, style_mask: see `data.load_masks`.
         masks: what to do without these: ``"auto"`` or ``None``, see
-            :func:`data.segment_together`, or ``"none"``: one style for the whole photo.
+            `data.automatic_masks`, or ``"none"``: one style for the whole photo.
         whole_share: how much the whole photos count beside their regions, in [0, 1]; ``None``: see
-            :data:`data.masks.WHOLE_SHARE`.
-        masks_dir: folder for the masks, see :func:`data.save_masks`.
+            `data.masks.WHOLE_SHARE`.
+        masks_dir: folder for the masks, see `data.save_masks`.
         size: long side in pixels at which the result is found.
         full_resolution: apply the result to the photo at its own size.
         strength: 0 gives the photo itself, 1 the result, between them a blend.
@@ -101,7 +103,7 @@ class Files:
         sizes = content.shape[2:], style.shape[2:]
         masks, kind = load_masks(self.content_mask, self.style_mask, *sizes), "painted"
         if self.content_mask is None and self.masks != "none":
-            masks, kind = segment_together(content, style, seed=self.seed), "automatic"
+            masks, kind = automatic_masks(content, style, seed=self.seed), "automatic"
             logger.info("masks: %d regions that both photos have", len(masks.labels))
         if self.masks_dir is not None:
             _save_masks(masks, content, style, self.masks_dir)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from data.images import check_folder
-from ops import LossTerms, Projection, StyleObjective
-from ops.devices import convolution_dtype, select_device
-from ops.errors import check_whole
-from optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
-from optimize.image_optimizer import optimize_image
-from optimize.photo_pair import Files
+from photostyle.data.paths import check_folder
+from photostyle.ops import LossTerms, Projection, StyleObjective
+from photostyle.ops.devices import convolution_dtype, select_device
+from photostyle.ops.errors import check_whole
+from photostyle.optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
+from photostyle.optimize.image_optimizer import optimize_image
+from photostyle.optimize.photo_pair import Files
 
 logger = logging.getLogger(__name__)
 
@@ -60,16 +60,16 @@ def stylize_photo(
 
     Args:
         files: both photos, their masks and the result.
-        objective: the losses and their weights; its encoder a :class:`ops.VGGFeatures`, or another
+        objective: the losses and their weights; its encoder a `ops.VGGFeatures`, or another
             with ``convolve_in(dtype)``.
         projection: ``None`` turns photorealism by projection off; the result then has the working
             size, since nothing ties it to the photo's own pixels.
-        device: see :func:`ops.devices.select_device`.
-        precision: of the encoder's convolutions, see :func:`ops.devices.convolution_dtype`; it is
+        device: see `ops.devices.select_device`.
+        precision: of the encoder's convolutions, see `ops.devices.convolution_dtype`; it is
             the objective's from then on.
         log_dir: folder for TensorBoard.
         intermediate_dir: folder for a picture every ``intermediate_every`` steps.
-        optimisation: passed on to :func:`optimize.optimize_image`.
+        optimisation: passed on to `optimize.optimize_image`.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.

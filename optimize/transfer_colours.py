@@ -2,12 +2,12 @@
 
 import time
 
-from ops.affine import apply_affine
-from ops.colour_transfer import GAINS, colour_transfer
-from ops.devices import select_device
-from ops.transport import check_gains
-from optimize.photo_pair import Files
-from optimize.stylize_photo import Report
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import GAINS, colour_transfer
+from photostyle.ops.devices import select_device
+from photostyle.ops.transport import check_gains
+from photostyle.optimize.photo_pair import Files
+from photostyle.optimize.stylize_photo import Report
 
 
 def transfer_colours(
@@ -20,8 +20,8 @@ def transfer_colours(
 
     Args:
         files: both photos, their masks and the result.
-        gains: see :func:`ops.colour_transfer.colour_transfer`.
-        device: see :func:`ops.devices.select_device`.
+        gains: see `ops.colour_transfer.colour_transfer`.
+        device: see `ops.devices.select_device`.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.

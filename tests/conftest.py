@@ -13,7 +13,7 @@ from urllib.error import URLError
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from ops import _cuda
+from photostyle.ops.matting import cuda as _cuda
 
 Outcome = namedtuple("Outcome", "code out err")
 

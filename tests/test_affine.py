@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ops.affine import apply_affine, blend_affine, resize_affine
+from photostyle.ops.affine import apply_affine, blend_affine, resize_affine
 
 
 def random(*shape, seed=0):

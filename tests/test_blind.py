@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.blind import COLUMNS, compare_blind, score_answers, write_sheets
-from ops import ArgumentError
+from photostyle.evaluation.blind import COLUMNS, compare_blind, score_answers, write_sheets
+from photostyle.ops import ArgumentError
 
 NAMES = ("a", "b", "c", "d", "e")
 OPTIONS = {"size": 48, "seed": 3}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from feedforward.checkpoint import Checkpoint, Checkpoints, check_same_config
-from ops import ArgumentError
+from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_same_config
+from photostyle.ops import ArgumentError
 
 CONFIG = {"seed": 3, "network": {"width": 16, "base": None}, "layers": ["relu1_1"], "rate": 1e-3}
 VALUES = {"skipped": 2, "quality": {"loss": 0.1, "style_distance": float("inf")}}
@@ -190,8 +190,8 @@ def test_no_more_space(tmp_path):
     program = """
 import resource, signal, sys
 import torch
-from feedforward.checkpoint import Checkpoint, Checkpoints
-from ops import ArgumentError
+from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints
+from photostyle.ops import ArgumentError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))

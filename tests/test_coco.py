@@ -17,9 +17,9 @@ import torch
 import webdataset
 from PIL import Image
 
-from data.coco import MAX_UNREADABLE, TrainingPhotos
-from data.images import load_photo
-from ops.errors import ArgumentError
+from photostyle.data.image_io import load_photo
+from photostyle.data.training.stream import MAX_UNREADABLE, TrainingPhotos
+from photostyle.ops.errors import ArgumentError
 
 SIZE = (80, 72)
 STEP = 8
@@ -31,7 +31,7 @@ SUFFIXES = ".jpg .jpeg .png .webp .tif .tiff .bmp"
 
 
 def plain(index):
-    """A photo that each of its crops can be told by: see :func:`seen`."""
+    """A photo that each of its crops can be told by: see `seen`."""
     return Image.new("RGB", SIZE, (STEP * index, 255 - STEP * index, 128))
 
 
@@ -190,7 +190,7 @@ def test_closing_ends_the_workers(details):
 def test_workers_ignore_an_interrupt_and_end_with_a_killed_trainer(details, tmp_path):
     script = tmp_path / "trainer.py"
     script.write_text(
-        "from data.coco import TrainingPhotos\n"
+        "from data.training.stream import TrainingPhotos\n"
         "if __name__ == '__main__':\n"
         f"    batches = TrainingPhotos({str(details)!r}, crop=64).batches()\n"
         "    next(batches)\n"
@@ -332,7 +332,7 @@ def test_each_unreadable_photo_is_named_once(folder, caplog, workers):
 
 
 def test_a_photo_with_too_many_pixels_is_passed_over(folder, monkeypatch):
-    monkeypatch.setattr("data.coco.MAX_PIXELS", 10_000)
+    monkeypatch.setattr("photostyle.data.training.crops.MAX_PIXELS", 10_000)
     Image.new("RGB", (101, 100)).save(folder / "004.png")
     photos = TrainingPhotos(folder, crop=64, workers=0)
     list(islice(photos.batches(), 3))
@@ -347,7 +347,7 @@ def test_no_photo_can_be_read(details, workers):
     photos = TrainingPhotos(details, crop=64, workers=workers)
     with pytest.raises(ArgumentError) as caught:
         next(photos.batches())
-    text = f"data.root={details}: none of 5 photos can be read (00"
+    text = f"root={details}: none of 5 photos can be read (00"
     assert str(caught.value).startswith(text)
     assert "truncated or damaged" in str(caught.value)
 
@@ -356,7 +356,7 @@ def test_no_header_can_be_read(tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
     os.mkfifo(tmp_path / "b.jpg")
     assert message(tmp_path) == (
-        f"data.root={tmp_path}: none of 2 photos can be read (the first: not a picture)"
+        f"root={tmp_path}: none of 2 photos can be read (the first: not a picture)"
     )
 
 
@@ -370,13 +370,13 @@ def test_no_header_can_be_read(tmp_path):
         ({"crop": 64.0}, "crop=64.0: give a whole number of at least 64"),
         ({"batch_size": 0}, "batch_size=0: give a number at least 1"),
         ({"batch_size": True}, "batch_size=True: give a whole number of at least 1"),
-        ({"workers": -1}, "data.workers=-1: give a number at least 0"),
-        ({"min_scale": 0}, "data.min_scale=0: give a number above 0"),
-        ({"min_scale": 1.5}, "data.min_scale=1.5: give a number from 0 to 1"),
-        ({"min_scale": float("nan")}, "data.min_scale=nan: give a number from 0 to 1"),
+        ({"workers": -1}, "workers=-1: give a number at least 0"),
+        ({"min_scale": 0}, "min_scale=0: give a number above 0"),
+        ({"min_scale": 1.5}, "min_scale=1.5: give a number from 0 to 1"),
+        ({"min_scale": float("nan")}, "min_scale=nan: give a number from 0 to 1"),
         ({"seed": -1}, "seed=-1: give a number at least 0"),
         ({"seed": "1"}, "seed=1: give a whole number of at least 0"),
-        ({"held_out": -1}, "data.held_out=-1: give a number at least 0"),
+        ({"held_out": -1}, "held_out=-1: give a number at least 0"),
     ],
 )
 def test_bad_arguments(folder, options, expected):
@@ -391,7 +391,7 @@ def test_bad_start(folder):
 
 
 def test_all_photos_held_out(folder):
-    expected = f"data.held_out=10: give fewer than the 10 photos in {folder}"
+    expected = f"held_out=10: give fewer than the 10 photos in {folder}"
     assert message(folder, held_out=10) == expected
 
 
@@ -406,7 +406,7 @@ def test_photos_smaller_than_the_crop(tmp_path):
 def test_photos_too_small_for_any_crop(tmp_path):
     Image.new("RGB", (300, 40)).save(tmp_path / "photo.png")
     expected = "the photos' short side is 40 pixels (median of 1); give larger photos"
-    assert message(tmp_path) == f"data.root={tmp_path}: {expected}"
+    assert message(tmp_path) == f"root={tmp_path}: {expected}"
 
 
 def test_bad_roots(tmp_path):
@@ -425,14 +425,14 @@ def test_bad_roots(tmp_path):
         None: RIGHT,
     }
     for root, expected in expectations.items():
-        assert message(root) == f"data.root={root}: {expected}"
+        assert message(root) == f"root={root}: {expected}"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(folder):
     try:
         folder.chmod(0)
-        assert message(folder) == f"data.root={folder}: cannot be read: Permission denied"
+        assert message(folder) == f"root={folder}: cannot be read: Permission denied"
     finally:
         folder.chmod(0o700)
 
@@ -497,10 +497,10 @@ def test_fewer_shards_than_workers(shards, caplog):
     caplog.clear()
     assert torch.equal(stream(shards, 3, workers=9, process_count=2), expected)
     assert [record.getMessage() for record in caplog.records] == [
-        "data.workers: 2 instead of 9, since there are only 4 shards"
+        "workers: 2 instead of 9, since there are only 4 shards"
     ]
     assert message(shards, process_count=5) == (
-        f"data.root={shards}: 4 shards for 5 processes; give one shard or more each"
+        f"root={shards}: 4 shards for 5 processes; give one shard or more each"
     )
 
 
@@ -539,7 +539,7 @@ def test_no_photo_in_shards_can_be_read(tmp_path, workers):
     photos = TrainingPhotos(tmp_path, crop=64, workers=workers)
     with pytest.raises(ArgumentError) as caught:
         next(photos.batches())
-    text = f"data.root={tmp_path}: none of {MAX_UNREADABLE} photos can be read ({tmp_path}/train-"
+    text = f"root={tmp_path}: none of {MAX_UNREADABLE} photos can be read ({tmp_path}/train-"
     assert str(caught.value).startswith(text)
 
 
@@ -566,7 +566,7 @@ def test_bad_shards(tmp_path):
     }
     for name, expected in expectations.items():
         root = tmp_path / name if name else tmp_path
-        assert message(root) == f"data.root={root}: {expected}"
+        assert message(root) == f"root={root}: {expected}"
 
 
 def test_crop_and_the_photos_in_shards(shards):

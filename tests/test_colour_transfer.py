@@ -7,11 +7,16 @@ import pytest
 import scipy.linalg
 import torch
 
-from data import load_image
-from ops import ArgumentError, colour_transfer
-from ops.affine import apply_affine
-from ops.colour_transfer import NOISE_VARIANCE, colour_moments, match_colours
-from ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
+from photostyle.data import load_image
+from photostyle.ops import ArgumentError
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import (
+    NOISE_VARIANCE,
+    colour_moments,
+    colour_transfer,
+    match_colours,
+)
+from photostyle.ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

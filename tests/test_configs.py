@@ -10,16 +10,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import conf
-import feedforward
-import optimize
-from conf.entry_point import PATHS
-from feedforward import stylize_photos
-from ops import GRAM, MEAN_STD, Projection, StyleObjective, Transport, VGGFeatures
-from ops.features import ENCODERS
-from ops.matting_laplacian import BACKENDS
-from optimize import Files, stylize_photo
-from optimize.image_optimizer import INITS, OPTIMIZERS
+from photostyle import conf, optimize
+from photostyle.conf.entry_point import PATHS
+from photostyle.feedforward.stylize_photos import stylize_photos
+from photostyle.ops import GRAM, MEAN_STD, Projection, StyleObjective, Transport, VGGFeatures
+from photostyle.ops.features import ENCODERS
+from photostyle.ops.matting.laplacian import BACKENDS
+from photostyle.optimize import Files
+from photostyle.optimize.image_optimizer import INITS, OPTIMIZERS
+from photostyle.optimize.stylize_photo import stylize_photo
 
 STYLE_LOSSES = {"transport": Transport, "gram": GRAM, "mean_std": MEAN_STD}
 FOLDER = Path(conf.__file__).parent.resolve()
@@ -231,7 +230,10 @@ def test_the_defaults_are_those_of_the_classes():
 def test_optimizer_and_method(monkeypatch, optimizer):
     """What the method is called with, down to plain lists: called in place of the real one."""
     calls = []
-    monkeypatch.setattr(optimize, "stylize_photo", lambda **arguments: calls.append(arguments))
+    monkeypatch.setattr(
+        "photostyle.optimize.stylize_photo.stylize_photo",
+        lambda **arguments: calls.append(arguments),
+    )
     overrides = [*REQUIRED, f"optimizer={optimizer}", "objective.style_layers=[relu1_1]"]
     config = compose("stylize", [*overrides, "objective.layer_weights=[1]"])
     instantiate(config.method)
@@ -251,7 +253,10 @@ def test_optimizer_and_method(monkeypatch, optimizer):
 def test_fast_mode(monkeypatch):
     """Called with arguments that the real function has, and without the slow mode's."""
     calls = []
-    monkeypatch.setattr(feedforward, "stylize_photos", lambda **arguments: calls.append(arguments))
+    monkeypatch.setattr(
+        "photostyle.feedforward.stylize_photos.stylize_photos",
+        lambda **arguments: calls.append(arguments),
+    )
     overrides = ["method=feedforward", "content=photos", "network=dusk", "strength=0.5"]
     instantiate(compose("stylize", overrides).method)
     (arguments,) = calls

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_cuda_source import BOUNDS, FLOAT64_BOUND, RADII, RADIUS_1_BOUNDS, SIZES, photo
 
-from ops import MattingLaplacian
+from photostyle.ops import MattingLaplacian
 
 pytestmark = pytest.mark.gpu
 

@@ -1,7 +1,7 @@
 """The CUDA kernels without a GPU: NVRTC compiles them, and g++ runs the same text on the CPU.
 
-The second part calls ``ops._cuda`` itself, on CPU tensors and with the launch replaced, so that the
-grid, the scratch memory and the arguments are those of the GPU path too.
+The second part calls ``ops.matting.cuda`` itself, on CPU tensors and with the launch replaced, so
+that the grid, the scratch memory and the arguments are those of the GPU path too.
 """
 
 import ctypes
@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from benchmarks.gpu_resources import LIMITS, compile_kernels, occupancy
-from ops import _cuda
-from ops.errors import ArgumentError
+from photostyle.ops.errors import ArgumentError
+from photostyle.ops.matting import cuda as _cuda
 
 TESTS = Path(__file__).parent
 EPSILONS = (1e-7, 1e-5)

@@ -15,10 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data import evaluation
-from data.evaluation import TITLES, Evaluation, Scores, evaluate_results
-from data.images import resize
-from ops.errors import ArgumentError
+from photostyle.data.photo import resize
+from photostyle.evaluation import report
+from photostyle.evaluation.evaluate_results import evaluate_results
+from photostyle.evaluation.scores import TITLES, Evaluation, Scores
+from photostyle.ops.errors import ArgumentError
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -83,7 +84,10 @@ def results(tmp_path, pairs):
 @pytest.fixture
 def no_network(monkeypatch):
     """The mean brightness for the style distance, where only files and sizes matter."""
-    monkeypatch.setattr(evaluation, "StyleDistance", lambda: lambda image, *_: float(image.mean()))
+    monkeypatch.setattr(
+        "photostyle.evaluation.evaluate_results.StyleDistance",
+        lambda: lambda image, *_: float(image.mean()),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -297,9 +301,9 @@ def test_the_sheet_compares_with_the_transfer_per_mask_without_a_baseline(
     tmp_path, pairs, results, monkeypatch
 ):
     titles = []
-    cell = evaluation._cell
+    cell = report._cell
     monkeypatch.setattr(
-        evaluation,
+        report,
         "_cell",
         lambda image, title, *rest: titles.append(title) or cell(image, title, *rest),
     )
@@ -315,7 +319,7 @@ def test_the_sheet_compares_with_the_transfer_per_mask_without_a_baseline(
 @pytest.mark.usefixtures("no_network")
 def test_pages_and_what_an_earlier_evaluation_left(tmp_path, pairs, results, monkeypatch):
     output = tmp_path / "output"
-    monkeypatch.setattr(evaluation, "ROWS_PER_PAGE", 2)
+    monkeypatch.setattr(report, "ROWS_PER_PAGE", 2)
     evaluate_results(results, pairs, output=output, size=SIZE)
     (output / "notes.txt").touch()
     pages = sorted(output.glob("*.png"))
@@ -346,7 +350,7 @@ def no_scoring(monkeypatch):
     def fail():
         raise AssertionError("the networks were loaded before the arguments were checked")
 
-    monkeypatch.setattr(evaluation, "StyleDistance", fail)
+    monkeypatch.setattr("photostyle.evaluation.evaluate_results.StyleDistance", fail)
 
 
 @pytest.mark.usefixtures("no_scoring")

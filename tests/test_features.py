@@ -10,8 +10,8 @@ import torch.nn.functional as F
 import torchvision
 from safetensors.torch import load_file, save_file
 
-import ops
-from ops import ArgumentError, VGGFeatures
+from photostyle import ops
+from photostyle.ops import ArgumentError, VGGFeatures
 
 EMBEDDED = Path(ops.__file__).parent / "weights" / "vgg16.safetensors"
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

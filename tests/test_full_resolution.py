@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data import apply_coefficients
+from photostyle.data import apply_coefficients
 
 
 def random_case(grid, size, dtype=torch.float64):

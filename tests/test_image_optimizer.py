@@ -5,9 +5,16 @@ import math
 import pytest
 import torch
 
-from ops import ArgumentError, LossTerms, MattingLaplacian, Projection, StyleObjective, VGGFeatures
-from optimize import OptimizedImage, optimize_image
-from optimize.image_optimizer import INITS
+from photostyle.ops import (
+    ArgumentError,
+    LossTerms,
+    MattingLaplacian,
+    Projection,
+    StyleObjective,
+    VGGFeatures,
+)
+from photostyle.optimize import OptimizedImage, optimize_image
+from photostyle.optimize.image_optimizer import INITS
 
 SCHEDULE = {"scales": [0.5, 1.0], "steps": [3, 3]}
 HEIGHT, WIDTH = 40, 52

@@ -10,8 +10,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from data import Photo, check_output, load_image, load_photo, save_image, save_photo
-from ops.errors import ArgumentError
+from photostyle.data import Photo, check_output, load_image, load_photo, save_image, save_photo
+from photostyle.ops.errors import ArgumentError
 
 HEIGHT, WIDTH = 24, 40
 SUFFIXES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".Png"]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from data import Masks, load_masks
-from ops.errors import ArgumentError
+from photostyle.data import Masks, load_masks
+from photostyle.ops.errors import ArgumentError
 
 SIZE = (60, 90)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ops import ArgumentError, MattingLaplacian, matting_laplacian
+from photostyle.ops import ArgumentError, MattingLaplacian, matting_laplacian
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BACKENDS = ("reference", "cpu")

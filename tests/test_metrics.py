@@ -9,11 +9,11 @@ import torch
 from skimage.color import rgb2lab
 from torchvision.transforms.functional import gaussian_blur
 
-from data import load_image
-from ops import VGGFeatures
-from ops.metrics import (
+from photostyle.data import load_image
+from photostyle.ops import VGGFeatures
+from photostyle.ops.filters import LUMA
+from photostyle.ops.metrics import (
     ENERGY_EPSILON,
-    LUMA,
     STYLE_LAYERS,
     StyleDistance,
     colour_map_residual,

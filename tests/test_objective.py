@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from ops import (
+from photostyle.ops import (
     GRAM,
     MEAN_STD,
     ArgumentError,
@@ -14,15 +14,9 @@ from ops import (
     Transport,
     VGGFeatures,
 )
-from ops.losses import (
-    content_loss,
-    edge_loss,
-    edge_magnitude,
-    gram_matrix,
-    mean_std,
-    style_loss,
-    total_variation,
-)
+from photostyle.ops.filters import edge_magnitude
+from photostyle.ops.gram import gram_matrix, mean_std
+from photostyle.ops.losses import content_loss, edge_loss, style_loss, total_variation
 
 LOSSES = ["style", "content", "edges", "energy", "variation"]
 SHALLOW = {

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from data.pairs import Pair, find_image, find_pairs
-from ops.errors import ArgumentError
+from photostyle.evaluation.pairs import Pair, find_image, find_pairs
+from photostyle.ops.errors import ArgumentError
 
 
 def add(folder, *names):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from data import Masks, load_image, load_masks, save_masks, segment_together
+from photostyle.data import Masks, automatic_masks, load_image, load_masks, save_masks
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -21,7 +21,7 @@ def photos():
 
 @pytest.fixture(scope="module")
 def masks(photos):
-    return segment_together(*photos)
+    return automatic_masks(*photos)
 
 
 def test_masks_share_out_every_pixel(photos, masks):
@@ -45,7 +45,7 @@ def test_every_region_has_a_counterpart(masks):
 
 def test_sky_meets_sky(photos):
     """The labels of the upper corners of both are not those of the lower edge."""
-    masks = segment_together(*photos)
+    masks = automatic_masks(*photos)
     for layers in (masks.content, masks.style):
         labels = layers.argmax(0)
         upper, lower = labels[: len(labels) // 5], labels[-len(labels) // 8 :]
@@ -57,18 +57,18 @@ def test_sky_meets_sky(photos):
 
 
 def test_a_photo_and_itself_are_segmented_alike(photos):
-    masks = segment_together(photos[0], photos[0])
+    masks = automatic_masks(photos[0], photos[0])
     assert (masks.content.argmax(0) == masks.style.argmax(0)).float().mean() > 0.999
 
 
 def test_a_mirrored_photo_is_segmented_mirrored(photos):
-    masks = segment_together(photos[0], photos[0].flip(3))
+    masks = automatic_masks(photos[0], photos[0].flip(3))
     same = masks.content.argmax(0) == masks.style.flip(2).argmax(0)
     assert same.float().mean() > 0.85  # 0.92; the features' grid is not symmetric
 
 
 def test_seed(photos, masks):
-    again = segment_together(*photos, seed=0)
+    again = automatic_masks(*photos, seed=0)
     assert torch.equal(again.content, masks.content)
     assert torch.equal(again.style, masks.style)
 
@@ -77,7 +77,7 @@ def test_seed(photos, masks):
 def test_small_and_odd_sizes(sizes):
     random = torch.Generator().manual_seed(0)
     photos = [torch.rand(1, 3, *size, generator=random) for size in sizes]
-    masks = segment_together(*photos)
+    masks = automatic_masks(*photos)
     for layers, size in zip((masks.content, masks.style), sizes, strict=True):
         assert layers.shape[1:] == size
         torch.testing.assert_close(layers.sum(0), torch.ones(size))
@@ -85,14 +85,14 @@ def test_small_and_odd_sizes(sizes):
 
 def test_flat_photos():
     """Nothing to tell regions by but the height."""
-    masks = segment_together(torch.full((1, 3, 60, 80), 0.5), torch.zeros(1, 3, 40, 40))
+    masks = automatic_masks(torch.full((1, 3, 60, 80), 0.5), torch.zeros(1, 3, 40, 40))
     assert masks.content.isfinite().all()
     torch.testing.assert_close(masks.style.sum(0), torch.ones(40, 40))
 
 
 def test_photos_with_nothing_in_common(photos):
     noise = torch.rand(1, 3, 120, 90, generator=torch.Generator().manual_seed(0))
-    masks = segment_together(photos[0], noise)
+    masks = automatic_masks(photos[0], noise)
     for layers in (masks.content, masks.style):
         assert layers.flatten(1).mean(1).min() > 0.001
 

@@ -23,10 +23,9 @@ from hydra.errors import InstantiationException
 from PIL import Image, ImageCms
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import optimize
-import stylize
-from ops import LossTerms, StyleObjective
-from ops.matting_laplacian import MattingLaplacian
+from photostyle import stylize
+from photostyle.ops import LossTerms, StyleObjective
+from photostyle.ops.matting.laplacian import MattingLaplacian
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WIDTH, HEIGHT = 96, 72
@@ -351,7 +350,7 @@ def test_a_defect_of_ours_keeps_its_traceback(run, folder, monkeypatch):
     def broken(**_):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(optimize, "stylize_photo", broken)
+    monkeypatch.setattr("photostyle.optimize.stylize_photo.stylize_photo", broken)
     monkeypatch.setattr(sys, "argv", ["stylize.py", "content=content.png", "style=style.png"])
     with pytest.raises(InstantiationException) as caught:
         stylize.main()
@@ -660,7 +659,7 @@ def test_interrupted_before_there_is_anything_to_write(run, folder, monkeypatch)
     def interrupts(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(optimize, "stylize_photo", interrupts)
+    monkeypatch.setattr("photostyle.optimize.stylize_photo.stylize_photo", interrupts)
     before = files(folder)
     code, out, err = run()
     assert (code, out, err) == (130, "", "interrupted\n")

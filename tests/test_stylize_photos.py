@@ -19,11 +19,12 @@ from PIL import Image, ImageCms
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import stylize
-from data import apply_coefficients, load_photo
-from feedforward import StyleNetwork, TransformNet, load_network, stylize_photos
-from feedforward import style_network as network_file
-from ops import ArgumentError, Projection
+from photostyle import stylize
+from photostyle.data import apply_coefficients, load_photo
+from photostyle.feedforward import StyleNetwork, TransformNet, load_network
+from photostyle.feedforward import style_network as network_file
+from photostyle.feedforward.stylize_photos import stylize_photos
+from photostyle.ops import ArgumentError, Projection
 
 WIDTH, HEIGHT, SIZE = 96, 72, 48
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -24,11 +24,10 @@ from PIL import Image
 from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import conf
-import train
-from feedforward import Intervals, Schedule, TransformNet, load_network, train_network
-from feedforward.checkpoint import Checkpoints
-from ops import Projection
+from photostyle import conf, train
+from photostyle.feedforward import Intervals, Schedule, TransformNet, load_network, train_network
+from photostyle.feedforward.checkpoint import Checkpoints
+from photostyle.ops import Projection
 
 WIDTH, HEIGHT = 96, 80
 # Small crops, shallow layers and a small network: a step takes a twentieth of a second.

@@ -20,10 +20,10 @@ from PIL import Image
 from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.coco import TrainingPhotos
-from feedforward import Intervals, Schedule, TransformNet, load_network, train_network
-from feedforward.checkpoint import Checkpoints
-from ops import ArgumentError, LossTerms, Projection, StyleObjective
+from photostyle.data.training.stream import TrainingPhotos
+from photostyle.feedforward import Intervals, Schedule, TransformNet, load_network, train_network
+from photostyle.feedforward.checkpoint import Checkpoints
+from photostyle.ops import ArgumentError, LossTerms, Projection, StyleObjective
 
 WIDTH, HEIGHT = 96, 80
 
@@ -270,7 +270,7 @@ def test_workers_of_shards(photos, folder):
             file.add(path, path.name)
     values = {"held_out": 0, "steps": 1}
     train("photos.tar", **values, settings={"data": {"workers": 1}})
-    with pytest.raises(ArgumentError, match=r"data\.workers is 2, was 1"):
+    with pytest.raises(ArgumentError, match=r"workers is 2, was 1"):
         train("photos.tar", **values, settings={"data": {"workers": 2}}, resume=True)
     train(photos, **values, settings={"data": {"workers": 1}}, output="folder")
     train(photos, **values, settings={"data": {"workers": 2}}, output="folder", resume=True)
@@ -664,7 +664,7 @@ def test_unreadable_photos_to_measure_on_are_passed_over(photos, folder, caplog,
 def test_none_of_the_photos_to_measure_on_can_be_read(photos, folder):
     Path("bad").mkdir()
     Path("bad/photo.png").write_text("This is not a picture.\n")
-    with pytest.raises(ArgumentError, match=r"^data\.validation=bad: none of"):
+    with pytest.raises(ArgumentError, match=r"^validation=bad: none of"):
         train(photos, held_out=0, validation="bad")
     assert not Path("run").exists()
 
@@ -697,7 +697,7 @@ def test_full_disk_when_the_network_is_written(photos, folder, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("feedforward.style_network.atomic_file", full)
+    monkeypatch.setattr("photostyle.feedforward.style_network.atomic_file", full)
     with pytest.raises(ArgumentError, match=r"^output=run: the network cannot be written there"):
         train(photos, held_out=0)
     monkeypatch.undo()
@@ -741,9 +741,9 @@ def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
         ({"output": "light.png"}, r"^output=light\.png: .* is a file; give a folder"),
         ({"init": "nope"}, r"^init=nope: no such file; give a network file, or one of autumn"),
         ({"init": "dusk"}, r"^init=dusk: has network\.width=16; give the same"),
-        ({"workers": 0}, r"^data\.workers=0: give a number at least 1"),
-        ({"held_out": 12}, r"^data\.held_out=12: give fewer than the 12 photos"),
-        ({"validation": "nowhere"}, r"^data\.validation=nowhere: give a folder of photos"),
+        ({"workers": 0}, r"^workers=0: give a number at least 1"),
+        ({"held_out": 12}, r"^held_out=12: give fewer than the 12 photos"),
+        ({"validation": "nowhere"}, r"^validation=nowhere: give a folder of photos"),
         (
             {"objective": Objective(content_weight=0, style_weight=0), "raw_energy_weight": 0},
             r"^style_weight=0: give a weight above 0, to this or to another loss",

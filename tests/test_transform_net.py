@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from feedforward import TransformNet
-from feedforward.transform_net import BASES, instance_norm
-from ops import ArgumentError
-from ops.affine import apply_affine
-from ops.colour_transfer import NOISE_VARIANCE, colour_moments, colour_transfer
-from ops.transport import EXACT
+from photostyle.feedforward import TransformNet
+from photostyle.feedforward.transform_net import BASES, instance_norm
+from photostyle.ops import ArgumentError
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import NOISE_VARIANCE, colour_moments, colour_transfer
+from photostyle.ops.transport import EXACT
 
 # Odd, of each remainder by 4, square and long, and the least that is allowed.
 SIZES = [(8, 8), (8, 64), (9, 11), (16, 16), (17, 33), (30, 21), (31, 40), (65, 34)]

@@ -5,9 +5,9 @@ import pytest
 import scipy.linalg
 import torch
 
-from ops import GRAM, ArgumentError, StyleObjective, Transport
-from ops.objective import CONTRAST_AXES
-from ops.transport import (
+from photostyle.ops import GRAM, ArgumentError, StyleObjective, Transport
+from photostyle.ops.objective import CONTRAST_AXES
+from photostyle.ops.transport import (
     EXACT,
     GREY_AXIS,
     AffineMaps,

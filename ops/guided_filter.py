@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ops.errors import ArgumentError, check_choice, check_number, check_whole
-from ops.matting_laplacian import BACKENDS, MattingLaplacian
+from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
+from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
 
 
 @dataclass(frozen=True)

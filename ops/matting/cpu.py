@@ -299,7 +299,7 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) 
 
     Args:
         p: (B, K, H, W), contiguous, with the guide's dtype.
-        guide, statistics, radius: see :func:`window_statistics`.
+        guide, statistics, radius: see `window_statistics`.
         form: ``"PRODUCT"``, ``"FIT"``, ``"PROJECTION"``, or ``"MEANS"``: the means of a_k and b_k
             over the windows that hold a pixel, (B, K, C+1, H, W).
     """

@@ -1,4 +1,4 @@
-"""The fast CUDA path of the matting Laplacian: ``matting_laplacian.cu`` through CuPy.
+"""The fast CUDA path of the matting Laplacian: ``kernels.cu`` through CuPy.
 
 CuPy is imported when it is first needed. It compiles the source for the device at hand and keeps
 the binary on disk; all memory belongs to PyTorch, and kernels run on PyTorch's current stream.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops.errors import ArgumentError
+from photostyle.ops.errors import ArgumentError
 
 THREADS = 64
 """Of a block of the kernels for any radius."""
@@ -65,7 +65,7 @@ KERNELS = (
 
 def source() -> str:
     """The CUDA C++ source, which is package data."""
-    return resources.files(__package__).joinpath("matting_laplacian.cu").read_text("utf-8")
+    return resources.files(__package__).joinpath("kernels.cu").read_text("utf-8")
 
 
 def compile_options(threads: int) -> tuple[str, ...]:
@@ -100,8 +100,8 @@ def tiling(kernel: str, radius: int) -> Tiling:
     whatever the radius; smaller tiles, for large radii, read more.
 
     Args:
-        kernel: one of :data:`SHARED_BYTES`.
-        radius: r, at most :data:`LARGEST_RADIUS`.
+        kernel: one of `SHARED_BYTES`.
+        radius: r, at most `LARGEST_RADIUS`.
     """
     column_bytes, result_bytes = SHARED_BYTES[kernel]
 
@@ -156,7 +156,7 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
         colour of the centre pixel, then the lower triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
 
     Raises:
-        ArgumentError: for a radius beyond :data:`LARGEST_RADIUS`.
+        ArgumentError: for a radius beyond `LARGEST_RADIUS`.
     """
     if radius > LARGEST_RADIUS:
         expected = f"give at most {LARGEST_RADIUS} on a GPU, or backend='reference'"
@@ -171,7 +171,7 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
 
 
 def is_one_launch(guide: Tensor, radius: int) -> bool:
-    """Whether :func:`radius_1` is there for this, for all but ``"MEANS"``."""
+    """Whether `radius_1` is there for this, for all but ``"MEANS"``."""
     height, width = guide.shape[2:]
     return radius == 1 and guide.dtype == torch.float32 and 3 * height * width < 2**31
 
@@ -207,7 +207,7 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) 
 
     Args:
         p: (B, K, H, W), contiguous, with the guide's dtype and device.
-        guide, statistics, radius: see :func:`window_statistics`.
+        guide, statistics, radius: see `window_statistics`.
         form: ``"PRODUCT"``, ``"FIT"``, ``"PROJECTION"``, or ``"MEANS"``: the means of a_k (C
             values) and b_k over the windows that hold a pixel, (B, K, C+1, H, W).
     """

@@ -94,7 +94,7 @@ def product(p: Tensor, guide: Tensor, radius: int, epsilon: float) -> Tensor:
 
 
 def coefficients_adjoint(gradient: Tensor, guide: Tensor, radius: int, epsilon: float) -> Tensor:
-    """The transpose of :func:`coefficients` in p, (B, K, C+1, H, W) -> (B, K, H, W).
+    """The transpose of `coefficients` in p, (B, K, C+1, H, W) -> (B, K, H, W).
 
     With g_k = Σ_{i∈w_k} gradient_i / D_i, split as g_k = (g_a, g_b), and
     q_k = (Σ_k + ε/|w| Id)⁻¹ (g_a − g_b μ_k), pixel j receives

@@ -15,19 +15,26 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from data.coco import TrainingPhotos, find_photos
-from data.images import check_folder, load_photo
-from feedforward.checkpoint import Checkpoint, Checkpoints, check_same_config, reported, without
-from feedforward.schedule import Intervals, Schedule
-from feedforward.style_network import StyleNetwork, load_network
-from feedforward.training_log import TrainingLog
-from feedforward.training_objective import TrainingObjective
-from feedforward.transform_net import TransformNet
-from feedforward.validation import Validation
-from ops import ArgumentError, LossTerms, Projection, StyleObjective
-from ops.colour_transfer import colour_moments
-from ops.devices import PRECISIONS
-from ops.errors import check_choice, check_flag, check_number, check_whole
+from photostyle.data.image_io import load_photo
+from photostyle.data.paths import check_folder, find_photos
+from photostyle.data.training.stream import TrainingPhotos
+from photostyle.feedforward.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    check_same_config,
+    reported,
+    without,
+)
+from photostyle.feedforward.schedule import Intervals, Schedule
+from photostyle.feedforward.style_network import StyleNetwork, load_network
+from photostyle.feedforward.training_log import TrainingLog
+from photostyle.feedforward.training_objective import TrainingObjective
+from photostyle.feedforward.transform_net import TransformNet
+from photostyle.feedforward.validation import Validation
+from photostyle.ops import ArgumentError, LossTerms, Projection, StyleObjective
+from photostyle.ops.colour_transfer import colour_moments
+from photostyle.ops.devices import PRECISIONS
+from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +61,7 @@ PRIVATE_KEYS = frozenset({"style", "init", "encoder.weights", "objective.encoder
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What :func:`train_network` did.
+    """What `train_network` did.
 
     Attributes:
         network: the exported file.
@@ -113,14 +120,14 @@ def train_network(
         style: an image file.
         output: folder for ``network.safetensors``, ``checkpoints/`` and ``logs/`` (TensorBoard);
             ``None`` for ``outputs/<style>``.
-        photos: :class:`data.coco.TrainingPhotos` with all but the processes and held-out photos.
-        network: :class:`feedforward.TransformNet` with all but the style's colour moments.
+        photos: `data.training.TrainingPhotos` with all but the processes and held-out photos.
+        network: `feedforward.TransformNet` with all but the style's colour moments.
         objective, raw_energy_weight, raw_energy_radius, raw_energy_epsilon: see
-            :class:`TrainingObjective`.
+            `TrainingObjective`.
         projection: ``None`` for a painterly network, Johnson et al. (2016).
         schedule, intervals: see there.
         validation: folder of photos to measure on; ``None``: those that ``photos`` holds out.
-        init: a network, as :func:`feedforward.load_network` takes it, whose weights are the first
+        init: a network, as `feedforward.load_network` takes it, whose weights are the first
             ones; its style may be another. ``None``: random weights.
         size: long side in pixels of the style and of the photos that are measured on.
         seed: of every random number.
@@ -129,7 +136,7 @@ def train_network(
             have it.
         resume: go on from the newest checkpoint in ``output``; start if there is none.
         settings: nested dict of plain values that a resumed run must share but for
-            :data:`FREE_KEYS`; it goes into the network's file.
+            `FREE_KEYS`; it goes into the network's file.
 
     Returns:
         A report. SIGINT, SIGTERM and gradients that stay non-finite end early, with a checkpoint.

@@ -3,7 +3,7 @@
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from data.images import to_pixels
+from photostyle.data.photo import to_pixels
 
 CELL_WIDTH = 320
 CELL_MARGIN = 8

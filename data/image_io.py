@@ -6,42 +6,28 @@ errors that say what is right, little memory, and files that are complete or not
 
 import logging
 import os
-import secrets
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
-from ops.errors import ArgumentError, check_number
+from photostyle.data.paths import FORMATS, atomic_file, format_of
+from photostyle.data.photo import MIN_SIDE, Photo, to_pixels
+from photostyle.ops.errors import ArgumentError, check_number
 
 logger = logging.getLogger(__name__)
 
-FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-}
 LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
 """Where the format's own header ends; the others reach further than memory does."""
-
-MIN_SIDE = 16
-"""Below this the coarsest features have no pixel left."""
 
 MAX_PIXELS = 200_000_000
 """Of the largest cameras' files (150 megapixels) none is refused; decoded, it takes 1.4 GB."""
@@ -89,74 +75,6 @@ _STORED_VIEW: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Photo:
-    """A decoded photo and what its file says about it.
-
-    Attributes:
-        pixels: (H, W, 3) uint8, upright RGB as coded in the file (``icc_profile`` says what the
-            numbers mean; sRGB if it is None).
-        alpha: (H, W) uint8, 255 is opaque; None for a photo without transparency.
-        icc_profile: an RGB profile, or None.
-        exif: an EXIF block without orientation (it is applied), pixel size and thumbnail, or None.
-
-    Raises:
-        ValueError: ``pixels`` or ``alpha`` has another shape or dtype.
-    """
-
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-
-    def __post_init__(self):
-        shape = self.pixels.shape
-        if len(shape) != 3 or shape[2] != 3 or self.pixels.dtype != np.uint8:
-            raise ValueError(f"pixels must be (H, W, 3) uint8, not {shape} {self.pixels.dtype}")
-        if self.alpha is not None and (
-            self.alpha.shape != shape[:2] or self.alpha.dtype != np.uint8
-        ):
-            raise ValueError(
-                f"alpha must be {shape[:2]} uint8, not {self.alpha.shape} {self.alpha.dtype}"
-            )
-
-    def tensor(self, size: int | None = None) -> Tensor:
-        """The photo as float32 (1, 3, h, w) in [0, 1].
-
-        A larger photo is resized with antialiasing (Lanczos) to a long side of ``size`` pixels, the
-        short one at least 16; a smaller photo is never enlarged.
-        """
-        height, width = self.pixels.shape[:2]
-        scale = 1 if size is None else min(1, size / max(height, width))
-        pixels = self.pixels
-        if scale < 1:
-            smaller = [max(MIN_SIDE, round(side * scale)) for side in (width, height)]
-            pixels = resize(pixels, smaller)
-        # One copy that torch may own, then one in float.
-        planes = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        return planes[None].to(torch.float32).div_(255)
-
-    def with_pixels(self, pixels: np.ndarray) -> Self:
-        """The same photo with other pixels (h, w, 3) uint8; alpha is resized to their size."""
-        alpha = self.alpha
-        if alpha is not None and alpha.shape != pixels.shape[:2]:
-            alpha = resize(alpha, (pixels.shape[1], pixels.shape[0]))
-        return replace(self, pixels=pixels, alpha=alpha)
-
-
-def resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W, 3) or (H, W) uint8 to ``size``, width and height, by an antialiasing Lanczos.
-
-    PyTorch's is Pillow's to a rounding, and eight times as fast.
-    """
-    if array.ndim == 2 or torch.__version__ < (2, 12):
-        return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.LANCZOS))
-    planes = torch.from_numpy(np.require(array, requirements="CW")).permute(2, 0, 1)[None]
-    width, height = size
-    resized = F.interpolate(planes, (height, width), mode="lanczos", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
-
-
 # ---------------------------------------------------------------------------------------- reading
 
 
@@ -192,7 +110,7 @@ def load_image(
     """Read a photo as float32 (1, 3, H, W) in [0, 1], the long side at most ``size`` pixels.
 
     Raises:
-        ArgumentError: as :func:`load_photo`.
+        ArgumentError: as `load_photo`.
     """
     return load_photo(path, argument=argument).tensor(size)
 
@@ -204,7 +122,7 @@ def open_image(
     """Open and decode an image file as Pillow has it: neither turned upright nor made RGB.
 
     Raises:
-        ArgumentError: as :func:`load_photo`, for the file and its size.
+        ArgumentError: as `load_photo`, for the file and its size.
     """
     with _open_file(path, argument) as file:
         try:
@@ -378,43 +296,6 @@ def read_exif(image: Image.Image, path: str | os.PathLike) -> tuple[int, bytes |
 # ---------------------------------------------------------------------------------------- writing
 
 
-def check_output(
-    path: str | os.PathLike, *, overwrite: bool = False, argument: str = "output"
-) -> None:
-    """Check that a picture can be written to ``path``; call it before any work.
-
-    Raises:
-        ArgumentError: the suffix belongs to no format, the folder does not exist or must not be
-            written to, ``path`` is a folder, or it exists and ``overwrite`` is false.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ArgumentError(argument, path, "is a folder; give the name of a file")
-    _format_of(path, argument)
-    if not path.parent.is_dir():
-        raise ArgumentError(argument, path, f"there is no folder {path.parent}; create it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise ArgumentError(argument, path, f"no permission to write to the folder {path.parent}")
-    if path.exists() and not overwrite:
-        raise ArgumentError(argument, path, "exists; give another name or overwrite=true")
-
-
-def check_folder(argument: str, folder: str | os.PathLike | None) -> None:
-    """Check that files can be written to a folder, which need not exist yet.
-
-    Raises:
-        ArgumentError: it is a file or below one, or must not be written to.
-    """
-    if folder is None:
-        return
-    absolute = Path(folder).absolute()
-    existing = next(path for path in (absolute, *absolute.parents) if path.exists())
-    if not existing.is_dir():
-        raise ArgumentError(argument, folder, f"{existing} is a file; give a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ArgumentError(argument, folder, f"no permission to write to the folder {existing}")
-
-
 def save_photo(
     path: str | os.PathLike, photo: Photo, *, quality: int = 95, argument: str = "output"
 ) -> None:
@@ -437,7 +318,7 @@ def save_photo(
         OSError: the file cannot be written.
     """
     path = Path(path)
-    file_format = _format_of(path, argument)
+    file_format = format_of(path, argument)
     check_number("quality", quality, 1, 100)
     height, width = photo.pixels.shape[:2]
     longest = LONGEST_SIDE.get(file_format, max(height, width))
@@ -457,49 +338,9 @@ def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) ->
 
     Raises:
         ValueError: another shape or dtype, or values that are not finite.
-        ArgumentError, OSError: as :func:`save_photo`.
+        ArgumentError, OSError: as `save_photo`.
     """
     save_photo(path, Photo(to_pixels(tensor)), quality=quality)
-
-
-def to_pixels(tensor: Tensor) -> np.ndarray:
-    """An image (1, 3, H, W) as (H, W, 3) uint8: clamped to [0, 1], rounded to nearest.
-
-    Raises:
-        ValueError: another shape or dtype, or values that are not finite.
-    """
-    if tensor.ndim != 4 or tuple(tensor.shape[:2]) != (1, 3) or not tensor.is_floating_point():
-        shape = tuple(tensor.shape)
-        raise ValueError(f"an image must be (1, 3, H, W) of floats, not {shape} {tensor.dtype}")
-    if not torch.isfinite(tensor).all():
-        raise ValueError("an image must be finite, this one holds NaN or infinity")
-    levels = tensor.detach()[0].clamp(0, 1).mul(255).round_().to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-@contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to that appears as ``path`` when the block ends, and never otherwise.
-
-    It is written beside ``path``, since only within one file system a rename is a single step.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        # Not tempfile: it opens for the owner only, whatever the umask says.
-        with temporary.open("x+b") as file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _format_of(path: Path, argument: str) -> str:
-    file_format = FORMATS.get(path.suffix.lower())
-    if file_format is None:
-        raise ArgumentError(argument, path, f"end its name in one of {' '.join(FORMATS)}")
-    return file_format
 
 
 def _encoder_options(file_format: str, photo: Photo, quality: int) -> dict:

@@ -2,15 +2,15 @@
 
     pairs/01/content.jpg  style.jpg  [content_mask.png  style_mask.png]  [a baseline's result]
 
-Suffixes are free among those that :func:`data.load_photo` reads.
+Suffixes are free among those that `data.load_photo` reads.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.images import FORMATS
-from ops.errors import ArgumentError
+from photostyle.data.paths import FORMATS
+from photostyle.ops.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def find_image(folder: str | os.PathLike, stem: str, *, argument: str) -> Path |
     """The image file ``stem.*`` of a folder, None if there is none.
 
     Raises:
-        ArgumentError: there are several, or as :func:`list_folder`.
+        ArgumentError: there are several, or as `list_folder`.
     """
     found = sorted(
         path

@@ -1,18 +1,14 @@
-"""Masks without painting: two photos segmented together, so that regions have counterparts."""
+"""Automatic masks: two photos segmented together, so that regions have counterparts."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from data.images import atomic_file, to_pixels
-from data.masks import Masks
-from ops import Projection, VGGFeatures
+from photostyle.ops.features import VGGFeatures
+from photostyle.ops.guided_filter import Projection
 
 LAYERS = ("relu3_3", "relu4_3", "relu5_1")
 """Texture, parts and things."""
@@ -37,11 +33,6 @@ REFINEMENT = Projection(radius=16, ridge=1e-3)
 FAINT = 0.05
 """Below it a mask is 0: its share of a pixel costs as much as a whole one."""
 
-COLOURS = (
-    (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
-)  # fmt: skip
-"""Of the labels, far enough apart to be told from each other in a file."""
-
 
 @torch.no_grad()
 def segment_together(
@@ -50,7 +41,7 @@ def segment_together(
     *,
     encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
     seed: int = 0,
-) -> Masks:
+) -> tuple[Tensor, Tensor]:
     """Regions that both photos have, by k-means of both photos' features together.
 
     Features are normalised within each photo, so that day and night meet, and reduced by a
@@ -65,7 +56,8 @@ def segment_together(
         seed: of the first centres.
 
     Returns:
-        Soft masks, at most five.
+        Soft masks of both, (M, H, W) and (M, H', W') in [0, 1], at most five, sum 1 at every pixel,
+        by falling area in the content.
     """
     network = encoder(LAYERS).to(content.device)
     described = [_describe(network, photo) for photo in (content, style)]
@@ -82,51 +74,7 @@ def segment_together(
         )
     ]
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
-    names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
-    return Masks(masks[0][order], masks[1][order], tuple(names[: len(found)]))
-
-
-def save_masks(
-    masks: Masks, content: Tensor, style: Tensor, folder: str | os.PathLike
-) -> list[Path]:
-    """Write masks to look at and to edit.
-
-    ``content_mask.png`` and ``style_mask.png`` have one plain colour per label and can be given
-    back; ``content_overlay.png`` and ``style_overlay.png`` show them over the photos.
-
-    Args:
-        masks: of which each pixel gets its largest.
-        content, style: (1, 3, H, W) of the masks' sizes, values in [0, 1].
-        folder: created where it is missing.
-
-    Returns:
-        The files.
-
-    Raises:
-        OSError: they cannot be written.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    colours = np.array([_colour(name) for name in masks.labels])
-    files = []
-    for name, layers, photo in (
-        ("content", masks.content, content),
-        ("style", masks.style, style),
-    ):
-        mask = colours[layers.argmax(0).cpu().numpy()].astype(np.uint8)
-        overlay = (mask.astype(np.uint16) + to_pixels(photo)) // 2
-        for kind, pixels in (("mask", mask), ("overlay", overlay.astype(np.uint8))):
-            files.append(folder / f"{name}_{kind}.png")
-            with atomic_file(files[-1]) as file:
-                Image.fromarray(pixels).save(file, format="PNG")
-    return files
-
-
-def _colour(label: str) -> tuple[int, ...]:
-    """The colour that a label is named after; that of the whole photo has none."""
-    if not label.startswith("#"):
-        return COLOURS[0]
-    return tuple(int(label[i : i + 2], 16) for i in (1, 3, 5))
+    return masks[0][order], masks[1][order]
 
 
 def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.contact_sheet import cell, stack
-from data.evaluation import find_results, load_like, prepare_output
-from data.images import atomic_file, load_image, load_photo
-from data.pairs import Pair, find_pairs
-from ops.errors import ArgumentError, check_whole
+from photostyle.data.image_io import load_image, load_photo
+from photostyle.data.paths import atomic_file
+from photostyle.evaluation.contact_sheet import cell, stack
+from photostyle.evaluation.pairs import Pair, find_pairs
+from photostyle.evaluation.report import write_text
+from photostyle.evaluation.results import find_results, load_like, prepare_output
+from photostyle.ops.errors import ArgumentError, check_whole
 
 SIDES = ("A", "B")
 TIE = "tie"
@@ -49,8 +51,8 @@ def compare_blind(
     """Write the sheets of a blind comparison, or, given ``answers``, say what the judges found.
 
     Args:
-        results, pairs, other, output, options: see :func:`write_sheets`.
-        answers: a file or several, see :func:`score_answers`.
+        results, pairs, other, output, options: see `write_sheets`.
+        answers: a file or several, see `score_answers`.
     """
     if answers is not None:
         answers = [answers] if isinstance(answers, str | os.PathLike) else answers
@@ -78,7 +80,7 @@ def write_sheets(
     order of the sheets and of the two results on each is random.
 
     Args:
-        results, pairs, size, overwrite: as in :func:`data.evaluation.evaluate_results`.
+        results, pairs, size, overwrite: as in `evaluation.evaluate_results.evaluate_results`.
         other: another folder of results, or the name of a file that lies in every pair's folder.
         output: folder for what is written; created if need be.
         seed: of the order.
@@ -87,7 +89,7 @@ def write_sheets(
         The sheets.
 
     Raises:
-        ArgumentError: as :func:`data.evaluation.evaluate_results`; and for fewer results in
+        ArgumentError: as `evaluation.evaluate_results.evaluate_results`; and for fewer results in
             ``other``.
     """
     check_whole("seed", seed, 0)
@@ -107,10 +109,10 @@ def write_sheets(
         with atomic_file(sheets[-1]) as file:
             _sheet(pair, files, size, number).save(file, format="PNG")
         key[str(number)] = {"pair": pair.name, "results": first}
-    _write(output / "key.json", json.dumps(key, indent=2) + "\n")
-    _write(output / "question.txt", QUESTION)
+    write_text(output / "key.json", json.dumps(key, indent=2) + "\n")
+    write_text(output / "question.txt", QUESTION)
     rows = [",".join(COLUMNS), *(f"{number}{',' * (len(COLUMNS) - 1)}" for number in key)]
-    _write(output / "answers.csv", "\n".join(rows) + "\n")
+    write_text(output / "answers.csv", "\n".join(rows) + "\n")
     return sheets
 
 
@@ -152,7 +154,7 @@ class Verdict:
 
 
 def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike]) -> Verdict:
-    """Open the key of :func:`write_sheets` and count.
+    """Open the key of `write_sheets` and count.
 
     Args:
         folder: what it wrote.
@@ -234,8 +236,3 @@ def _grade(path: str | os.PathLike, number: str, name: str, text: str | None) ->
         expected = f"sheet {number}: {name} must be a number from 1 to 5, not {text}"
         raise ArgumentError("answers", path, expected)
     return grade
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_file(path) as file:
-        file.write(text.encode())

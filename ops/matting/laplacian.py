@@ -6,8 +6,8 @@ import logging
 import torch
 from torch import Tensor
 
-from ops import _cpu, _cuda, _reference
-from ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.matting import cpu, cuda, reference
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
 HALF = (torch.float16, torch.bfloat16)
@@ -62,7 +62,7 @@ class MattingLaplacian:
         self.epsilon = float(epsilon)
         #: D: the number of windows that hold each pixel, (H, W), in the guide's dtype.
         self.counts = _counts(self.guide, radius)
-        self._one_launch = self.backend == "cuda" and _cuda.is_one_launch(self.guide, radius)
+        self._one_launch = self.backend == "cuda" and cuda.is_one_launch(self.guide, radius)
         self._statistics = (
             None
             if self.backend == "reference" or self._one_launch
@@ -113,7 +113,7 @@ class MattingLaplacian:
         """The local affine model of p, such that P p = A·I + b.
 
         Args:
-            p: as for :meth:`product`.
+            p: as for `product`.
 
         Returns:
             (B, K, C+1, H, W) in the guide's dtype: for each of p's channels the C slopes over the
@@ -122,12 +122,12 @@ class MattingLaplacian:
         """
         p = self._checked(p)
         if self.backend == "reference":
-            return _reference.coefficients(p, self.guide, self.radius, self.epsilon)
+            return reference.coefficients(p, self.guide, self.radius, self.epsilon)
         return _coefficients(p, self.guide, self._statistics, self.radius, self.epsilon)
 
     def _product(self, p: Tensor) -> Tensor:
         if self.backend == "reference":
-            return _reference.product(p, self.guide, self.radius, self.epsilon)
+            return reference.product(p, self.guide, self.radius, self.epsilon)
         return self._apply(p, "PRODUCT")
 
     def _apply(self, p: Tensor, form: str) -> Tensor:
@@ -161,11 +161,11 @@ def _choose_backend(backend: str, device: torch.device) -> str:
     check_choice("backend", backend, BACKENDS)
     if backend == "auto":
         backend = device.type if device.type in ("cpu", "cuda") else "reference"
-        reason = _cuda.availability() if backend == "cuda" else None
+        reason = cuda.availability() if backend == "cuda" else None
         if reason:
             backend = "reference"
         _log_choice(device.type, backend, reason)
-    elif backend == "cuda" and (reason := _cuda.availability()):
+    elif backend == "cuda" and (reason := cuda.availability()):
         raise ArgumentError("backend", backend, reason)
     if backend in ("cpu", "cuda") and device.type != backend:
         raise ArgumentError("backend", backend, f"the guide is on {device}; move it or use 'auto'")
@@ -180,7 +180,7 @@ def _log_choice(device: str, backend: str, reason: str | None) -> None:
 
 
 def _implementation(device: torch.device):
-    return _cuda if device.type == "cuda" else _cpu
+    return cuda if device.type == "cuda" else cpu
 
 
 def _counts(guide: Tensor, radius: int) -> Tensor:
@@ -210,7 +210,7 @@ def _apply(
     form: str,
 ) -> Tensor:
     if statistics is None:
-        return _cuda.radius_1(p.contiguous(), guide, epsilon, form)[0]
+        return cuda.radius_1(p.contiguous(), guide, epsilon, form)[0]
     return _implementation(p.device).apply(p.contiguous(), guide, statistics, radius, form)
 
 
@@ -241,7 +241,7 @@ _apply.register_autograd(_apply_backward, setup_context=_apply_context)
 
 @torch.library.custom_op("photostyle::matting_laplacian_energy", mutates_args=())
 def _product_and_energy(p: Tensor, guide: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    return _cuda.radius_1(p.contiguous(), guide, epsilon, "ENERGY")
+    return cuda.radius_1(p.contiguous(), guide, epsilon, "ENERGY")
 
 
 @_product_and_energy.register_fake
@@ -293,7 +293,7 @@ def _coefficients_context(ctx, inputs, output):
 def _coefficients_backward(ctx, gradient):
     # Rarely needed, so the slow definition is good enough.
     (guide,) = ctx.saved_tensors
-    adjoint = _reference.coefficients_adjoint(gradient, guide, ctx.radius, ctx.epsilon)
+    adjoint = reference.coefficients_adjoint(gradient, guide, ctx.radius, ctx.epsilon)
     return adjoint, None, None, None, None
 
 
