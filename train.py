@@ -1,17 +1,14 @@
-"""Train a network of the fast mode; conf/train.yaml lists every argument."""
+"""Train a feed-forward network; conf/train.yaml lists every argument."""
 
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from photostyle.conf import entry_point
+from photostyle.conf.training_settings import training_settings
 
 
 @entry_point("train")
 def main(config):
-    train_network = instantiate(config.training)
-    settings = OmegaConf.to_container(config, resolve=True)
-    del settings["training"]  # the same values once more
-    report = train_network(settings=settings)
+    report = instantiate(config.training)(**training_settings(config))
     if report.is_main_process:
         print(report)
     return report.exit_code

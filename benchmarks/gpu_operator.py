@@ -2,7 +2,7 @@
 
 python -m benchmarks.gpu_operator [--sizes 512 4096 ...] [--radii 1 3 8] [--batches 1 16]
 
-Bandwidth is measured first, by copying 1 GiB on the device. The share of L p, P p or the energy is
+Bandwidth is measured first, by copying 1 GiB on the device. The share of L p, P p or the loss is
 that of the bytes that it cannot do without, guide and p read once and the result written once, 36
 per pixel with three channels in float32, in the time that it takes. Inputs rotate, so that none is
 in the cache from the call before. Beside it are cuSPARSE with the explicit matrix, where that can
@@ -19,16 +19,16 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common import machine, table
-from photostyle.feedforward.training_objective import TrainingObjective
+from photostyle.feedforward.training_objective import RawMattingLoss, TrainingObjective
 from photostyle.feedforward.transform_net import TransformNet
-from photostyle.ops import MattingLaplacian, Projection, StyleObjective
+from photostyle.ops import GuidedFilter, MattingLaplacian, StyleObjective
 from photostyle.ops.colour_transfer import colour_moments
 
 DEVICE = "cuda"
 TRAINING_LAYERS = ["colours", "relu1_1", "relu2_1", "relu3_1"]
 EPSILON = 1e-7
 BYTES_PER_PIXEL = 3 * 3 * 4
-FORMS = {"product": "L p", "project": "P p", "energy": "energy"}
+MODES = {"product": "L p", "guided_filter": "P p", "matting_loss": "matting_loss"}
 # More than the cache of any GPU of today.
 ROTATED_BYTES = 512 * 2**20
 # A matrix in CSR has 25 entries of 12 bytes per pixel at r = 1; the definition needs 400 bytes.
@@ -67,14 +67,14 @@ def photos(batch: int, size: int) -> list[torch.Tensor]:
 
 
 def operator_row(size: int, radius: int, batch: int, bandwidth: float) -> list[str]:
-    """Milliseconds of each form and of what is done once per guide, and shares of the bandwidth."""
+    """Milliseconds of each mode and of what is done once per guide, and shares of the bandwidth."""
     guides = photos(batch, size)
     operators = [MattingLaplacian(guide, radius, EPSILON) for guide in guides]
     inputs = photos(batch, size)
     row = [f"{batch} x {size} x {size}", str(radius)]
-    for form in FORMS:
+    for mode in MODES:
         calls = [
-            lambda operator=operator, p=p, form=form: getattr(operator, form)(p)
+            lambda operator=operator, p=p, mode=mode: getattr(operator, mode)(p)
             for operator, p in zip(operators, inputs, strict=True)
         ]
         seconds = gpu_seconds(calls)
@@ -118,24 +118,24 @@ def sparse_seconds(guide: torch.Tensor, p: torch.Tensor) -> float | None:
         return None
 
 
-def slow_mode_step(height: int, width: int, precision: torch.dtype):
+def optimizer_step(height: int, width: int, precision: torch.dtype):
     """A step of the slow mode, and what the operator does in it."""
     content, style = torch.rand(2, 1, 3, height, width, device=DEVICE)
     mask = torch.ones(1, height, width, device=DEVICE)
     objective = StyleObjective().to(DEVICE)
-    laplacian = Projection().laplacian(content)
+    laplacian = GuidedFilter().laplacian(content)
     x = content.clone().requires_grad_(True)
     with autocast(precision):
         targets = objective.targets(content, style, mask, mask)
 
     def step():
         with autocast(precision):
-            loss = objective(laplacian.project(x), targets).total
+            loss = objective(laplacian.guided_filter(x), targets).total
         torch.autograd.grad(loss, x)
 
     def operator():
-        y = laplacian.project(x)
-        torch.autograd.grad(y.sum() + targets.laplacian.energy(y).mean(), x)
+        y = laplacian.guided_filter(x)
+        torch.autograd.grad(y.sum() + targets.laplacian.matting_loss(y).mean(), x)
 
     return step, operator
 
@@ -148,17 +148,18 @@ def training_step(batch: int, size: int, precision: torch.dtype):
     moments = {"style_mean": colours.mean[0, 0], "style_covariance": colours.covariance[0, 0]}
     net = TransformNet(**moments).to(DEVICE)
     optimizer = torch.optim.Adam(net.parameters())
-    projection = Projection(radius=4, ridge=1e-4)
+    guided_filter = GuidedFilter(radius=4, ridge=1e-4)
     with autocast(precision):
         layers = {"style_layers": TRAINING_LAYERS, "layer_weights": None}
-        objective = StyleObjective(energy_weight=0, edges_weight=0, **layers).to(DEVICE)
-        losses = TrainingObjective(objective, style, raw_energy_weight=1000.0)
+        objective = StyleObjective(matting_weight=0, edges_weight=0, **layers).to(DEVICE)
+        raw_matting = RawMattingLoss(weight=1000.0)
+        losses = TrainingObjective(objective, style, raw_matting)
 
     def step():
         optimizer.zero_grad()
         with autocast(precision):
             raw = net(photo)
-        result = projection.laplacian(photo).project(raw)
+        result = guided_filter.laplacian(photo).guided_filter(raw)
         with autocast(precision):
             total = losses(photo, raw, result).total
         total.backward()
@@ -167,11 +168,8 @@ def training_step(batch: int, size: int, precision: torch.dtype):
     x = photo.clone().requires_grad_(True)
 
     def operator():
-        result = projection.laplacian(photo).project(x)
-        energies = MattingLaplacian(
-            photo, losses.raw_energy_radius, losses.raw_energy_epsilon
-        ).energy(x)
-        torch.autograd.grad(result.sum() + energies.mean(), x)
+        result = guided_filter.laplacian(photo).guided_filter(x)
+        torch.autograd.grad(result.sum() + raw_matting(photo, x), x)
 
     return step, operator
 
@@ -184,7 +182,7 @@ def share_rows() -> list[list[str]]:
     rows = []
     for precision in (torch.float32, torch.bfloat16):
         for name, (step, operator) in (
-            ("slow mode, 904 x 603", slow_mode_step(603, 904, precision)),
+            ("slow mode, 904 x 603", optimizer_step(603, 904, precision)),
             ("training, 16 x 256 x 256", training_step(16, 256, precision)),
         ):
             whole, part = gpu_seconds([step], 15), gpu_seconds([operator], 15)
@@ -213,7 +211,7 @@ def main() -> None:
             rows.append(operator_row(size, radius, batch, bandwidth))
             print(*rows[-1], sep="\t", file=sys.stderr, flush=True)
     header = ["photos", "radius"]
-    header += list(itertools.chain(*((f"{name}, ms", "share") for name in FORMS.values())))
+    header += list(itertools.chain(*((f"{name}, ms", "share") for name in MODES.values())))
     print(table([*header, "set-up, ms"], rows), "\n")
 
     rows = list(itertools.chain(*map(peer_rows, arguments.sizes)))

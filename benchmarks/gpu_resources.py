@@ -128,7 +128,7 @@ def main() -> None:
     compiled = {name: compile_kernels(name, arguments.cubins)[0] for name in architectures}
     rows = []
     for kernel in _cuda.KERNELS:
-        threads = 32 if kernel.startswith("radius_1") else _cuda.THREADS
+        threads = 32 if kernel.startswith("fused_radius_1") else _cuda.THREADS
         row = [f"`{kernel}`"]
         for architecture in architectures:
             used = compiled[architecture][kernel]

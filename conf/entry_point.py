@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from photostyle.conf.renamed import new_name
 from photostyle.ops.errors import ArgumentError
 
 USER_ERROR = 2
@@ -48,7 +50,9 @@ def entry_point(config_name: str):
                 from photostyle.ops.devices import keep_freed_memory
 
                 keep_freed_memory()
-                sys.exit(main(config) or 0)
+                with _arguments_as_keys(OmegaConf.to_container(config)):
+                    code = main(config)
+                sys.exit(code or 0)
 
         @functools.wraps(main)
         def run():
@@ -56,9 +60,10 @@ def entry_point(config_name: str):
             os.environ["HYDRA_FULL_ERROR"] = "1"
             # A polite kill saves what Ctrl-C saves.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            sys.argv[1:] = map(_quote_path, sys.argv[1:])
             try:
                 with _one_line_errors():
+                    _refuse_old_names(sys.argv[1:])
+                    sys.argv[1:] = map(_quote_path, sys.argv[1:])
                     task()
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
@@ -81,10 +86,52 @@ def _one_line_errors() -> Iterator[None]:
             reason = reason.__cause__
         if not isinstance(reason, ArgumentError | HydraException | OmegaConfBaseException):
             raise
-        # Hydra goes on about where it looked for a file of that name.
-        message = str(reason).partition("Config search path")[0]
-        print("error:", " ".join(message.split()), file=sys.stderr)
+        print("error:", _message(reason), file=sys.stderr)
         sys.exit(USER_ERROR)
+
+
+def _message(error: Exception) -> str:
+    # Hydra goes on about where it looked for a file of that name.
+    message = " ".join(str(error).partition("Config search path")[0].split())
+    if unknown := re.match(r"Could not override '([^']+)'", message):
+        key = unknown[1].partition("@")[0]
+        return f"{key}: there is no such argument here; --cfg job lists all"
+    return message
+
+
+@contextmanager
+def _arguments_as_keys(config: dict) -> Iterator[None]:
+    """Name arguments of functions in errors as the command line has them: root as data.root."""
+    try:
+        yield
+    except (ArgumentError, InstantiationException) as error:
+        reason = error
+        while isinstance(reason, InstantiationException) and reason.__cause__ is not None:
+            reason = reason.__cause__
+        if not isinstance(reason, ArgumentError):
+            raise
+        key = _key_of(reason.argument, config)
+        raise ArgumentError(key, reason.value, reason.expected) from error
+
+
+def _key_of(argument: str, config: dict) -> str:
+    """The shortest key whose last part is this argument, or the argument itself."""
+    keys = [key for key in _keys(config) if key.rpartition(".")[2] == argument]
+    return min(keys, key=lambda key: key.count("."), default=argument)
+
+
+def _keys(config: dict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _refuse_old_names(words: list[str]) -> None:
+    for word in words:
+        key, separator, value = word.lstrip("+").partition("=")
+        if separator and (name := new_name(key)):
+            raise ArgumentError(key, value, f"is called {name} now")
 
 
 def _missing(values: dict, prefix: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "masks": ["Masks", "automatic_masks", "load_masks", "save_masks"],
         "paths": ["check_output", "find_photos"],
         "photo": ["Photo"],
+        "photo_options": ["PhotoOptions"],
         "training": ["TrainingPhotos"],
     },
 )

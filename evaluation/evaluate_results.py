@@ -31,8 +31,8 @@ from photostyle.ops.metrics import (
     StyleDistance,
     colour_map_residual,
     edge_ssim,
-    energy,
     flat_roughness,
+    matting_loss,
 )
 from photostyle.ops.transport import EXACT
 
@@ -140,7 +140,7 @@ def evaluate_results(
 
 
 def _transfer(content: Tensor, style: Tensor, masks: Masks, **limits) -> Tensor:
-    """The colour transfer in 8 bits, since results come from files and rounding costs energy."""
+    """The colour transfer in 8 bits, as results come from files: rounding costs matting loss."""
     maps = colour_transfer(content, style, masks.content, masks.style, **limits)
     return Photo(to_pixels(apply_affine(maps, content))).tensor()
 
@@ -151,7 +151,7 @@ def _score(case: _Case, style_distance: StyleDistance) -> dict[str, Scores]:
         method: Scores(
             style_distance(image, case.style, *masks),
             edge_ssim(case.content, image),
-            energy(case.content, image),
+            matting_loss(case.content, image),
             flat_roughness(case.content, image),
             colour_map_residual(case.content, image, case.masks.content),
         )

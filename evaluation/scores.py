@@ -4,7 +4,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from photostyle.ops.metrics import ENERGY_EPSILON, STYLE_LAYERS
+from photostyle.ops.metrics import MATTING_EPSILON, STYLE_LAYERS
 
 UNTOUCHED = "untouched"
 GLOBAL_TRANSFER = "global colour transfer"
@@ -16,15 +16,15 @@ METRICS = {
     f"mean over the masks by area and over {', '.join(STYLE_LAYERS)} of VGG-16; lower is better",
     "edge_ssim": "SSIM of the Sobel magnitudes of luma of content and image, Gaussian window of "
     "σ = 1.5; 1: all edges are kept",
-    "energy": "pᵀLp per pixel and channel, L the content's matting Laplacian at radius 1, "
-    f"ε = {ENERGY_EPSILON:g}; lower is closer to a photo",
+    "matting_loss": "pᵀLp per pixel and channel, L the content's matting Laplacian at radius 1, "
+    f"ε = {MATTING_EPSILON:g}; lower is closer to a photo",
     "flat_roughness": "RMS, in levels of 255, of what a Gaussian of σ = 2 takes away, over the "
     "tenth of the content's pixels around which it varies least: noise, banding; lower is better",
     "colour_map_residual": "RMS distance, in ΔE*ab, to the nearest smooth map of the content's "
     "colours under each mask: haze, glows, blotches; lower is better, an untouched photo has 0",
 }
 
-TITLES = ("style distance", "edge SSIM", "energy", "roughness", "residual")
+TITLES = ("style distance", "edge SSIM", "matting loss", "roughness", "residual")
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scores:
 
     style_distance: float
     edge_ssim: float
-    energy: float
+    matting_loss: float
     flat_roughness: float
     colour_map_residual: float
 
@@ -42,7 +42,7 @@ class Scores:
         return (
             f"{self.style_distance:.3f}",
             f"{self.edge_ssim:.3f}",
-            f"{self.energy:.2e}",
+            f"{self.matting_loss:.2e}",
             f"{self.flat_roughness:.2f}",
             f"{self.colour_map_residual:.1f}",
         )

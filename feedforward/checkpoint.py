@@ -29,13 +29,13 @@ class Checkpoint:
         step: that number.
         tensors: weights, averages, the optimiser's moments, random states, by name.
         values: everything else, as JSON has it.
-        config: what the run was started with, key by key.
+        settings: what the run was started with, nested.
     """
 
     step: int
     tensors: dict[str, Tensor]
     values: dict
-    config: dict
+    settings: dict
 
 
 class Checkpoints:
@@ -59,7 +59,7 @@ class Checkpoints:
         metadata = {
             "step": str(checkpoint.step),
             "values": json.dumps(checkpoint.values),
-            "config": json.dumps(checkpoint.config),
+            "settings": json.dumps(checkpoint.settings),
         }
         tensors = {key: value.contiguous() for key, value in checkpoint.tensors.items()}
         written = self.folder / f"step_{checkpoint.step:08d}.safetensors"
@@ -86,7 +86,7 @@ class Checkpoints:
                         int(metadata["step"]),
                         {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
                         json.loads(metadata["values"]),
-                        json.loads(metadata["config"]),
+                        json.loads(metadata["settings"]),
                     )
             except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
                 logger.warning("%s is damaged and passed over (%s)", path, error)
@@ -111,38 +111,28 @@ def reported(folder: Path, what: str) -> Iterator[None]:
         raise ArgumentError("output", folder, expected) from error
 
 
-def check_same_config(config: dict, earlier: dict, ignore: frozenset[str]) -> None:
-    """Refuse to go on with a run under another configuration.
+def check_same_settings(settings: dict, earlier: dict) -> None:
+    """Refuse to go on with a run under other settings.
 
     Args:
-        config, earlier: nested dicts.
-        ignore: dotted keys that may differ.
+        settings, earlier: nested dicts.
 
     Raises:
         ArgumentError: names the keys that differ, with both values.
     """
-    new, old = dict(_flat(config)), dict(_flat(earlier))
+    new, old = dict(_flat(settings)), dict(_flat(earlier))
     differing = [
         f"{key} is {new.get(key)}, was {old.get(key)}"
         for key in sorted({*new, *old})
-        if new.get(key) != old.get(key) and key not in ignore
+        if new.get(key) != old.get(key)
     ]
     if differing:
         expected = f"the run has another configuration: {'; '.join(differing)}"
         raise ArgumentError("resume", "true", f"{expected}; give the same, or another output")
 
 
-def without(config: dict, keys: frozenset[str], prefix: str = "") -> dict:
-    """A nested dict without some dotted keys."""
-    return {
-        key: without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in config.items()
-        if f"{prefix}{key}" not in keys
-    }
-
-
-def _flat(config: dict, prefix: str = ""):
-    for key, value in config.items():
+def _flat(settings: dict, prefix: str = ""):
+    for key, value in settings.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:

@@ -15,38 +15,38 @@ class Schedule:
         learning_rate: grows linearly during ``warmup`` steps, then falls to 0 as half a cosine.
         warmup: number of steps.
         max_gradient_norm: longer gradients are cut to it.
-        average: decay of the moving average of the weights, which is what is exported.
-        accumulate: batches per step.
+        ema_decay: of the moving average of the weights, which is what is exported.
+        gradient_accumulation: batches per step.
     """
 
     steps: int = 2000
     learning_rate: float = 1e-3
     warmup: int = 50
     max_gradient_norm: float = 1.0
-    average: float = 0.999
-    accumulate: int = 1
+    ema_decay: float = 0.999
+    gradient_accumulation: int = 1
 
     def __post_init__(self):
         check_whole("steps", self.steps, 1)
-        check_number("schedule.learning_rate", self.learning_rate, 0)
-        check_whole("schedule.warmup", self.warmup, 0)
-        check_number("schedule.max_gradient_norm", self.max_gradient_norm, 0)
-        check_number("schedule.average", self.average, 0, 1)
-        check_whole("schedule.accumulate", self.accumulate, 1)
+        check_number("learning_rate", self.learning_rate, 0)
+        check_whole("warmup", self.warmup, 0)
+        check_number("max_gradient_norm", self.max_gradient_norm, 0)
+        check_number("ema_decay", self.ema_decay, 0, 1)
+        check_whole("gradient_accumulation", self.gradient_accumulation, 1)
 
-    def rate(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
         growth = min(1.0, (step + 1) / (self.warmup + 1))
         return self.learning_rate * growth * (1 + math.cos(math.pi * step / self.steps)) / 2
 
-    def decay(self, step: int) -> float:
+    def ema_decay_at(self, step: int) -> float:
         """Of the moving average: shorter at first, so that it forgets the untrained network."""
-        return min(self.average, (1 + step) / (10 + step))
+        return min(self.ema_decay, (1 + step) / (10 + step))
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Steps between points and pictures in TensorBoard, measurements on held-out photos, and
+    """Steps between points and pictures in TensorBoard, validation, and
     checkpoints; and how many checkpoints are kept."""
 
     log: int = 10
@@ -57,4 +57,4 @@ class Intervals:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            check_whole(f"intervals.{name}", value, 1)
+            check_whole(name, value, 1)

@@ -12,48 +12,52 @@ from torch import Tensor
 
 from photostyle.data.paths import atomic_file
 from photostyle.feedforward.transform_net import TransformNet
-from photostyle.ops import ArgumentError, Projection
+from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.transport import EXACT
 
 SHIPPED = Path(__file__).parent / "weights"
-FORMAT = "photostyle network 1"
+FORMAT = "photostyle network 2"
+EARLIER = "photostyle network 1"
+EARLIER_KEYS = {"projection": "guided_filter", "quality": "metrics"}
 
 
 @dataclass(frozen=True, eq=False)
 class StyleNetwork:
-    """A network, the projection that makes its output a photo, and where both come from.
+    """A network, the guided filter that makes its output a photo, and where both come from.
 
     Attributes:
         net: what was trained.
-        projection: ``None`` for a painterly network.
+        guided_filter: ``None`` for a painterly network.
         name: of the style.
         config: the configuration it was trained with.
-        quality: mean figures on held-out photos: ``style_distance``, ``edge_ssim``, ... ; may be
+        metrics: means over the validation photos: ``style_distance``, ``edge_ssim``, ...; may be
             empty.
     """
 
     net: TransformNet
-    projection: Projection | None
+    guided_filter: GuidedFilter | None
     name: str = ""
     config: dict = field(default_factory=dict)
-    quality: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
-        return self.project(self.net(photo), photo)
+        return self.filtered(self.net(photo), photo)
 
-    def project(self, raw: Tensor, photo: Tensor) -> Tensor:
+    def filtered(self, raw: Tensor, photo: Tensor) -> Tensor:
         """The network's output made locally affine in the photo, (B, 3, H, W) each."""
-        return raw if self.projection is None else self.projection.laplacian(photo).project(raw)
+        if self.guided_filter is None:
+            return raw
+        return self.guided_filter.laplacian(photo).guided_filter(raw)
 
     def coefficients(self, photo: Tensor) -> Tensor | None:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
-        ``None`` without a projection.
+        ``None`` without a guided filter.
         """
-        if self.projection is None:
+        if self.guided_filter is None:
             return None
-        return self.projection.laplacian(photo).coefficients(self.net(photo))
+        return self.guided_filter.laplacian(photo).coefficients(self.net(photo))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network: weights in float16, all else as text in the file's header.
@@ -64,10 +68,10 @@ class StyleNetwork:
         metadata = {
             "format": FORMAT,
             "architecture": json.dumps(self.net.architecture),
-            "projection": json.dumps(self.projection and _settings(self.projection)),
+            "guided_filter": json.dumps(self.guided_filter and _settings(self.guided_filter)),
             "name": self.name,
             "config": json.dumps(self.config),
-            "quality": json.dumps(self.quality),
+            "metrics": json.dumps(self.metrics),
         }
         tensors = {key: value.half().contiguous() for key, value in self.net.state_dict().items()}
         with atomic_file(path) as file:
@@ -86,7 +90,7 @@ def load_network(
             `StyleNetwork.save` wrote.
         device: where to put it.
         dtype: of its convolutions, see `TransformNet.convolve_in`; photos, base and
-            projection are in float32.
+            guided_filter are in float32.
 
     Returns:
         The network, in evaluation mode.
@@ -99,7 +103,9 @@ def load_network(
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") == EARLIER:
+                metadata = {EARLIER_KEYS.get(key, key): metadata[key] for key in metadata}
+            elif metadata.get("format") != FORMAT:
                 raise ArgumentError("network", network, "safetensors, but no network of ours")
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         if not all(tensor.isfinite().all() for tensor in state.values()):
@@ -108,14 +114,14 @@ def load_network(
             # Older networks began at a colour transfer without limits.
             net = TransformNet(**{"gains": EXACT, **json.loads(metadata["architecture"])})
         net.load_state_dict(state, assign=True)
-        projection = json.loads(metadata["projection"])
+        guided_filter = json.loads(metadata["guided_filter"])
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
         trained = StyleNetwork(
             net.requires_grad_(False).eval(),
-            projection and Projection(**projection),
+            guided_filter and GuidedFilter(**guided_filter),
             metadata["name"],
             json.loads(metadata["config"]),
-            json.loads(metadata["quality"]),
+            json.loads(metadata["metrics"]),
         )
     except SafetensorError as error:
         raise ArgumentError("network", network, f"no network file ({error})") from error
@@ -145,6 +151,6 @@ def _find(network: str | os.PathLike) -> Path:
     return Path(network)
 
 
-def _settings(projection: Projection) -> dict:
+def _settings(guided_filter: GuidedFilter) -> dict:
     # Not the backend: that is the machine's matter.
-    return {key: value for key, value in asdict(projection).items() if key != "backend"}
+    return {key: value for key, value in asdict(guided_filter).items() if key != "backend"}

@@ -16,13 +16,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from photostyle.data import Photo, apply_coefficients, check_output, load_photo, save_photo
-from photostyle.data.image_io import MAX_PIXELS
-from photostyle.data.paths import FORMATS, check_folder
+from photostyle.data import (
+    Photo,
+    PhotoOptions,
+    apply_coefficients,
+    check_output,
+    load_photo,
+    save_photo,
+)
+from photostyle.data.paths import FORMATS, check_folder, is_photo, walk_photos
 from photostyle.data.photo import to_pixels
 from photostyle.feedforward.style_network import StyleNetwork, load_network
+from photostyle.ops.affine import blend_affine
 from photostyle.ops.devices import convolution_dtype, select_device
-from photostyle.ops.errors import ArgumentError, check_flag, check_number, check_whole
+from photostyle.ops.errors import ArgumentError, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -64,21 +71,11 @@ def stylize_photos(
     network: str | Path,
     output: str | Path | None = None,
     *,
-    size: int = 512,
-    full_resolution: bool = True,
-    strength: float = 1.0,
+    options: PhotoOptions = PhotoOptions(),
     batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
-    overwrite: bool = False,
-    quality: int = 95,
-    max_pixels: int = MAX_PIXELS,
-    style: None = None,
-    content_mask: None = None,
-    style_mask: None = None,
-    masks: None = None,
-    masks_dir: None = None,
 ) -> Report:
     """Write photos in the style of a trained network.
 
@@ -92,39 +89,19 @@ def stylize_photos(
         network: see `feedforward.load_network`.
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<network>``
             in the current folder, a file with ``.jpg``.
-        size: long side in pixels that the network sees.
-        full_resolution: apply the result to each photo at its own size; a network without a
-            projection gives the working size all the same.
-        strength: 0 gives the photo itself, 1 the result, between them a blend.
+        options: how photos are read and results are written; a network without a guided filter
+            gives the working size all the same.
         batch_size: how many photos a worker reads, to show the network those of equal size at
             once; ``None`` for 1 on a CPU and 4 on a GPU.
         workers: how many threads read, compute and write, each its own photos; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
         device: see `ops.devices.select_device`.
         precision: of the network's convolutions, see `ops.devices.convolution_dtype`.
-        overwrite: whether files may exist, and are replaced.
-        quality: of JPEG and WebP, 1 to 100.
-        max_pixels: refuse larger photos.
-        style, content_mask, style_mask, masks, masks_dir: belong to the slow mode; here they are
-            refused.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
-    for argument, value in (
-        ("style", style), ("content_mask", content_mask), ("style_mask", style_mask),
-        ("masks", masks), ("masks_dir", masks_dir),
-    ):  # fmt: skip
-        if value is not None:
-            expected = "of no use to the fast mode, leave it out; or use method=optimize"
-            raise ArgumentError(argument, value, expected)
-    check_flag("overwrite", overwrite)
-    check_flag("full_resolution", full_resolution)
-    check_whole("size", size, 32)
-    check_number("strength", strength, 0, 1)
-    check_whole("quality", quality, 1, 100)
-    check_whole("max_pixels", max_pixels, 1)
     for argument, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None:
             check_whole(argument, value, 1)
@@ -134,11 +111,11 @@ def stylize_photos(
         raise ArgumentError("network", network, "required; give a network file or the name of one")
     device = select_device(device)
     trained = load_network(network, device, convolution_dtype(precision, device))
-    output, jobs = _plan(content, Path(network).stem, output, overwrite)
-    todo = [job for job in jobs if overwrite or not job[1].exists()]
-    stylist = _Stylist(trained, device, size, full_resolution, strength, quality, max_pixels)
-    if trained.projection is None and full_resolution:
-        logger.info("without a projection the results have the working size")
+    output, jobs = _plan(content, Path(network).stem, output, options.overwrite)
+    todo = [job for job in jobs if options.overwrite or not job[1].exists()]
+    stylist = _Stylist(trained, device, options)
+    if trained.guided_filter is None and options.full_resolution:
+        logger.info("without a guided filter the results have the working size")
     if _is_one(content):
         failures, left = stylist(todo), None
         if failures:
@@ -175,29 +152,39 @@ def _plan(
     parts = path.parts
     if not path.is_dir():
         parts = tuple(itertools.takewhile(lambda part: glob.escape(part) == part, path.parts))
-    folder, pattern = Path(*parts), path.parts[len(parts) :] or ("**",)
+    folder, pattern = Path(*parts), path.parts[len(parts) :]
     output = Path(output or f"{folder.resolve().name}_{network}")
     check_folder("output", output)
     if output.resolve() == folder.resolve():
         raise ArgumentError("output", output, "holds the photos; give another folder")
-    if pattern[-1] == "**":
-        pattern = (*pattern, "*")
-    try:
-        found = [path.relative_to(folder) for path in folder.glob(str(Path(*pattern)))]
-    except ValueError as error:
-        raise ArgumentError("content", content, f"no pattern: {error}") from error
-    photos = sorted(
+    photos = [
         photo
-        for photo in set(found)
-        if photo.suffix.lower() in FORMATS
-        and not any(part.startswith(".") for part in photo.parts)
-        and output.resolve() not in (folder.resolve() / photo).parents
-        and (folder / photo).is_file()
-    )
+        for photo in _matching(folder, pattern, content)
+        if output.resolve() not in (folder.resolve() / photo).parents
+    ]
     if not photos:
         expected = f"no photos there; give a photo, or a folder or pattern of {' '.join(FORMATS)}"
         raise ArgumentError("content", content, expected)
     return output, [(folder / photo, output / photo) for photo in photos]
+
+
+def _matching(folder: Path, pattern: tuple[str, ...], content: str | Path) -> list[Path]:
+    """The photos of a folder that match a pattern, or all below it; sorted, relative to it."""
+    if not pattern:
+        return [Path(name) for name in sorted(walk_photos(folder, argument="content"))]
+    if pattern[-1] == "**":
+        pattern = (*pattern, "*")
+    try:
+        found = {path.relative_to(folder) for path in folder.glob(str(Path(*pattern)))}
+    except ValueError as error:
+        raise ArgumentError("content", content, f"no pattern: {error}") from error
+    return sorted(
+        photo
+        for photo in found
+        if is_photo(photo)
+        and not any(part.startswith(".") for part in photo.parts)
+        and (folder / photo).is_file()
+    )
 
 
 @dataclass(frozen=True)
@@ -206,11 +193,7 @@ class _Stylist:
 
     network: StyleNetwork
     device: torch.device
-    size: int
-    full_resolution: bool
-    strength: float
-    quality: int
-    max_pixels: int
+    options: PhotoOptions
 
     @torch.inference_mode()
     def __call__(self, jobs: list[Job]) -> list[ArgumentError]:
@@ -219,11 +202,11 @@ class _Stylist:
         by_size = defaultdict(list)
         for source, target in jobs:
             try:
-                photo = load_photo(source, max_pixels=self.max_pixels)
+                photo = load_photo(source, max_pixels=self.options.max_pixels)
             except ArgumentError as error:
                 failures.append(error)
             else:
-                guide = photo.tensor(self.size)
+                guide = photo.tensor(self.options.size)
                 by_size[guide.shape].append((target, photo, guide))
         for equals in by_size.values():
             targets, photos, guides = zip(*equals, strict=True)
@@ -231,7 +214,7 @@ class _Stylist:
             for target, photo, pixels in zip(targets, photos, results, strict=True):
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    save_photo(target, photo.with_pixels(pixels), quality=self.quality)
+                    save_photo(target, photo.with_pixels(pixels), quality=self.options.quality)
                 except ArgumentError as error:
                     failures.append(error)
                 except OSError as error:
@@ -242,13 +225,12 @@ class _Stylist:
     def _results(self, photos: Iterable[Photo], guides: Tensor) -> Iterator[np.ndarray]:
         """The photos in the style, (H, W, 3) uint8 each, from their working sizes (B, 3, h, w)."""
         guides = guides.to(self.device)
-        coefficients = self.network.coefficients(guides) if self.full_resolution else None
+        coefficients = self.network.coefficients(guides) if self.options.full_resolution else None
         if coefficients is None:
-            blend = torch.lerp(guides, self.network(guides), self.strength)
+            blend = torch.lerp(guides, self.network(guides), self.options.strength)
             return map(to_pixels, blend.split(1))
-        if self.strength < 1:
-            identity = torch.eye(3, 4, device=self.device)[:, :, None, None]
-            coefficients = torch.lerp(identity, coefficients, self.strength)
+        if self.options.strength < 1:
+            coefficients = blend_affine(coefficients, self.options.strength)
         return map(
             apply_coefficients, coefficients.cpu().split(1), (photo.pixels for photo in photos)
         )

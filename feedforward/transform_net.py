@@ -82,7 +82,7 @@ class TransformNet(nn.Module):
         }
 
     def forward(self, photo: Tensor) -> Tensor:
-        """The stylised photo, before the projection.
+        """The stylised photo, before the guided filter.
 
         Args:
             photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.

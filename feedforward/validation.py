@@ -80,7 +80,7 @@ class Validation:
         for path in photos:
             photo = _load(path, self.size).to(self.style.device)
             raw = network.net(photo)
-            yield photo, raw, network.project(raw, photo)
+            yield photo, raw, network.guided_filter(raw, photo)
 
 
 def _load(path: Path, size: int) -> Tensor:

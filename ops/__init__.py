@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "errors": ["ArgumentError"],
         "features": ["VGGFeatures"],
-        "guided_filter": ["Projection"],
+        "guided_filter": ["GuidedFilter"],
         "losses": ["LossTerms"],
         "matting": ["MattingLaplacian"],
         "objective": ["GRAM", "MEAN_STD", "StyleObjective", "Targets", "Transport"],

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from photostyle.ops.guided_filter import Projection
+from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.transport import (
     EXACT,
     GREY_AXIS,
@@ -102,6 +102,8 @@ def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
     if len(masks) == 1:
         return masks
     radius = max(1, round(BORDER * max(photo.shape[2:])))
-    filtered = Projection(radius, BORDER_RIDGE).laplacian(photo).project(masks[None].to(photo))[0]
+    filtered = (
+        GuidedFilter(radius, BORDER_RIDGE).laplacian(photo).guided_filter(masks[None].to(photo))[0]
+    )
     filtered = filtered.clamp(min=0)
     return filtered / filtered.sum(0)

@@ -11,6 +11,7 @@ class ArgumentError(ValueError):
     def __init__(self, argument: str, value: object, expected: str):
         super().__init__(f"{argument}={value}: {expected}")
         self.argument = argument
+        self.value = value
         self.expected = expected
 
 

@@ -7,7 +7,6 @@ from typing import Self
 from urllib.error import URLError
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ BLOCKS = {
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
 }
-ENCODERS = (*BLOCKS, *(f"{name}_bn" for name in BLOCKS))
+MODELS = (*BLOCKS, *(f"{name}_bn" for name in BLOCKS))
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 # What the readers raise on bytes that are not what the file's name promised.
 _READER_ERRORS = (
@@ -37,37 +36,37 @@ class VGGFeatures(nn.Module):
     Args:
         layers: names such as ``"relu4_2"``, ``"conv1_1"`` or ``"pool3"``. The network is built
             up to the deepest of them.
-        encoder: ``"vgg16"`` (embedded: the original Caffe weights, up to conv5_1) or one of
+        model: ``"vgg16"`` (embedded: the original Caffe weights, up to conv5_1) or one of
             torchvision's, ``"vgg11"`` to ``"vgg19"`` and their ``"_bn"`` variants.
         weights: ``None`` for the embedded weights (vgg16) or torchvision's download (the others),
             or a local file: ``.safetensors``, or torchvision's ``.pth``, which is read without
             running code from it.
 
     Raises:
-        ArgumentError: for an unknown encoder or layer, and for weights that are missing, cannot be
+        ArgumentError: for an unknown model or layer, and for weights that are missing, cannot be
             read, belong to another network, or cannot be downloaded.
     """
 
     def __init__(
         self,
         layers: tuple[str, ...] | list[str],
-        encoder: str = "vgg16",
+        model: str = "vgg16",
         weights: str | Path | None = None,
     ):
         super().__init__()
-        check_choice("encoder", encoder, ENCODERS)
-        modules = _modules(encoder)
+        check_choice("model", model, MODELS)
+        modules = _modules(model)
         for layer in layers:
             if layer not in modules:
                 raise ArgumentError(
-                    "layer", layer, f"unknown in {encoder}; choose among {', '.join(modules)}"
+                    "layer", layer, f"unknown in {model}; choose among {', '.join(modules)}"
                 )
-        state, caffe = _load_weights(encoder, weights)
+        state, caffe = _load_weights(model, weights)
         self.layers = tuple(layers)
         names = list(modules)
         depth = max((names.index(layer) for layer in layers), default=-1)
         self.network = nn.ModuleDict({name: modules[name] for name in names[: depth + 1]})
-        self._fill(state, encoder, weights)
+        self._fill(state, model, weights)
         # Both conventions take RGB in [0, 1]: Caffe's BGR order lives in the first convolution.
         mean = (123.68, 116.779, 103.939) if caffe else (0.485, 0.456, 0.406)
         std = (1.0, 1.0, 1.0) if caffe else (0.229, 0.224, 0.225)
@@ -103,7 +102,7 @@ class VGGFeatures(nn.Module):
                 activations[name] = x
         return activations
 
-    def _fill(self, state: dict[str, Tensor], encoder: str, weights) -> None:
+    def _fill(self, state: dict[str, Tensor], model: str, weights) -> None:
         try:
             for name, module in self.network.items():
                 if name.startswith("conv"):
@@ -115,19 +114,19 @@ class VGGFeatures(nn.Module):
                         }
                     )
         except RuntimeError:
-            expected = f"these are no weights of {encoder} up to {list(self.network)[-1]}"
-            if encoder == "vgg16" and weights is None:
+            expected = f"these are no weights of {model} up to {list(self.network)[-1]}"
+            if model == "vgg16" and weights is None:
                 expected = "the embedded weights end at relu5_1; give a file with all layers"
             raise ArgumentError("weights", weights, expected) from None
 
 
-def _modules(encoder: str) -> dict[str, nn.Module]:
-    """All layers of the encoder's convolutional part by name, in order."""
-    batch_norm = encoder.endswith("_bn")
+def _modules(model: str) -> dict[str, nn.Module]:
+    """All layers of the model's convolutional part by name, in order."""
+    batch_norm = model.endswith("_bn")
     modules: dict[str, nn.Module] = {}
     channels = 3
     for block, (depth, width) in enumerate(
-        zip(BLOCKS[encoder.removesuffix("_bn")], BLOCK_CHANNELS, strict=True), start=1
+        zip(BLOCKS[model.removesuffix("_bn")], BLOCK_CHANNELS, strict=True), start=1
     ):
         for i in range(1, depth + 1):
             conv = nn.Conv2d(channels, width, 3, padding=1)
@@ -140,22 +139,22 @@ def _modules(encoder: str) -> dict[str, nn.Module]:
     return modules
 
 
-def _load_weights(encoder: str, weights: str | Path | None) -> tuple[dict[str, Tensor], bool]:
+def _load_weights(model: str, weights: str | Path | None) -> tuple[dict[str, Tensor], bool]:
     """Parameters keyed by our layer names, and whether they follow Caffe's input convention."""
-    if weights is None and encoder == "vgg16":
+    if weights is None and model == "vgg16":
         weights = EMBEDDED_WEIGHTS
-    state = _download(encoder) if weights is None else _read(Path(weights))
+    state = _download(model) if weights is None else _read(Path(weights))
     if "conv1_1.weight" in state:
         state["conv1_1.weight"] = state["conv1_1.weight"].flip(1)
         return state, True
-    return _from_torchvision(state, encoder), False
+    return _from_torchvision(state, model), False
 
 
-def _from_torchvision(state: dict[str, Tensor], encoder: str) -> dict[str, Tensor]:
+def _from_torchvision(state: dict[str, Tensor], model: str) -> dict[str, Tensor]:
     """Rename torchvision's ``features.N.*`` to our layer names."""
     renamed = {}
     index = 0
-    for name, module in _modules(encoder).items():
+    for name, module in _modules(model).items():
         parts = module if isinstance(module, nn.Sequential) else [module]
         for part_index, part in enumerate(parts):
             part_name = f"{name}.{part_index}" if isinstance(module, nn.Sequential) else name
@@ -184,14 +183,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _download(encoder: str) -> dict[str, Tensor]:
-    entry = torchvision.models.get_model_weights(encoder).DEFAULT
+def _download(model: str) -> dict[str, Tensor]:
+    # Not at the top: it takes longer to import than all else, and the embedded weights need none.
+    import torchvision
+
+    entry = torchvision.models.get_model_weights(model).DEFAULT
     try:
         return entry.get_state_dict(progress=True, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise ArgumentError(
-            "encoder",
-            encoder,
+            "model",
+            model,
             f"its weights could not be downloaded ({error}); fetch {entry.url} on another machine "
-            "and give it as encoder.weights=FILE, or use the embedded vgg16",
+            "and give it as weights=FILE, or use the embedded vgg16",
         ) from None

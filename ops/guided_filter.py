@@ -9,7 +9,7 @@ from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
 
 
 @dataclass(frozen=True)
-class Projection:
+class GuidedFilter:
     """The guided filter that makes an image locally affine in the content.
 
     Attributes:
@@ -31,5 +31,4 @@ class Projection:
 
     def laplacian(self, guide: Tensor) -> MattingLaplacian:
         """The guide's matting Laplacian; small images get the largest radius that fits."""
-        radius = min(self.radius, (min(guide.shape[2:]) - 1) // 2)
-        return MattingLaplacian(guide, radius, self.ridge * (2 * radius + 1) ** 2, self.backend)
+        return MattingLaplacian.with_ridge(guide, self.radius, self.ridge, self.backend)

@@ -14,7 +14,7 @@ from photostyle.ops.gram import average_down, gram_matrix
 from photostyle.ops.matting.laplacian import MattingLaplacian
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
-ENERGY_EPSILON = 1e-5
+MATTING_EPSILON = 1e-5
 ROUGHNESS_SIGMA = 2.0
 FLAT_SHARE = 0.1
 TABLE_SIZE = 9
@@ -61,9 +61,9 @@ def edge_ssim(content: Tensor, image: Tensor) -> float:
     return float(ssim(edge_magnitude(content.double()), edge_magnitude(image.double())))
 
 
-def energy(content: Tensor, image: Tensor) -> float:
+def matting_loss(content: Tensor, image: Tensor) -> float:
     """pᵀLp per pixel and channel at radius 1, ε = 1e-5; (1, 3, H, W) in [0, 1] each."""
-    return float(MattingLaplacian(content, radius=1, epsilon=ENERGY_EPSILON).energy(image))
+    return float(MattingLaplacian(content, radius=1, epsilon=MATTING_EPSILON).matting_loss(image))
 
 
 def flat_roughness(content: Tensor, image: Tensor) -> float:

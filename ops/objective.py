@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from photostyle.ops.colour_transfer import GAINS
-from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude
 from photostyle.ops.gram import average_down, gram_matrix, mean_std, pixel_vectors
@@ -147,7 +147,7 @@ class Targets:
         content: features of the content by layer, (B, C, H', W').
         style: what the style loss aims at, by layer.
         edges: the content's edge magnitudes, (B, 1, H, W); ``None`` when their weight is zero.
-        laplacian: the content's, for the energy; ``None`` when its weight is zero.
+        laplacian: the content's, for the matting loss; ``None`` when its weight is zero.
     """
 
     content: dict[str, Tensor]
@@ -161,15 +161,15 @@ class StyleObjective(nn.Module):
 
     Args:
         encoder: called with the names of all layers, it returns a module that gives them by name;
-            ``functools.partial(VGGFeatures, encoder="vgg19")`` for another VGG.
+            ``functools.partial(VGGFeatures, model="vgg19")`` for another VGG.
         style_loss: `Transport`, `GRAM` or `MEAN_STD`.
         style_layers: layers whose features take after the style's; ``"colours"`` is the image.
         layer_weights: of these layers, relative to each other; ``None``: all alike.
         content_layers: layers whose activations are kept, Gatys et al. (2016), eq. 1.
-        style_weight, content_weight, edges_weight, energy_weight, variation_weight: at least 0; a
-            loss of weight 0 is not computed. For the edges see `ops.losses.edge_loss`. The
-            energy is pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
-        energy_radius, energy_epsilon: of the matting Laplacian that measures the energy.
+        style_weight, content_weight, edges_weight, matting_weight, total_variation_weight: at least
+            0; a loss of weight 0 is not computed. For the edges see `ops.losses.edge_loss`. The
+            matting loss is pᵀLp per pixel and channel, Luan et al. (2017), eq. 2.
+        matting_radius, matting_ridge: of its matting Laplacian, see `MattingLaplacian.with_ridge`.
         backend: of the matting Laplacian.
 
     Raises:
@@ -188,10 +188,10 @@ class StyleObjective(nn.Module):
         style_weight: float = 200.0,
         content_weight: float = 0.0,
         edges_weight: float = 4.0,
-        energy_weight: float = 3000.0,
-        variation_weight: float = 0.0,
-        energy_radius: int = 1,
-        energy_epsilon: float = 1e-5,
+        matting_weight: float = 3000.0,
+        total_variation_weight: float = 0.0,
+        matting_radius: int = 1,
+        matting_ridge: float = 1e-5 / 9,
         backend: str = "auto",
     ):
         super().__init__()
@@ -199,11 +199,13 @@ class StyleObjective(nn.Module):
             "style": style_weight,
             "content": content_weight,
             "edges": edges_weight,
-            "energy": energy_weight,
-            "variation": variation_weight,
+            "matting": matting_weight,
+            "total_variation": total_variation_weight,
         }
         for name, weight in self.weights.items():
             check_number(f"{name}_weight", weight, 0)
+        check_whole("matting_radius", matting_radius, 1)
+        check_number("matting_ridge", matting_ridge, 0)
         check_choice("backend", backend, BACKENDS)
         _check_layers("style_layers", style_layers)
         _check_layers("content_layers", content_layers)
@@ -213,8 +215,8 @@ class StyleObjective(nn.Module):
         self.content_layers = tuple(content_layers) if content_weight else ()
         layers = (*self.content_layers, *self.style_layers)
         self.encoder = encoder(tuple(layer for layer in layers if layer != COLOURS))
-        self.energy_radius = energy_radius
-        self.energy_epsilon = energy_epsilon
+        self.matting_radius = matting_radius
+        self.matting_ridge = matting_ridge
         self.backend = backend
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
@@ -277,10 +279,12 @@ class StyleObjective(nn.Module):
             )
 
     def laplacian(self, content: Tensor) -> MattingLaplacian | None:
-        """The matting Laplacian that the energy is measured with, if it has a weight."""
-        if not self.weights["energy"]:
+        """The matting Laplacian of the matting loss, if that has a weight."""
+        if not self.weights["matting"]:
             return None
-        return MattingLaplacian(content, self.energy_radius, self.energy_epsilon, self.backend)
+        return MattingLaplacian.with_ridge(
+            content, self.matting_radius, self.matting_ridge, self.backend
+        )
 
     def forward(self, image: Tensor, targets: Targets) -> LossTerms:
         """The weighted losses of an image.
@@ -309,9 +313,9 @@ class StyleObjective(nn.Module):
         if targets.edges is not None:
             terms["edges"] = edge_loss(edge_magnitude(image), targets.edges)
         if targets.laplacian is not None:
-            terms["energy"] = targets.laplacian.energy(image).mean()
-        if self.weights["variation"]:
-            terms["variation"] = total_variation(image)
+            terms["matting"] = targets.laplacian.matting_loss(image).mean()
+        if self.weights["total_variation"]:
+            terms["total_variation"] = total_variation(image)
         return terms
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photostyle.ops.features import VGGFeatures
-from photostyle.ops.guided_filter import Projection
+from photostyle.ops.guided_filter import GuidedFilter
 
 LAYERS = ("relu3_3", "relu4_3", "relu5_1")
 """Texture, parts and things."""
@@ -28,7 +28,7 @@ RESTARTS = 4
 ITERATIONS = 30
 LEAST_SHARE = 0.01
 """Of both photos; a region below it in one of them has no counterpart there."""
-REFINEMENT = Projection(radius=16, ridge=1e-3)
+REFINEMENT = GuidedFilter(radius=16, ridge=1e-3)
 """Takes masks from the features' grid to the photo's edges."""
 FAINT = 0.05
 """Below it a mask is 0: its share of a pixel costs as much as a whole one."""
@@ -182,6 +182,6 @@ def _masks(labels: np.ndarray, size: tuple[int, int], found: np.ndarray, photo: 
     """(M, H, W) in [0, 1], sum 1 at every pixel."""
     grid = torch.from_numpy(labels.reshape(size) == found[:, None, None]).to(photo)[None]
     coarse = F.interpolate(grid, photo.shape[2:], mode="bilinear", align_corners=False)
-    fine = REFINEMENT.laplacian(photo).project(coarse)[0]
+    fine = REFINEMENT.laplacian(photo).guided_filter(coarse)[0]
     fine = fine.where(fine >= FAINT, 0)
     return fine / fine.sum(0)

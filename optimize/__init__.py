@@ -5,8 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "descent": ["Descent"],
         "image_optimizer": ["OptimizedImage", "Step", "optimize_image"],
         "photo_pair": ["Files", "PhotoPair"],
-        "stylize_photo": ["Report"],
+        "report": ["Report"],
     },
 )

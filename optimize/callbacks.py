@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from photostyle.data import save_image
@@ -41,11 +40,14 @@ class TensorBoardLog:
 
     def __init__(self, folder: str | Path, image_every: int):
         self._folder = folder
-        self._writer: SummaryWriter | None = None
+        self._writer = None
         self._image_every = image_every
 
     def __call__(self, step: Step) -> None:
         if self._writer is None:
+            # TensorBoard takes a second to import, and few ask for it.
+            from torch.utils.tensorboard import SummaryWriter
+
             self._writer = SummaryWriter(self._folder)
         for name, value in {**step.terms, "total": step.terms.total}.items():
             self._writer.add_scalar(f"loss/{name}", float(value), step.number)

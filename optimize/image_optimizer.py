@@ -1,26 +1,26 @@
 """Gatys et al. (2016) on images that are photos by construction.
 
 Optimising pixels under a heavy photorealism loss is badly conditioned. Instead the losses are
-measured on the projection P x of the optimised x, which is locally affine in the content, and
+measured on the guided filter P x of the optimised x, which is locally affine in the content, and
 differentiated through P: every iterate is a photo, and a few dozen L-BFGS steps are enough.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photostyle.ops import LossTerms, MattingLaplacian, Projection, StyleObjective, Targets
+from photostyle.ops import GuidedFilter, LossTerms, MattingLaplacian, StyleObjective, Targets
 from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.colour_transfer import colour_transfer
-from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.errors import ArgumentError, check_choice
 from photostyle.ops.gram import average_down
+from photostyle.optimize.descent import Descent
 
 INITS = ("colour_transfer", "content", "noise", "style")
-OPTIMIZERS = ("lbfgs", "adam")
-DEFAULT_PROJECTION = Projection()
+DEFAULT_FILTER = GuidedFilter()
 FIRST_MOVE = 1e-2
 """Mean change of a pixel in the first step of L-BFGS, before its line search."""
 
@@ -51,7 +51,7 @@ class OptimizedImage:
     Attributes:
         image: (1, 3, H, W) in [0, 1], at the content's size.
         coefficients: (1, 3, 4, H, W) such that image = A·I + b before clamping, to apply to the
-            content at any size; ``None`` without a projection.
+            content at any size; ``None`` without a guided filter.
         terms: the losses of the best step at the last scale, ``None`` if there was none.
         stopped: why it ended early (``"interrupted"``, or a sentence about a loss that was not
             finite), or ``None``.
@@ -70,11 +70,8 @@ def optimize_image(
     *,
     content_masks: Tensor | None = None,
     style_masks: Tensor | None = None,
-    projection: Projection | None = DEFAULT_PROJECTION,
-    scales: Sequence[float] = (0.5, 1.0),
-    steps: Sequence[int] = (20, 20),
-    optimizer: str = "lbfgs",
-    learning_rate: float = 1.0,
+    guided_filter: GuidedFilter | None = DEFAULT_FILTER,
+    optimizer: Descent = Descent(),
     init: str = "colour_transfer",
     seed: int = 0,
     callback: Callable[[Step], None] | None = None,
@@ -87,11 +84,8 @@ def optimize_image(
         objective: the losses and their weights, on the content's device.
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
             from mask m to mask m. Both or neither.
-        projection: ``None`` turns photorealism by projection off.
-        scales: shares of the working size, from coarse to fine, each at most 1.
-        steps: evaluations of the objective at each scale.
-        optimizer: ``"lbfgs"`` (strong Wolfe line search) or ``"adam"``.
-        learning_rate: of the optimiser.
+        guided_filter: ``None`` turns photorealism by guided filter off.
+        optimizer: which one, its scales and its steps.
         init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"`` or the
             ``"style"``.
         seed: of the noise.
@@ -104,10 +98,7 @@ def optimize_image(
     Raises:
         ArgumentError: for values other than these.
     """
-    check_choice("optimizer", optimizer, OPTIMIZERS)
     check_choice("init", init, INITS)
-    check_number("learning_rate", learning_rate, 0)
-    _check_schedule(scales, steps)
     if (content_masks is None) != (style_masks is None):
         missing = "content_masks" if content_masks is None else "style_masks"
         raise ArgumentError(missing, None, "give masks of both photos or of neither")
@@ -115,11 +106,11 @@ def optimize_image(
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
 
-    search = _Search(objective, sum(steps), callback)
+    search = _Search(objective, sum(optimizer.steps), callback)
     estimate = _Estimate(_initial(init, content, style, content_masks, style_masks, seed))
     stopped = None
     try:
-        for scale, count in zip(scales, steps, strict=True):
+        for scale, count in zip(optimizer.scales, optimizer.steps, strict=True):
             guide, scaled_style = _scale(content, scale), _scale(style, scale)
             targets = objective.targets(
                 guide,
@@ -127,8 +118,10 @@ def optimize_image(
                 average_down(content_masks, guide.shape[2:]),
                 average_down(style_masks, scaled_style.shape[2:]),
             )
-            search.start(estimate.at(guide), targets, projection and projection.laplacian(guide))
-            search.minimise(optimizer, learning_rate, count)
+            search.start(
+                estimate.at(guide), targets, guided_filter and guided_filter.laplacian(guide)
+            )
+            search.minimise(optimizer.name, optimizer.learning_rate, count)
             estimate = search.best()
     except KeyboardInterrupt:
         stopped = "interrupted"
@@ -136,8 +129,8 @@ def optimize_image(
         stopped = str(error)
     if stopped and search.best_terms is not None:
         estimate = search.best()
-    if projection is not None and estimate.coefficients is None:  # stopped before the first step
-        estimate = _project(estimate.at(content), projection.laplacian(content))
+    if guided_filter is not None and estimate.coefficients is None:  # stopped before the first step
+        estimate = _filtered(estimate.at(content), guided_filter.laplacian(content))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 
@@ -213,7 +206,7 @@ class _Search:
 
     def evaluate(self, variable: Tensor, x: Tensor) -> Tensor:
         """The loss at x, a function of the variable; leaves the variable's gradient."""
-        y = x if self.laplacian is None else self.laplacian.project(x)
+        y = x if self.laplacian is None else self.laplacian.guided_filter(x)
         terms = self.objective(y, self.targets)
         self.number += 1
         if not torch.isfinite(terms.total):
@@ -235,26 +228,12 @@ class _Search:
         """The best result of this scale, P x."""
         if self.laplacian is None:
             return _Estimate(self.best_x)
-        return _project(self.best_x, self.laplacian)
+        return _filtered(self.best_x, self.laplacian)
 
 
-def _project(x: Tensor, laplacian: MattingLaplacian) -> _Estimate:
+def _filtered(x: Tensor, laplacian: MattingLaplacian) -> _Estimate:
     coefficients = laplacian.coefficients(x)
     return _Estimate(apply_affine(coefficients, laplacian.guide), coefficients)
-
-
-def _check_schedule(scales, steps) -> None:
-    for argument, values in (("scales", scales), ("steps", steps)):
-        if not isinstance(values, Sequence) or isinstance(values, str):
-            raise ArgumentError(argument, values, "give a list, one number for each scale")
-    if len(scales) != len(steps) or not scales:
-        expected = f"give one number for each of the scales {list(scales)}"
-        raise ArgumentError("steps", list(steps), expected)
-    for scale in scales:
-        check_number("scales", scale, 0.01, 1)
-    for count in steps:
-        if not isinstance(count, int) or count < 1:
-            raise ArgumentError("steps", list(steps), "give whole numbers of at least 1")
 
 
 def _initial(init, content, style, content_masks, style_masks, seed) -> Tensor:

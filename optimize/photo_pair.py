@@ -9,6 +9,7 @@ from torch import Tensor
 from photostyle.data import (
     Masks,
     Photo,
+    PhotoOptions,
     apply_coefficients,
     automatic_masks,
     check_output,
@@ -17,12 +18,11 @@ from photostyle.data import (
     save_masks,
     save_photo,
 )
-from photostyle.data.image_io import MAX_PIXELS
 from photostyle.data.masks import WHOLE_SHARE
 from photostyle.data.paths import check_folder
 from photostyle.data.photo import to_pixels
 from photostyle.ops.affine import blend_affine
-from photostyle.ops.errors import ArgumentError, check_choice, check_flag, check_number, check_whole
+from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +43,8 @@ class Files:
         whole_share: how much the whole photos count beside their regions, in [0, 1]; ``None``: see
             `data.masks.WHOLE_SHARE`.
         masks_dir: folder for the masks, see `data.save_masks`.
-        size: long side in pixels at which the result is found.
-        full_resolution: apply the result to the photo at its own size.
-        strength: 0 gives the photo itself, 1 the result, between them a blend.
         seed: of every random number.
-        overwrite: whether ``output`` may exist.
-        quality: of JPEG and WebP, 1 to 100.
-        max_pixels: refuse larger photos.
+        options: how photos are read and the result is written.
 
     Raises:
         ArgumentError: for values other than these, and for an output that cannot be written.
@@ -63,21 +58,10 @@ class Files:
     masks: str | None = None
     whole_share: float | None = None
     masks_dir: str | Path | None = None
-    size: int = 512
-    full_resolution: bool = True
-    strength: float = 1.0
     seed: int = 0
-    overwrite: bool = False
-    quality: int = 95
-    max_pixels: int = MAX_PIXELS
+    options: PhotoOptions = PhotoOptions()
 
     def __post_init__(self):
-        check_flag("overwrite", self.overwrite)
-        check_flag("full_resolution", self.full_resolution)
-        check_number("strength", self.strength, 0, 1)
-        check_whole("size", self.size, 32)
-        check_whole("quality", self.quality, 1, 100)
-        check_whole("max_pixels", self.max_pixels, 1)
         check_whole("seed", self.seed, 0, LARGEST_SEED)
         for argument in ("content", "style"):
             if getattr(self, argument) is None:
@@ -87,7 +71,7 @@ class Files:
         if self.whole_share is not None:
             check_number("whole_share", self.whole_share, 0, 1)
         check_folder("masks_dir", self.masks_dir)
-        check_output(self.target, overwrite=self.overwrite)
+        check_output(self.target, overwrite=self.options.overwrite)
 
     @property
     def target(self) -> Path:
@@ -96,10 +80,10 @@ class Files:
 
     def load(self) -> "PhotoPair":
         """Read both photos, and read or make their masks."""
-        photo = load_photo(self.content, argument="content", max_pixels=self.max_pixels)
-        content = photo.tensor(self.size)
-        style = load_photo(self.style, argument="style", max_pixels=self.max_pixels)
-        style = style.tensor(self.size)
+        photo = load_photo(self.content, argument="content", max_pixels=self.options.max_pixels)
+        content = photo.tensor(self.options.size)
+        style = load_photo(self.style, argument="style", max_pixels=self.options.max_pixels)
+        style = style.tensor(self.options.size)
         sizes = content.shape[2:], style.shape[2:]
         masks, kind = load_masks(self.content_mask, self.style_mask, *sizes), "painted"
         if self.content_mask is None and self.masks != "none":
@@ -118,16 +102,16 @@ class Files:
             image: (1, 3, H, W), values in [0, 1], at working size.
             coefficients: of the result at any size, (1, 3, 4, H, W), if there are any.
         """
-        if self.full_resolution and coefficients is not None:
+        if self.options.full_resolution and coefficients is not None:
             pixels = apply_coefficients(
-                blend_affine(coefficients, self.strength).cpu(), pair.photo.pixels
+                blend_affine(coefficients, self.options.strength).cpu(), pair.photo.pixels
             )
         else:
-            if self.full_resolution:
-                logger.info("without the projection the result has the working size")
-            pixels = to_pixels(pair.content.lerp(image.cpu(), self.strength))
+            if self.options.full_resolution:
+                logger.info("without the guided filter the result has the working size")
+            pixels = to_pixels(pair.content.lerp(image.cpu(), self.options.strength))
         result = pair.photo.with_pixels(pixels)
-        save_photo(self.target, result, quality=self.quality)
+        save_photo(self.target, result, quality=self.options.quality)
         return result
 
 

@@ -3,52 +3,27 @@
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from photostyle.data.paths import check_folder
-from photostyle.ops import LossTerms, Projection, StyleObjective
+from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, select_device
 from photostyle.ops.errors import check_whole
 from photostyle.optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
 from photostyle.optimize.image_optimizer import optimize_image
 from photostyle.optimize.photo_pair import Files
+from photostyle.optimize.report import Report
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a method did."""
-
-    output: Path
-    size: tuple[int, int]
-    seconds: float
-    terms: LossTerms | None = None
-    stopped: str | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0; 130 after Ctrl-C, 1 after a loss that was not finite."""
-        return {None: 0, "interrupted": 130}.get(self.stopped, 1)
-
-    def __str__(self) -> str:
-        height, width = self.size
-        text = f"{self.output}: {width} x {height}, {self.seconds:.1f} s"
-        if self.terms is not None:
-            text += f"\nlosses: {self.terms}"
-        if self.stopped:
-            text += f"\nended early ({self.stopped}); this is the best picture so far"
-        return text
 
 
 def stylize_photo(
     files: Files,
     *,
     objective: StyleObjective,
-    projection: Projection | None,
+    guided_filter: GuidedFilter | None,
     device: str = "auto",
     precision: str = "auto",
     log_dir: str | Path | None = None,
@@ -62,8 +37,8 @@ def stylize_photo(
         files: both photos, their masks and the result.
         objective: the losses and their weights; its encoder a `ops.VGGFeatures`, or another
             with ``convolve_in(dtype)``.
-        projection: ``None`` turns photorealism by projection off; the result then has the working
-            size, since nothing ties it to the photo's own pixels.
+        guided_filter: ``None`` leaves it out; the result then has the working size,
+            since nothing ties it to the photo's own pixels.
         device: see `ops.devices.select_device`.
         precision: of the encoder's convolutions, see `ops.devices.convolution_dtype`; it is
             the objective's from then on.
@@ -94,7 +69,7 @@ def stylize_photo(
             objective.to(device),
             content_masks=pair.masks.content.to(device),
             style_masks=pair.masks.style.to(device),
-            projection=projection,
+            guided_filter=guided_filter,
             seed=files.seed,
             callback=lambda step: [callback(step) for callback in callbacks],
             **optimisation,

@@ -7,7 +7,7 @@ from photostyle.ops.colour_transfer import GAINS, colour_transfer
 from photostyle.ops.devices import select_device
 from photostyle.ops.transport import check_gains
 from photostyle.optimize.photo_pair import Files
-from photostyle.optimize.stylize_photo import Report
+from photostyle.optimize.report import Report
 
 
 def transfer_colours(

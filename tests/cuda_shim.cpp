@@ -19,20 +19,20 @@ using Launcher = void (*)(unsigned blocks, unsigned threads, void** arguments);
 template <typename Scalar, int C>
 void add_kernels(std::map<std::string, Launcher>& kernels, const std::string& parameters) {
     kernels["window_statistics<" + parameters + ">"] = launch<window_statistics<Scalar, C>>;
-    kernels["window_models<" + parameters + ">"] = launch<window_models<Scalar, C>>;
+    kernels["window_coefficients<" + parameters + ">"] = launch<window_coefficients<Scalar, C>>;
     kernels["sum_windows<" + parameters + ", PRODUCT>"] = launch<sum_windows<Scalar, C, PRODUCT>>;
     kernels["sum_windows<" + parameters + ", FIT>"] = launch<sum_windows<Scalar, C, FIT>>;
-    kernels["sum_windows<" + parameters + ", PROJECTION>"] =
-        launch<sum_windows<Scalar, C, PROJECTION>>;
-    kernels["sum_windows<" + parameters + ", MEANS>"] = launch<sum_windows<Scalar, C, MEANS>>;
+    kernels["sum_windows<" + parameters + ", GUIDED_FILTER>"] =
+        launch<sum_windows<Scalar, C, GUIDED_FILTER>>;
+    kernels["sum_windows<" + parameters + ", COEFFICIENTS>"] = launch<sum_windows<Scalar, C, COEFFICIENTS>>;
 }
 
 template <int C, int K>
-void add_radius_1(std::map<std::string, Launcher>& kernels, const std::string& parameters) {
-    kernels["radius_1<" + parameters + ", PRODUCT>"] = launch<radius_1<C, K, PRODUCT>>;
-    kernels["radius_1<" + parameters + ", ENERGY>"] = launch<radius_1<C, K, ENERGY>>;
-    kernels["radius_1<" + parameters + ", FIT>"] = launch<radius_1<C, K, FIT>>;
-    kernels["radius_1<" + parameters + ", PROJECTION>"] = launch<radius_1<C, K, PROJECTION>>;
+void add_fused(std::map<std::string, Launcher>& kernels, const std::string& parameters) {
+    kernels["fused_radius_1<" + parameters + ", PRODUCT>"] = launch<fused_radius_1<C, K, PRODUCT>>;
+    kernels["fused_radius_1<" + parameters + ", MATTING_LOSS>"] = launch<fused_radius_1<C, K, MATTING_LOSS>>;
+    kernels["fused_radius_1<" + parameters + ", FIT>"] = launch<fused_radius_1<C, K, FIT>>;
+    kernels["fused_radius_1<" + parameters + ", GUIDED_FILTER>"] = launch<fused_radius_1<C, K, GUIDED_FILTER>>;
 }
 
 std::map<std::string, Launcher> all_kernels() {
@@ -41,10 +41,10 @@ std::map<std::string, Launcher> all_kernels() {
     add_kernels<float, 3>(kernels, "float, 3");
     add_kernels<double, 1>(kernels, "double, 1");
     add_kernels<double, 3>(kernels, "double, 3");
-    add_radius_1<1, 1>(kernels, "1, 1");
-    add_radius_1<1, 3>(kernels, "1, 3");
-    add_radius_1<3, 1>(kernels, "3, 1");
-    add_radius_1<3, 3>(kernels, "3, 3");
+    add_fused<1, 1>(kernels, "1, 1");
+    add_fused<1, 3>(kernels, "1, 3");
+    add_fused<3, 1>(kernels, "3, 1");
+    add_fused<3, 3>(kernels, "3, 3");
     return kernels;
 }
 

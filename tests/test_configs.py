@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from photostyle import conf, optimize
 from photostyle.conf.entry_point import PATHS
 from photostyle.feedforward.stylize_photos import stylize_photos
-from photostyle.ops import GRAM, MEAN_STD, Projection, StyleObjective, Transport, VGGFeatures
+from photostyle.ops import GRAM, MEAN_STD, GuidedFilter, StyleObjective, Transport, VGGFeatures
 from photostyle.ops.features import ENCODERS
 from photostyle.ops.matting.laplacian import BACKENDS
 from photostyle.optimize import Files
@@ -108,9 +108,9 @@ def test_defaults_are_the_documented_ones():
     assert config["optimizer"]["name"] == "lbfgs"
     assert config["optimizer"]["scales"] == [0.5, 1.0]
     assert len(config["optimizer"]["steps"]) == 2
-    assert config["objective"]["energy_weight"] > 0
-    assert config["photorealism"]["projection"]["radius"] == 8
-    assert config["photorealism"]["projection"]["ridge"] == 1e-3
+    assert config["objective"]["matting_weight"] > 0
+    assert config["photorealism"]["guided_filter"]["radius"] == 8
+    assert config["photorealism"]["guided_filter"]["ridge"] == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -192,15 +192,15 @@ def test_objective(objective, photorealism):
 @pytest.mark.parametrize("photorealism", GROUPS["photorealism"])
 def test_photorealism(photorealism):
     config = compose("stylize", [f"photorealism={photorealism}", "backend=reference"])
-    projection = instantiate(config.photorealism).projection
+    guided_filter = instantiate(config.photorealism).guided_filter
     expected = {
-        "strict": Projection(radius=8, ridge=1e-3, backend="reference"),
-        "matting": Projection(radius=8, ridge=1e-3, backend="reference"),
-        "loose": Projection(radius=4, ridge=1e-3, backend="reference"),
-        "one_pass": Projection(radius=4, ridge=1e-4, backend="reference"),
+        "strict": GuidedFilter(radius=8, ridge=1e-3, backend="reference"),
+        "matting": GuidedFilter(radius=8, ridge=1e-3, backend="reference"),
+        "loose": GuidedFilter(radius=4, ridge=1e-3, backend="reference"),
+        "one_pass": GuidedFilter(radius=4, ridge=1e-4, backend="reference"),
         "off": None,
     }
-    assert projection == expected[photorealism]
+    assert guided_filter == expected[photorealism]
 
 
 def test_presets_go_from_the_photo_to_the_style():
@@ -222,8 +222,8 @@ def test_the_defaults_are_those_of_the_classes():
     assert made.style_loss == default.style_loss
     assert made.style_layers == default.style_layers
     assert made.layer_weights == default.layer_weights
-    projection = instantiate(config.photorealism).projection
-    assert projection == Projection()
+    guided_filter = instantiate(config.photorealism).guided_filter
+    assert guided_filter == GuidedFilter()
 
 
 @pytest.mark.parametrize("optimizer", GROUPS["optimizer"])
@@ -242,7 +242,7 @@ def test_optimizer_and_method(monkeypatch, optimizer):
     assert isinstance(arguments["scales"], list)
     assert len(arguments["scales"]) == len(arguments["steps"])
     assert isinstance(arguments["objective"], StyleObjective)
-    assert isinstance(arguments["projection"], Projection)
+    assert isinstance(arguments["guided_filter"], GuidedFilter)
     assert isinstance(arguments["files"], Files)
     # Every argument is one that the real function names, or passes on by name.
     known = {*inspect.signature(stylize_photo).parameters}

@@ -34,7 +34,7 @@ def test_nvrtc_compiles_every_kernel_without_warnings_or_spills(architecture):
     assert {name: used.spilled for name, used in kernels.items() if used.spilled} == {}
     # What the launch bounds promise: twelve warps of r = 1 on a multiprocessor.
     for name, used in kernels.items():
-        if name.startswith("radius_1"):
+        if name.startswith("fused_radius_1"):
             assert used.shared == 0
             assert occupancy(used, 0, 32, architecture) * LIMITS[architecture][0] >= 12 * 32
 
@@ -114,10 +114,10 @@ def definition(p, guide, radius, epsilon):
     return product, means / counts
 
 
-def apply(p, guide, radius, epsilon, forms=("PRODUCT", "MEANS")):
+def apply(p, guide, radius, epsilon, modes=("PRODUCT", "COEFFICIENTS")):
     """Forms of L p by the kernels for any radius."""
     statistics = _cuda.window_statistics(guide, radius, epsilon)
-    return [_cuda.apply(p, guide, statistics, radius, form).numpy() for form in forms]
+    return [_cuda.apply(p, guide, statistics, radius, mode).numpy() for mode in modes]
 
 
 def relative_error(actual, expected):
@@ -132,7 +132,7 @@ BOUNDS = {
     1e-7: (2e-5, 5e-5, 1e-5),  # 1.0e-5, 2.7e-5, 2.7e-6
     1e-5: (5e-6, 2e-5, 5e-6),  # 2.4e-6, 1.1e-5, 1.2e-6
 }
-RADIUS_1_BOUNDS = {
+FUSED_BOUNDS = {
     # ε, in one launch: (L p for random p, L p for smooth p)
     1e-7: (1e-5, 2e-5),  # 2.6e-6, 7.3e-6
     1e-5: (2e-6, 1e-5),  # 6.9e-7, 2.7e-6
@@ -205,10 +205,10 @@ def test_accuracy(emulate, kind, dtype):
             if kind != "grey":
                 error = relative_error(means, expected_means)
                 assert error <= COEFFICIENT_BOUND[dtype], (radius, epsilon, error)
-            if _cuda.is_one_launch(guide, radius):
-                product = _cuda.radius_1(p, guide, epsilon, "PRODUCT")[0].numpy()
+            if _cuda.has_fused_kernel(guide, radius):
+                product = _cuda.fused_radius_1(p, guide, epsilon, "PRODUCT")[0].numpy()
                 errors = [relative_error(product[:, i], expected[:, i]) for i in range(2)]
-                assert np.all(np.less_equal(errors, RADIUS_1_BOUNDS[epsilon])), (epsilon, errors)
+                assert np.all(np.less_equal(errors, FUSED_BOUNDS[epsilon])), (epsilon, errors)
 
 
 # Height, width, radius; images, channels of the guide, channels of p. A tile has 2r x 2r results,
@@ -262,14 +262,14 @@ def test_less_shared_memory_makes_smaller_tiles(emulate, shared_memory):
     assert_definition(*random_pair(19, 23, 1, 3, 2), 3)
 
 
-def assert_forms(product, fit, projection, p, expected, radius):
+def assert_forms(product, fit, guided_filter, p, expected, radius):
     """F p = D p − L p and P p = F p / D; a mistake in an index is of order 1."""
     single = p.dtype == torch.float32
     counts = definition_counts(*p.shape[2:], radius)
     expected_fit = counts * np.asarray(p, np.float64) - expected
     assert relative_error(product, expected) < (1e-4 if single else 1e-10)
     assert relative_error(fit, expected_fit) < (1e-5 if single else 1e-12)
-    assert relative_error(projection, expected_fit / counts) < (1e-5 if single else 1e-12)
+    assert relative_error(guided_filter, expected_fit / counts) < (1e-5 if single else 1e-12)
 
 
 def definition_counts(height, width, radius):
@@ -284,7 +284,7 @@ def test_forms(emulate, dtype):
     for height, width, radius, batch, guide_channels, channels in SIZES[::2]:
         p, guide = random_pair(height, width, batch, guide_channels, channels, dtype)
         expected, _ = definition(p, guide, radius, 1e-5)
-        results = apply(p, guide, radius, 1e-5, ("PRODUCT", "FIT", "PROJECTION"))
+        results = apply(p, guide, radius, 1e-5, ("PRODUCT", "FIT", "GUIDED_FILTER"))
         assert_forms(*results, p, expected, radius)
 
 
@@ -302,49 +302,54 @@ ONE_LAUNCH_SIZES = [
 
 
 @pytest.mark.parametrize("size", ONE_LAUNCH_SIZES, ids=str)
-def test_one_launch(emulate, size):
+def test_fused(emulate, size):
     height, width, batch, guide_channels, channels = size
     p, guide = random_pair(height, width, batch, guide_channels, channels)
     expected, _ = definition(p, guide, 1, 1e-5)
-    assert _cuda.is_one_launch(guide, 1)
+    assert _cuda.has_fused_kernel(guide, 1)
     results = [
-        _cuda.radius_1(p, guide, 1e-5, form)[0].numpy() for form in ("PRODUCT", "FIT", "PROJECTION")
+        _cuda.fused_radius_1(p, guide, 1e-5, mode)[0].numpy()
+        for mode in ("PRODUCT", "FIT", "GUIDED_FILTER")
     ]
     assert_forms(*results, p, expected, 1)
-    product, energy = _cuda.radius_1(p, guide, 1e-5, "ENERGY")
+    product, loss = _cuda.fused_radius_1(p, guide, 1e-5, "MATTING_LOSS")
     assert np.array_equal(product, results[0])
     # Partial sums in float32.
     expected = (p.double() * torch.as_tensor(expected)).flatten(1).sum(1)
-    torch.testing.assert_close(energy, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
 
 
-def test_one_launch_properties(emulate):
+def test_fused_properties(emulate):
     guide = torch.tensor(photo("8-bit sky"), dtype=torch.float32)
     constant = torch.full_like(guide, 0.3)
-    product, energy = _cuda.radius_1(constant, guide, 1e-7, "ENERGY")
+    product, loss = _cuda.fused_radius_1(constant, guide, 1e-7, "MATTING_LOSS")
     assert not product.any()
-    assert not energy.any()
-    assert torch.equal(_cuda.radius_1(constant, guide, 1e-7, "PROJECTION")[0], constant)
+    assert not loss.any()
+    assert torch.equal(_cuda.fused_radius_1(constant, guide, 1e-7, "GUIDED_FILTER")[0], constant)
     # Nothing to divide by in a flat photo but a tiny ε.
     flat = torch.full((1, 3, 9, 9), 0.7)
     flat[..., 4:] = 0.1
     for epsilon in (1e-20, 1e-60):
-        assert _cuda.radius_1(torch.rand(1, 1, 9, 9), flat, epsilon, "PRODUCT")[0].isfinite().all()
+        assert (
+            _cuda.fused_radius_1(torch.rand(1, 1, 9, 9), flat, epsilon, "PRODUCT")[0]
+            .isfinite()
+            .all()
+        )
 
 
-def test_one_launch_leaves_large_images_to_the_others():
+def test_fused_leaves_large_images_to_the_others():
     with torch.device("meta"):
-        assert _cuda.is_one_launch(torch.empty(1, 3, 26_000, 26_000), 1)
-        assert not _cuda.is_one_launch(torch.empty(1, 3, 27_000, 27_000), 1)
-        assert not _cuda.is_one_launch(torch.empty(1, 3, 9, 9), 2)
-        assert not _cuda.is_one_launch(torch.empty(1, 3, 9, 9, dtype=torch.float64), 1)
+        assert _cuda.has_fused_kernel(torch.empty(1, 3, 26_000, 26_000), 1)
+        assert not _cuda.has_fused_kernel(torch.empty(1, 3, 27_000, 27_000), 1)
+        assert not _cuda.has_fused_kernel(torch.empty(1, 3, 9, 9), 2)
+        assert not _cuda.has_fused_kernel(torch.empty(1, 3, 9, 9, dtype=torch.float64), 1)
 
 
 @pytest.mark.parametrize("groups", [1, 16, 1000])
-def test_warps_of_one_launch_cover_the_image(groups):
+def test_warps_of_fused_cover_the_image(groups):
     for height, width in ((3, 3), (100, 150), (603, 904), (4096, 4096), (8192, 8192)):
-        warps, rows = _cuda.radius_1_geometry(groups, height, width)
-        strips = -(-width // _cuda.RADIUS_1_STRIP)
+        warps, rows = _cuda.fused_geometry(groups, height, width)
+        strips = -(-width // _cuda.FUSED_STRIP)
         assert warps % (groups * strips) == 0
         chunks = warps // (groups * strips)
         assert (chunks - 1) * rows < height <= chunks * rows
@@ -362,19 +367,19 @@ def test_symmetric_and_positive(emulate, kind, epsilon, launches):
 
     def apply_l(p):
         if launches == 1:
-            return _cuda.radius_1(p, guide, epsilon, "PRODUCT")[0]
+            return _cuda.fused_radius_1(p, guide, epsilon, "PRODUCT")[0]
         return _cuda.apply(p, guide, statistics, 1, "PRODUCT")
 
     product = apply_l(p)[0].double()
     assert product.isfinite().all()
-    forms = torch.einsum("ihw,jhw->ij", p[0].double(), product)
-    assert abs(forms[0, 1] - forms[1, 0]) < 1e-6 * forms.diagonal().min()
-    assert (forms.diagonal() > 0).all()
+    modes = torch.einsum("ihw,jhw->ij", p[0].double(), product)
+    assert abs(modes[0, 1] - modes[1, 0]) < 1e-6 * modes.diagonal().min()
+    assert (modes.diagonal() > 0).all()
 
     # What is affine in the guide costs nothing.
     affine = (0.2 + 0.5 * guide[:, :1]).contiguous()
     cost = (affine * apply_l(affine)).double().sum()
-    assert abs(cost) < 1e-3 * forms.diagonal().min()
+    assert abs(cost) < 1e-3 * modes.diagonal().min()
 
 
 def test_constant_gives_exactly_zero(emulate):

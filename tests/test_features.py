@@ -122,7 +122,7 @@ def test_torchvision_weights_give_torchvisions_activations(models, weight_files,
             x = layer(x.clone())  # torchvision's ReLU works in place
             # Batch normalisation belongs to the convolution before it.
             expected[name.replace("bn", "conv")] = x
-    features = VGGFeatures(list(expected), encoder=encoder, weights=weight_files[encoder, suffix])
+    features = VGGFeatures(list(expected), model=encoder, weights=weight_files[encoder, suffix])
     # Within a model that is being trained it does not train along.
     torch.nn.Sequential(features).train()
     features(image)
@@ -174,7 +174,7 @@ def test_builds_no_deeper_than_asked():
         ({"layers": ["relu3_3"], "encoder": "vgg11"}, "^layer=relu3_3: unknown in vgg11"),
         (
             {"layers": ["relu1_1"], "encoder": "resnet"},
-            "^encoder=resnet: unknown; choose one of vgg11, vgg13, vgg16, vgg19, vgg11_bn",
+            "^model=resnet: unknown; choose one of vgg11, vgg13, vgg16, vgg19, vgg11_bn",
         ),
         ({"layers": ["relu5_2"]}, "embedded weights end at relu5_1"),
     ],
@@ -304,9 +304,9 @@ def test_failing_download_says_what_to_do(monkeypatch, tmp_path, encoder, error)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.download_url_to_file", fail)
     with pytest.raises(ArgumentError) as caught:
-        VGGFeatures(["relu1_1"], encoder=encoder)
+        VGGFeatures(["relu1_1"], model=encoder)
     message = str(caught.value)
-    assert message.startswith(f"encoder={encoder}: its weights could not be downloaded")
+    assert message.startswith(f"model={encoder}: its weights could not be downloaded")
     assert str(error) in message
     assert f"https://download.pytorch.org/models/{encoder}-" in message
     assert "encoder.weights=FILE" in message
@@ -323,7 +323,7 @@ def test_download_is_used(monkeypatch, models):
 
     monkeypatch.setattr("torchvision.models.WeightsEnum.get_state_dict", state_dict)
     image = random_image(1, 3, 16, 16)
-    actual = VGGFeatures(["conv1_1"], encoder="vgg11")(image)["conv1_1"]
+    actual = VGGFeatures(["conv1_1"], model="vgg11")(image)["conv1_1"]
     expected = models["vgg11"].features[0]((image - IMAGENET_MEAN) / IMAGENET_STD)
     assert_near(actual, expected, "conv1_1")
     assert len(asked) == 1

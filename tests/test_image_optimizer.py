@@ -7,9 +7,9 @@ import torch
 
 from photostyle.ops import (
     ArgumentError,
+    GuidedFilter,
     LossTerms,
     MattingLaplacian,
-    Projection,
     StyleObjective,
     VGGFeatures,
 )
@@ -47,7 +47,7 @@ def shallow(**arguments):
             "content_weight": 1.0,
             "style_layers": ["relu1_1", "relu2_1"],
             "layer_weights": None,
-            "energy_weight": 1e3,
+            "matting_weight": 1e3,
         }
         | arguments
     )
@@ -170,14 +170,14 @@ def test_callback(content, style, objective):
 def test_the_projection_makes_photos(content, style, objective):
     """From noise, which is no photo: what remains of it is affine in the content."""
     laplacian = MattingLaplacian(content, 1, 1e-5)
-    free = shallow(energy_weight=0)
+    free = shallow(matting_weight=0)
     options = {"scales": [1.0], "steps": [3], "init": "noise"}
-    result = optimize_image(content, style, free, **options, projection=Projection(radius=8))
-    noisy = optimize_image(content, style, free, **options, projection=None)
+    result = optimize_image(content, style, free, **options, guided_filter=GuidedFilter(radius=8))
+    noisy = optimize_image(content, style, free, **options, guided_filter=None)
     assert noisy.coefficients is None
     assert noisy.image.shape == content.shape
     assert (noisy.image.min() >= 0, noisy.image.max() <= 1) == (True, True)
-    assert laplacian.energy(result.image) < 0.05 * laplacian.energy(noisy.image)
+    assert laplacian.matting_loss(result.image) < 0.05 * laplacian.matting_loss(noisy.image)
 
 
 def test_a_smoother_projection_follows_the_content_less(content, style, objective):
@@ -187,7 +187,7 @@ def test_a_smoother_projection_follows_the_content_less(content, style, objectiv
         float(
             (
                 optimize_image(
-                    content, style, objective, **options, projection=Projection(4, ridge)
+                    content, style, objective, **options, guided_filter=GuidedFilter(4, ridge)
                 ).image
                 - content
             )
@@ -200,9 +200,9 @@ def test_a_smoother_projection_follows_the_content_less(content, style, objectiv
     assert errors[2] > 10 * errors[0]
 
 
-@pytest.mark.parametrize("projection", [Projection(), None], ids=["projection", "none"])
-def test_same_seed_same_bits(content, style, objective, projection):
-    options = {"scales": [1.0], "steps": [2], "init": "noise", "projection": projection}
+@pytest.mark.parametrize("guided_filter", [GuidedFilter(), None], ids=["guided_filter", "none"])
+def test_same_seed_same_bits(content, style, objective, guided_filter):
+    options = {"scales": [1.0], "steps": [2], "init": "noise", "guided_filter": guided_filter}
     first, again, other = (
         optimize_image(content, style, objective, **options, seed=seed) for seed in (1, 1, 2)
     )
@@ -232,7 +232,7 @@ def test_inits(content, style, objective):
             scales=[1.0],
             steps=[1],
             init=init,
-            projection=None,
+            guided_filter=None,
             callback=steps,
         )
         assert result.stopped is None
@@ -357,7 +357,7 @@ def test_interrupted_before_the_first_step(content, style, objective, where):
         broken.forward = interrupt
     steps = Recorder()
     result = optimize_image(
-        content, style, broken, **SCHEDULE, callback=steps, init="content", projection=None
+        content, style, broken, **SCHEDULE, callback=steps, init="content", guided_filter=None
     )
     assert result.stopped == "interrupted"
     assert result.terms is None
@@ -457,4 +457,4 @@ def test_wrong_value(content, style, objective, arguments, message):
 )
 def test_wrong_projection(arguments, message):
     with pytest.raises(ArgumentError, match=f"^{message}"):
-        Projection(**arguments)
+        GuidedFilter(**arguments)

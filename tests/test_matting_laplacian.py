@@ -53,12 +53,12 @@ PYMATTING = {
 CPU = {
     ("product", torch.float32): 1e-7,  # 2.6e-8
     ("product", torch.float64): 1e-9,  # 9.0e-11
-    ("project", torch.float32): 2e-6,  # 5.0e-7
-    ("project", torch.float64): 1e-8,  # 1.4e-9
+    ("guided_filter", torch.float32): 2e-6,  # 5.0e-7
+    ("guided_filter", torch.float64): 1e-8,  # 1.4e-9
     ("coefficients", torch.float32): 5e-7,  # 1.2e-7
     ("coefficients", torch.float64): 2e-6,  # 3.6e-7, saturated at r = 8
-    ("energy", torch.float32): 1e-6,  # 1.1e-7
-    ("energy", torch.float64): 1e-10,  # 4.9e-12
+    ("matting_loss", torch.float32): 1e-6,  # 1.1e-7
+    ("matting_loss", torch.float64): 1e-10,  # 4.9e-12
 }
 
 
@@ -92,7 +92,7 @@ def test_cpu_agrees_with_reference(name, epsilon, radius, dtype):
     p = random_like(guide)
     fast = MattingLaplacian(guide, radius, epsilon, "cpu")
     exact = MattingLaplacian(guide.double(), radius, epsilon, "reference")
-    for method in ("product", "project", "coefficients", "energy"):
+    for method in ("product", "guided_filter", "coefficients", "matting_loss"):
         actual, expected = getattr(fast, method)(p), getattr(exact, method)(p.double())
         assert actual.dtype == dtype
         assert actual.shape == expected.shape
@@ -150,21 +150,21 @@ class TestAlgebra:
     def test_positive_semidefinite(self, name, backend):
         operator = self.operator(name, backend)
         for p in (random_like(operator.guide), operator.guide, 1 - operator.guide**2):
-            assert operator.energy(p).item() >= 0
+            assert operator.matting_loss(p).item() >= 0
 
     def test_constants_and_the_guide_cost_nothing(self, name, backend):
         operator = self.operator(name, backend)
-        noise = operator.energy(random_like(operator.guide)).item()
+        noise = operator.matting_loss(random_like(operator.guide)).item()
         assert operator.product(torch.full_like(operator.guide, 0.7)).abs().max() < 1e-6
         affine = operator.guide[:, [2, 0, 1]] * 0.4 + 0.1
-        assert operator.energy(affine).item() < 1e-6 * noise
+        assert operator.matting_loss(affine).item() < 1e-6 * noise
 
     def test_projection_is_the_affine_model(self, name, backend):
         operator = self.operator(name, backend, radius=3, epsilon=1e-3)
         p = random_like(operator.guide)
         model = operator.coefficients(p)
         affine = (model[:, :, :3] * operator.guide[:, None]).sum(2) + model[:, :, 3]
-        torch.testing.assert_close(operator.project(p), affine, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(operator.guided_filter(p), affine, rtol=1e-4, atol=1e-5)
 
     def test_finite(self, name, backend):
         operator = self.operator(name, backend, epsilon=1e-12)
@@ -185,7 +185,7 @@ class TestAutograd:
     def operator(self, backend):
         return MattingLaplacian(GUIDES["photo"][..., 20:29, 20:30], 1, 1e-2, backend)
 
-    @pytest.mark.parametrize("method", ["product", "project", "energy", "coefficients"])
+    @pytest.mark.parametrize("method", ["product", "guided_filter", "matting_loss", "coefficients"])
     def test_first_and_second_order(self, operator, method):
         p = random_like(operator.guide, channels=2).requires_grad_()
         assert torch.autograd.gradcheck(getattr(operator, method), p)
@@ -193,7 +193,7 @@ class TestAutograd:
 
     def test_gradient_of_the_energy_is_twice_the_product(self, operator):
         p = random_like(operator.guide).requires_grad_()
-        (gradient,) = torch.autograd.grad(operator.energy(p).sum(), p)
+        (gradient,) = torch.autograd.grad(operator.matting_loss(p).sum(), p)
         torch.testing.assert_close(gradient, 2 * operator.product(p.detach()) / p.numel())
 
     def test_third_order_of_a_cubic(self, operator):
@@ -209,7 +209,7 @@ class TestAutograd:
     def test_no_grad(self, operator):
         p = random_like(operator.guide).requires_grad_()
         with torch.no_grad():
-            assert not operator.project(p).requires_grad
+            assert not operator.guided_filter(p).requires_grad
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -261,15 +261,15 @@ def test_half_precision_is_computed_in_float32(dtype, backend):
     p = random_like(guide).requires_grad_()
     operator = MattingLaplacian(guide, 2, backend=backend)
     exact = MattingLaplacian(guide.float(), 2, backend=backend)
-    for method in ("product", "project"):
+    for method in ("product", "guided_filter"):
         result = getattr(operator, method)(p)
         assert result.dtype == dtype
         assert torch.equal(result, getattr(exact, method)(p.float()).to(dtype))
-    for method in ("energy", "coefficients"):
+    for method in ("matting_loss", "coefficients"):
         assert torch.equal(getattr(operator, method)(p), getattr(exact, method)(p.float()))
     # Beside a guide in float32, too.
     assert torch.equal(exact.product(p), operator.product(p))
-    operator.energy(p).sum().backward()
+    operator.matting_loss(p).sum().backward()
     expected = (2 * exact.product(p.detach().float()) / p.numel()).to(dtype)
     torch.testing.assert_close(p.grad, expected)
 
@@ -281,10 +281,10 @@ def test_custom_operators_follow_pytorchs_rules():
     operator = MattingLaplacian(guide, backend="cpu")
     p = random_like(guide).requires_grad_()
     statistics = operator._statistics
-    for form in ("PRODUCT", "FIT", "PROJECTION"):
+    for mode in ("PRODUCT", "FIT", "GUIDED_FILTER"):
         torch.library.opcheck(
             torch.ops.photostyle.matting_laplacian,
-            (p, guide, statistics, operator.counts, 1, 1e-7, form),
+            (p, guide, statistics, operator.counts, 1, 1e-7, mode),
         )
     torch.library.opcheck(
         torch.ops.photostyle.matting_laplacian_coefficients, (p, guide, statistics, 1, 1e-7)
@@ -296,7 +296,7 @@ def test_inside_a_compiled_function():
     operator = MattingLaplacian(GUIDES["photo"].float(), backend="cpu")
 
     def loss(p):
-        return operator.energy(operator.project(torch.sigmoid(p))).sum()
+        return operator.matting_loss(operator.guided_filter(torch.sigmoid(p))).sum()
 
     # One graph or an error; "aot_eager" needs no C++ compiler.
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
@@ -345,7 +345,7 @@ class TestBadInput:
         with pytest.raises(ArgumentError, match=message):
             MattingLaplacian(**{"guide": self.good, **arguments})
 
-    @pytest.mark.parametrize("method", ["product", "energy", "project", "coefficients"])
+    @pytest.mark.parametrize("method", ["product", "matting_loss", "guided_filter", "coefficients"])
     @pytest.mark.parametrize(
         ("p", "message"),
         [

@@ -13,7 +13,7 @@ from photostyle.data import load_image
 from photostyle.ops import VGGFeatures
 from photostyle.ops.filters import LUMA
 from photostyle.ops.metrics import (
-    ENERGY_EPSILON,
+    MATTING_EPSILON,
     STYLE_LAYERS,
     StyleDistance,
     colour_map_residual,
@@ -170,7 +170,7 @@ def test_edge_ssim_keeps_the_dtype_out_of_it(pavilion):
 def test_energy_against_the_explicit_matrix(pavilion):
     guide = pavilion[..., :20, :24].double()
     image = noisy(guide, 0.1)
-    matrix = pymatting.cf_laplacian(guide[0].permute(1, 2, 0).numpy(), epsilon=ENERGY_EPSILON)
+    matrix = pymatting.cf_laplacian(guide[0].permute(1, 2, 0).numpy(), epsilon=MATTING_EPSILON)
     planes = image[0].flatten(1).numpy()
     expected = sum(p @ (matrix @ p) for p in planes) / planes.size
     assert energy(guide, image) == pytest.approx(expected, rel=1e-6)

@@ -79,8 +79,8 @@ def test_objective_by_hand(encoder, photos, kind, masked):
         layer_weights=[1, 3, 4],
         **{f"{name}_weight": weight for name, weight in weights.items()},
         style_loss=STYLE_LOSSES[kind],
-        energy_radius=2,
-        energy_epsilon=1e-4,
+        matting_radius=2,
+        matting_ridge=1e-4,
         backend="reference",
     )
     choose = halves if masked else ones
@@ -104,7 +104,7 @@ def test_objective_by_hand(encoder, photos, kind, masked):
             loss = style_loss(actual, target, small_masks[0].flatten(1).mean(1))
             expected["style"] += (0.5 if kind == "both" else 1) * share * loss
     expected["edges"] = edge_loss(edge_magnitude(image), edge_magnitude(content))
-    expected["energy"] = MattingLaplacian(content, 2, 1e-4, "reference").energy(image)[0]
+    expected["energy"] = MattingLaplacian(content, 2, 1e-4, "reference").matting_loss(image)[0]
     expected["variation"] = total_variation(image)
     assert list(terms) == list(weights)
     for name, loss in expected.items():
@@ -127,7 +127,7 @@ def test_a_loss_of_weight_zero_is_not_computed(encoder, photos, weighted):
 
 def test_losses_vanish_at_their_targets(encoder, photos):
     content, style = photos
-    objective = StyleObjective(encoder, **SHALLOW, energy_weight=1, style_loss=GRAM)
+    objective = StyleObjective(encoder, **SHALLOW, matting_weight=1, style_loss=GRAM)
     targets = objective.targets(content, content, ones(content), ones(content))
     at_target = objective(content, targets)
     assert float(at_target["content"]) == 0
@@ -147,7 +147,7 @@ def test_losses_vanish_at_their_targets(encoder, photos):
 def test_masks_take_each_part_to_its_own_style(encoder, photos, kind):
     """A content whose halves already have the right styles, but for sides exchanged."""
     content, _ = photos
-    alone = {"content_weight": 0, "style_weight": 1, "edges_weight": 0, "energy_weight": 0}
+    alone = {"content_weight": 0, "style_weight": 1, "edges_weight": 0, "matting_weight": 0}
     objective = StyleObjective(encoder, **{**SHALLOW, **alone}, style_loss=STYLE_LOSSES[kind])
     left, right = content, content.flip(1) * 0.4
     image = torch.cat([left, right], dim=3)
@@ -183,7 +183,7 @@ def test_fallback_to_the_whole_style_is_finite(encoder, photos, kind):
 def test_weights_keep_their_meaning_when_the_size_changes(encoder, photos):
     content, style = photos
     objective = StyleObjective(
-        encoder, **SHALLOW, energy_weight=1.0, variation_weight=1.0, backend="reference"
+        encoder, **SHALLOW, matting_weight=1.0, total_variation_weight=1.0, backend="reference"
     )
 
     def losses(repeats):
@@ -205,8 +205,8 @@ def test_gradient_of_the_whole_objective(encoder, photos, kind):
     objective = StyleObjective(
         encoder,
         **SHALLOW,
-        energy_weight=10,
-        variation_weight=5,
+        matting_weight=10,
+        total_variation_weight=5,
         style_weight=10,
         style_loss=STYLE_LOSSES[kind],
     )
@@ -290,7 +290,7 @@ def test_bad_layers(encoder, argument, value):
 def test_unknown_layer():
     with pytest.raises(ArgumentError, match=r"^layer=relu7_1: unknown in vgg16; choose among conv"):
         StyleObjective(style_layers=["relu1_1", "relu7_1"], layer_weights=None)
-    encoder = partial(VGGFeatures, encoder="vgg16")
+    encoder = partial(VGGFeatures, model="vgg16")
     with pytest.raises(ArgumentError, match=r"^layer=relu3_4: unknown in vgg16"):
         StyleObjective(encoder, content_layers=["relu3_4"], content_weight=1)
 
@@ -299,10 +299,10 @@ def test_unknown_layer():
     ("arguments", "message"),
     [
         ({"backend": "tpu"}, r"backend=tpu: unknown; choose one of auto, cuda, cpu, reference"),
-        ({"energy_radius": 0}, r"radius=0: give a whole number"),
-        ({"energy_radius": 1.5}, r"radius=1\.5: give a whole number"),
-        ({"energy_epsilon": 0}, r"epsilon=0: give a number above 0"),
-        ({"energy_epsilon": -1}, r"epsilon=-1: give a number"),
+        ({"matting_radius": 0}, r"radius=0: give a whole number"),
+        ({"matting_radius": 1.5}, r"radius=1\.5: give a whole number"),
+        ({"matting_ridge": 0}, r"epsilon=0: give a number above 0"),
+        ({"matting_ridge": -1}, r"epsilon=-1: give a number"),
     ],
     ids=str,
 )

@@ -24,7 +24,7 @@ from photostyle.data import apply_coefficients, load_photo
 from photostyle.feedforward import StyleNetwork, TransformNet, load_network
 from photostyle.feedforward import style_network as network_file
 from photostyle.feedforward.stylize_photos import stylize_photos
-from photostyle.ops import ArgumentError, Projection
+from photostyle.ops import ArgumentError, GuidedFilter
 
 WIDTH, HEIGHT, SIZE = 96, 72, 48
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -32,13 +32,13 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 pytestmark = pytest.mark.usefixtures("no_network")
 
 
-def tiny_network(projection: Projection | None = Projection(radius=3)) -> StyleNetwork:  # noqa: B008
+def tiny_network(guided_filter: GuidedFilter | None = GuidedFilter(radius=3)) -> StyleNetwork:  # noqa: B008
     """A network that moves the colours by some tens of levels, none of them out of range."""
     torch.manual_seed(0)
     net = TransformNet(4, 1, "colour_transfer", torch.full((3,), 0.5), 0.01 * torch.eye(3))
     torch.nn.init.normal_(net.output.weight, std=0.02)
     quality = {"style_distance": 0.25}
-    return StyleNetwork(net.eval(), projection, "tiny, of tests", {"steps": 3}, quality)
+    return StyleNetwork(net.eval(), guided_filter, "tiny, of tests", {"steps": 3}, quality)
 
 
 def picture(seed, width=WIDTH, height=HEIGHT):
@@ -110,12 +110,12 @@ def threads():
 # --------------------------------------------------------------------------------- network files
 
 
-@pytest.mark.parametrize("projection", [Projection(5, 2e-3), None], ids=["photo", "painting"])
-def test_round_trip(tmp_path, projection):
-    before = tiny_network(projection)
+@pytest.mark.parametrize("guided_filter", [GuidedFilter(5, 2e-3), None], ids=["photo", "painting"])
+def test_round_trip(tmp_path, guided_filter):
+    before = tiny_network(guided_filter)
     before.save(tmp_path / "n.safetensors")
     after = load_network(tmp_path / "n.safetensors")
-    assert (after.projection, after.name) == (projection, "tiny, of tests")
+    assert (after.guided_filter, after.name) == (guided_filter, "tiny, of tests")
     assert (after.config, after.quality) == ({"steps": 3}, {"style_distance": 0.25})
     expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.5)}
     assert after.net.architecture == expected
@@ -218,8 +218,8 @@ BAD_NETWORKS = {
         lambda path: changed_network(path, add={"output.bias": torch.full((3,), torch.nan)}),
         "damaged network file (weights that are not finite)",
     ),
-    "projection out of range": (
-        lambda path: changed_network(path, projection='{"radius": 0, "ridge": 0.001}'),
+    "guided_filter out of range": (
+        lambda path: changed_network(path, guided_filter='{"radius": 0, "ridge": 0.001}'),
         "damaged network file (radius=0",
     ),
 }

@@ -27,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from photostyle import conf, train
 from photostyle.feedforward import Intervals, Schedule, TransformNet, load_network, train_network
 from photostyle.feedforward.checkpoint import Checkpoints
-from photostyle.ops import Projection
+from photostyle.ops import GuidedFilter
 
 WIDTH, HEIGHT = 96, 80
 # Small crops, shallow layers and a small network: a step takes a twentieth of a second.
@@ -202,19 +202,19 @@ BAD = {
         {
             "objective.style_weight": 0,
             "objective.content_weight": 0,
-            "photorealism.raw_energy_weight": 0,
+            "photorealism.raw_matting_weight": 0,
         },
         "style_weight=0: give a weight above 0, to this or to another loss",
     ),
-    "raw energy": ({"photorealism.raw_energy_weight": -1}, "raw_energy_weight=-1: give a number"),
-    "raw radius": ({"photorealism.raw_energy_radius": 0}, "radius=0: give a whole number"),
+    "raw energy": ({"photorealism.raw_matting_weight": -1}, "raw_matting_weight=-1: give a number"),
+    "raw radius": ({"photorealism.raw_matting_radius": 0}, "radius=0: give a whole number"),
     "raw radius beyond the crop": (
-        {"photorealism.raw_energy_radius": 40, "size": 96},
+        {"photorealism.raw_matting_radius": 40, "size": 96},
         "radius=40: 81x81 windows exceed 64x64",
     ),
-    "raw epsilon": ({"photorealism.raw_energy_epsilon": 0}, "epsilon=0: give a number above 0"),
-    "radius": ({"photorealism.projection.radius": 0}, "radius=0: give a number at least 1"),
-    "ridge": ({"photorealism.projection.ridge": 0}, "ridge=0: give a number above 0"),
+    "raw epsilon": ({"photorealism.raw_matting_ridge": 0}, "epsilon=0: give a number above 0"),
+    "radius": ({"photorealism.guided_filter.radius": 0}, "radius=0: give a number at least 1"),
+    "ridge": ({"photorealism.guided_filter.ridge": 0}, "ridge=0: give a number above 0"),
     # Output and keys.
     "output is a file": ({"output": "text.png"}, "output=text.png: "),
     "output below a file": ({"output": "text.png/a"}, "output=text.png/a: "),
@@ -263,7 +263,7 @@ def test_output_of_another_run(run, folder):
         ({"objective.style_layers": "[relu1_1]"}, ["objective.style_layers is ['relu1_1'], was"]),
         (
             {"photorealism": "off"},
-            ["photorealism.projection.radius is None, was 4", "raw_energy_w"],
+            ["photorealism.guided_filter.radius is None, was 4", "raw_matting_w"],
         ),
         ({"batch_size": 1}, ["batch_size is 1, was 2"]),
         ({"style": "other.png"}, ["style is other.png, was light.png"]),
@@ -320,8 +320,8 @@ def test_defaults():
     assert isinstance(values["schedule"], Schedule)
     assert isinstance(values["intervals"], Intervals)
     assert values["schedule"].steps == 2000
-    assert values["projection"] == Projection(4, 1e-4)
-    assert values["raw_energy_weight"] > 0
+    assert values["guided_filter"] == GuidedFilter(4, 1e-4)
+    assert values["raw_matting_weight"] > 0
     assert (values["style"], values["output"], values["validation"]) == ("a.png", None, None)
     assert (values["resume"], values["seed"], values["size"]) == (False, 0, 384)
     assert (values["device"], values["precision"]) == ("auto", "auto")
@@ -346,7 +346,7 @@ def test_photorealism(run, folder, name):
     code, out, err = run(values, **{"intervals.validation": 2})
     assert (code, "error" in err) == (0, False)
     network = load_network("run/network.safetensors")
-    assert (network.projection is None) == (name == "off")
+    assert (network.guided_filter is None) == (name == "off")
     assert f"loss {network.quality['loss']:.3f}" in out
 
 
@@ -389,9 +389,11 @@ def test_any_file_name(run, folder, name):
 
 
 def test_what_cannot_be_trained_ends_with_1(run, folder):
-    code, out, err = run({"photorealism.raw_energy_weight": 1e300, "steps": 50})
+    code, out, err = run({"photorealism.raw_matting_weight": 1e300, "steps": 50})
     assert code == 1
-    assert "ended early: the loss raw_energy is not finite in 10 steps in a row; try a lower" in out
+    assert (
+        "ended early: the loss raw_matting is not finite in 10 steps in a row; try a lower" in out
+    )
     assert "Traceback" not in err
     assert load_network("run/network.safetensors").net.width == 4
 

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from photostyle.data.training.stream import TrainingPhotos
 from photostyle.feedforward import Intervals, Schedule, TransformNet, load_network, train_network
 from photostyle.feedforward.checkpoint import Checkpoints
-from photostyle.ops import ArgumentError, LossTerms, Projection, StyleObjective
+from photostyle.ops import ArgumentError, GuidedFilter, LossTerms, StyleObjective
 
 WIDTH, HEIGHT = 96, 80
 
@@ -63,7 +63,7 @@ class Objective(StyleObjective):
     def __init__(self, at=None, measured=None, **arguments):
         layers = {"style_layers": ["colours", "relu1_1", "relu2_1"], "layer_weights": None}
         layers |= {"content_layers": ["relu2_2"], "content_weight": 1.0}
-        weights = {"style_weight": 60.0, "edges_weight": 0.0, "energy_weight": 0.0}
+        weights = {"style_weight": 60.0, "edges_weight": 0.0, "matting_weight": 0.0}
         super().__init__(**{**layers, **weights, "backend": "cpu", **arguments})
         self.at = at or {}
         self.measured = iter([0.0, *(measured or ())])  # the first is a trial, before training
@@ -96,8 +96,8 @@ def train(photos, objective=None, **values):
         "photos": partial(TrainingPhotos, photos, **groups["data"]),
         "network": small_network(),
         "objective": objective or Objective(),
-        "projection": Projection(2, 1e-4, "cpu"),
-        "raw_energy_weight": 100.0,
+        "guided_filter": GuidedFilter(2, 1e-4, "cpu"),
+        "raw_matting_weight": 100.0,
         "schedule": Schedule(**groups["schedule"]),
         "intervals": Intervals(**groups["intervals"]),
         "size": 64,
@@ -309,16 +309,16 @@ def test_long_gradients_are_cut(photos, folder):
 
 
 def test_photorealism_off(photos, folder):
-    """The painterly network of Johnson et al.: no projection, and none in its file."""
-    values = {"projection": None, "raw_energy_weight": 0.0, "steps": 4}
+    """The painterly network of Johnson et al.: no guided filter, and none in its file."""
+    values = {"guided_filter": None, "raw_matting_weight": 0.0, "steps": 4}
     train(photos, network=small_network(base="none"), **values)
     network = load_network("run/network.safetensors")
-    assert network.projection is None
+    assert network.guided_filter is None
     assert network.net.base == "none"
     photo = torch.rand(1, 3, 40, 44)
     assert torch.equal(network(photo), network.net(photo))
     assert network.coefficients(photo) is None
-    assert "loss/raw_energy" not in scalars()[0]
+    assert "loss/raw_matting" not in scalars()[0]
 
 
 def test_the_file(photos, folder):
@@ -341,7 +341,7 @@ def test_the_file(photos, folder):
     assert network.quality == report.quality
     expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.8)}
     assert network.net.architecture == expected
-    assert (network.projection.radius, network.projection.ridge) == (2, 1e-4)
+    assert (network.guided_filter.radius, network.guided_filter.ridge) == (2, 1e-4)
     photo = torch.rand(1, 3, 40, 44)
     assert network(photo).shape == photo.shape
     assert network.coefficients(photo).shape == (1, 3, 4, 40, 44)
@@ -397,7 +397,7 @@ def test_seeds(photos, folder):
 def test_tensorboard(photos, folder):
     train(photos, steps=6, log=2, pictures=3, measure=4, warmup=0, learning_rate=1e-3)
     curves, log = scalars()
-    losses = {"content", "style", "raw_energy"}
+    losses = {"content", "style", "raw_matting"}
     values = {
         "learning_rate", "gradient_norm", "photos_per_second", "skipped_steps", "unreadable_photos"
     }  # fmt: skip
@@ -444,7 +444,7 @@ def test_progress(photos, folder, capfd):
     train(photos, steps=4, measure=2)
     shown = capfd.readouterr().err
     assert "4/4" in shown
-    for name in ("content", "style", "raw_energy", "photos/s", "step 2: loss", "edge_ssim"):
+    for name in ("content", "style", "raw_matting", "photos/s", "step 2: loss", "edge_ssim"):
         assert name in shown
 
 
@@ -597,14 +597,14 @@ HOPELESS = {
         f"the loss content is not finite in 10 steps in a row; try {LEARNING_RATE}",
     ),
     "energy": (
-        lambda: {"objective": Objective(energy_weight=1e300)},
+        lambda: {"objective": Objective(matting_weight=1e300)},
         "the loss energy is not finite in 10 steps in a row; try a lower "
-        "photorealism.energy_weight or a larger energy_epsilon",
+        "photorealism.matting_weight or a larger matting_ridge",
     ),
-    "raw_energy": (
-        lambda: {"raw_energy_weight": 1e300},
-        "the loss raw_energy is not finite in 10 steps in a row; try a lower "
-        "photorealism.raw_energy_weight or a larger raw_energy_epsilon",
+    "raw_matting": (
+        lambda: {"raw_matting_weight": 1e300},
+        "the loss raw_matting is not finite in 10 steps in a row; try a lower "
+        "photorealism.raw_matting_weight or a larger raw_matting_ridge",
     ),
     "gradient": (
         lambda: {"objective": Breaks(range(100), "gradient")},
@@ -730,11 +730,11 @@ def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
         ({"size": 63}, r"^size=63: give a number at least 64"),
         ({"seed": -1}, r"^seed=-1: give a number from 0"),
         ({"seed": 2**63}, r"^seed=9223372036854775808: give a number from 0"),
-        ({"raw_energy_weight": -1}, r"^raw_energy_weight=-1: give a number at least 0"),
-        ({"raw_energy_epsilon": -1}, r"^epsilon=-1: give a number"),
-        ({"raw_energy_epsilon": 0.0}, r"^epsilon=0\.0: give a number above 0"),
-        ({"objective": Objective(energy_weight=1, energy_radius=0)}, r"^radius=0: give a whole"),
-        ({"objective": Objective(energy_weight=1, energy_epsilon=-1)}, r"^epsilon=-1: give a num"),
+        ({"raw_matting_weight": -1}, r"^raw_matting_weight=-1: give a number at least 0"),
+        ({"raw_matting_ridge": -1}, r"^epsilon=-1: give a number"),
+        ({"raw_matting_ridge": 0.0}, r"^epsilon=0\.0: give a number above 0"),
+        ({"objective": Objective(matting_weight=1, matting_radius=0)}, r"^radius=0: give a whole"),
+        ({"objective": Objective(matting_weight=1, matting_ridge=-1)}, r"^epsilon=-1: give a num"),
         ({"device": "tpu"}, r"^device=tpu: unknown; choose one of auto, cpu"),
         ({"precision": "int8"}, r"^precision=int8: unknown; choose one of auto, float32, bfloat16"),
         ({"resume": "maybe"}, r"^resume=maybe: give true or false"),
@@ -745,7 +745,7 @@ def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
         ({"held_out": 12}, r"^held_out=12: give fewer than the 12 photos"),
         ({"validation": "nowhere"}, r"^validation=nowhere: give a folder of photos"),
         (
-            {"objective": Objective(content_weight=0, style_weight=0), "raw_energy_weight": 0},
+            {"objective": Objective(content_weight=0, style_weight=0), "raw_matting_weight": 0},
             r"^style_weight=0: give a weight above 0, to this or to another loss",
         ),
     ],

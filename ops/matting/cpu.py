@@ -20,8 +20,13 @@ import torch
 from numba import njit
 from torch import Tensor
 
-PRODUCT, FIT, PROJECTION, MEANS = range(4)
-FORMS = {"PRODUCT": PRODUCT, "FIT": FIT, "PROJECTION": PROJECTION, "MEANS": MEANS}
+PRODUCT, FIT, GUIDED_FILTER, COEFFICIENTS = range(4)
+MODES = {
+    "PRODUCT": PRODUCT,
+    "FIT": FIT,
+    "GUIDED_FILTER": GUIDED_FILTER,
+    "COEFFICIENTS": COEFFICIENTS,
+}
 # Means (3) and the lower triangle of W (6) of each window.
 STATISTICS = 9
 # A band shorter than this spends its time on the 2r rows that it shares with its neighbour.
@@ -155,7 +160,7 @@ def _count(position, length, size):
 
 
 @_kernel
-def _write_form(p, guide, total, row, size, form, out):
+def _write_mode(p, guide, total, row, size, mode, out):
     """F p = (Σ_k a_k)ᵀ I_i + Σ_k b_k for one row of pixels, L p = D p − F p, or P p = F p / D."""
     height, width = p.shape
     vertical = _count(row, height, size)
@@ -167,9 +172,9 @@ def _write_form(p, guide, total, row, size, form, out):
             + total[3, x]
         )
         count = vertical * _count(x, width, size)
-        if form == PRODUCT:
+        if mode == PRODUCT:
             out[row, x] = count * np.float64(p[row, x]) - fitted
-        elif form == FIT:
+        elif mode == FIT:
             out[row, x] = fitted
         else:
             out[row, x] = fitted / count
@@ -189,8 +194,8 @@ def _write_means(total, row, size, height, out):
 
 
 @_kernel
-def _band(image, first, last, p, guide, statistics, radius, out, form):
-    """Rows first to last of a form of L p, (B, K, H, W), or of the means, (B, K·4, H, W)."""
+def _band(image, first, last, p, guide, statistics, radius, out, mode):
+    """Rows first to last of L p in an output mode, (B, K, H, W), or of the A, b, (B, K·4, H, W)."""
     size = 2 * radius + 1
     area = float(size * size)
     channels, height, width = p.shape[1:]
@@ -218,10 +223,10 @@ def _band(image, first, last, p, guide, statistics, radius, out, form):
                 ab[:] = 0.0
             _pixel_sums(padded, size, ring[k, row % size], total[k])
             if row >= first:
-                if form == MEANS:
+                if mode == COEFFICIENTS:
                     _write_means(total[k], row, size, height, out[image, 4 * k : 4 * k + 4])
                 else:
-                    _write_form(p_, guide_, total[k], row, size, form, out[image, k])
+                    _write_mode(p_, guide_, total[k], row, size, mode, out[image, k])
 
 
 @_kernel
@@ -294,21 +299,21 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     return statistics
 
 
-def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) -> Tensor:
-    """A form of L p, (B, K, H, W).
+def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, mode: str) -> Tensor:
+    """L p in an output mode, (B, K, H, W).
 
     Args:
         p: (B, K, H, W), contiguous, with the guide's dtype.
         guide, statistics, radius: see `window_statistics`.
-        form: ``"PRODUCT"``, ``"FIT"``, ``"PROJECTION"``, or ``"MEANS"``: the means of a_k and b_k
-            over the windows that hold a pixel, (B, K, C+1, H, W).
+        mode: ``"PRODUCT"``, ``"FIT"``, ``"GUIDED_FILTER"``, or ``"COEFFICIENTS"``: the means of
+            a_k and b_k over the windows that hold a pixel, (B, K, C+1, H, W).
     """
     batch, channels, height, width = p.shape
-    means = form == "MEANS"
+    means = mode == "COEFFICIENTS"
     out = p.new_empty(batch, channels * (4 if means else 1), height, width)
     _over_bands(
         _band, height, radius, batch,
-        p.numpy(), _three_channels(guide), statistics.numpy(), radius, out.numpy(), FORMS[form],
+        p.numpy(), _three_channels(guide), statistics.numpy(), radius, out.numpy(), MODES[mode],
     )  # fmt: skip
     if not means:
         return out

@@ -21,11 +21,11 @@ SHARED_MEMORY = 48 * 1024
 """Bytes that a block can have on every GPU without asking for more."""
 LARGEST_RADIUS = 340
 """Beyond it a tile of one window does not fit into them, for a guide of three channels."""
-RADIUS_1_STRIP = 30
+FUSED_STRIP = 30
 """Columns of pixels that a block, one warp, of the kernel for r = 1 computes."""
-RADIUS_1_ROWS = 8, 128
+FUSED_ROWS = 8, 128
 """It computes so many rows, and for them the windows of two more."""
-RADIUS_1_BUSY = 4096
+FUSED_BUSY = 4096
 """Warps beyond which more of them do not fill a GPU better: an H100 runs 1584 of them at once."""
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
@@ -39,11 +39,11 @@ def _shared_bytes() -> dict[str, tuple[int, int]]:
             template = f"{scalar}, {channels}"
             statistics = (channels + pairs) * torch.float64.itemsize, 0
             bytes_of[f"window_statistics<{template}>"] = statistics
-            model, size = (channels + 1) * dtype.itemsize, dtype.itemsize
-            bytes_of[f"window_models<{template}>"] = model, 0
-            for form in ("PRODUCT", "FIT", "PROJECTION"):
-                bytes_of[f"sum_windows<{template}, {form}>"] = model, size
-            bytes_of[f"sum_windows<{template}, MEANS>"] = model, model
+            coefficients, size = (channels + 1) * dtype.itemsize, dtype.itemsize
+            bytes_of[f"window_coefficients<{template}>"] = coefficients, 0
+            for mode in ("PRODUCT", "FIT", "GUIDED_FILTER"):
+                bytes_of[f"sum_windows<{template}, {mode}>"] = coefficients, size
+            bytes_of[f"sum_windows<{template}, COEFFICIENTS>"] = coefficients, coefficients
     return bytes_of
 
 
@@ -54,10 +54,10 @@ and for each of its results."""
 KERNELS = (
     *SHARED_BYTES,
     *(
-        f"radius_1<{guide_channels}, {channels}, {form}>"
+        f"fused_radius_1<{guide_channels}, {channels}, {mode}>"
         for guide_channels in (1, 3)
         for channels in (1, 3)
-        for form in ("PRODUCT", "ENERGY", "FIT", "PROJECTION")
+        for mode in ("PRODUCT", "MATTING_LOSS", "FIT", "GUIDED_FILTER")
     ),
 )
 """Every instance of the templates in the source, as C++ names it."""
@@ -118,15 +118,15 @@ def tiling(kernel: str, radius: int) -> Tiling:
     return Tiling(side, tiles, shared(side, tiles))
 
 
-def radius_1_geometry(groups: int, height: int, width: int) -> tuple[int, int]:
+def fused_geometry(groups: int, height: int, width: int) -> tuple[int, int]:
     """How the kernel for r = 1 shares out ``groups`` of planes of ``height`` x ``width``.
 
     Returns:
         The number of warps, and the rows of each: many, unless the GPU would stand idle.
     """
-    strips = -(-width // RADIUS_1_STRIP)
-    fewest, most = RADIUS_1_ROWS
-    rows = max(fewest, min(most, groups * strips * height // RADIUS_1_BUSY))
+    strips = -(-width // FUSED_STRIP)
+    fewest, most = FUSED_ROWS
+    rows = max(fewest, min(most, groups * strips * height // FUSED_BUSY))
     return groups * strips * -(-height // rows), rows
 
 
@@ -170,46 +170,48 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     return statistics
 
 
-def is_one_launch(guide: Tensor, radius: int) -> bool:
-    """Whether `radius_1` is there for this, for all but ``"MEANS"``."""
+def has_fused_kernel(guide: Tensor, radius: int) -> bool:
+    """Whether `fused_radius_1` is there for this, for all but ``"COEFFICIENTS"``."""
     height, width = guide.shape[2:]
     return radius == 1 and guide.dtype == torch.float32 and 3 * height * width < 2**31
 
 
-def radius_1(p: Tensor, guide: Tensor, epsilon: float, form: str) -> tuple[Tensor, Tensor | None]:
-    """A form of L p for r = 1 in float32, with no statistics, in one launch.
+def fused_radius_1(
+    p: Tensor, guide: Tensor, epsilon: float, mode: str
+) -> tuple[Tensor, Tensor | None]:
+    """L p in an output mode for r = 1 in float32, with no statistics, in one launch.
 
     Args:
         p: (B, K, H, W), contiguous, on the guide's device.
         guide: (B, C, H, W), contiguous.
         epsilon: ε > 0.
-        form: ``"PRODUCT"``, ``"ENERGY"``, ``"FIT"`` or ``"PROJECTION"``.
+        mode: ``"PRODUCT"``, ``"MATTING_LOSS"``, ``"FIT"`` or ``"GUIDED_FILTER"``.
 
     Returns:
-        The form, (B, K, H, W), and for ``"ENERGY"`` pᵀLp of each image, (B,), float64.
+        It, (B, K, H, W), and for ``"MATTING_LOSS"`` pᵀLp of each image, (B,), float64.
     """
     batch, channels, height, width = p.shape
     per_group = 3 if channels % 3 == 0 else 1
     groups = channels // per_group
-    warps, rows = radius_1_geometry(batch * groups, height, width)
+    warps, rows = fused_geometry(batch * groups, height, width)
     result = torch.empty_like(p)
-    energies = p.new_empty(warps if form == "ENERGY" else 0)
-    name = f"radius_1<{guide.shape[1]}, {per_group}, {form}>"
-    arguments = guide, p, result, energies, float(epsilon), groups, height, width, rows
+    losses = p.new_empty(warps if mode == "MATTING_LOSS" else 0)
+    name = f"fused_radius_1<{guide.shape[1]}, {per_group}, {mode}>"
+    arguments = guide, p, result, losses, float(epsilon), groups, height, width, rows
     _launch(name, warps, 32, arguments)
-    if form != "ENERGY":
+    if mode != "MATTING_LOSS":
         return result, None
-    return result, energies.view(batch, -1).sum(1, dtype=torch.float64)
+    return result, losses.view(batch, -1).sum(1, dtype=torch.float64)
 
 
-def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) -> Tensor:
-    """A form of L p, (B, K, H, W).
+def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, mode: str) -> Tensor:
+    """L p in an output mode, (B, K, H, W).
 
     Args:
         p: (B, K, H, W), contiguous, with the guide's dtype and device.
         guide, statistics, radius: see `window_statistics`.
-        form: ``"PRODUCT"``, ``"FIT"``, ``"PROJECTION"``, or ``"MEANS"``: the means of a_k (C
-            values) and b_k over the windows that hold a pixel, (B, K, C+1, H, W).
+        mode: ``"PRODUCT"``, ``"FIT"``, ``"GUIDED_FILTER"``, or ``"COEFFICIENTS"``: the means of
+            a_k (C values) and b_k over the windows that hold a pixel, (B, K, C+1, H, W).
     """
     batch, channels, height, width = p.shape
     windows = height - 2 * radius, width - 2 * radius
@@ -218,13 +220,13 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, form: str) 
 
     planes = batch * channels
 
-    models = p.new_empty((batch, channels, *windows, guide.shape[1] + 1))
-    arguments = p, guide, statistics, models, *size
-    _launch_tiles(_instance("window_models", guide), (planes, *windows), radius, arguments)
+    coefficients = p.new_empty((batch, channels, *windows, guide.shape[1] + 1))
+    arguments = p, guide, statistics, coefficients, *size
+    _launch_tiles(_instance("window_coefficients", guide), (planes, *windows), radius, arguments)
 
-    result = p.new_empty((*maps, height, width)) if form == "MEANS" else torch.empty_like(p)
-    arguments = p, guide, models, result, *size
-    name = _instance("sum_windows", guide, form)
+    result = p.new_empty((*maps, height, width)) if mode == "COEFFICIENTS" else torch.empty_like(p)
+    arguments = p, guide, coefficients, result, *size
+    name = _instance("sum_windows", guide, mode)
     _launch_tiles(name, (planes, height, width), radius, arguments)
     return result
 

@@ -3,25 +3,25 @@
 //     a_k = (Σ_k + ε/|w| Id)⁻¹ cov_k(I, p)      b_k = p̄_k − a_kᵀ μ_k
 //     (L p)_i = Σ_{k : i ∈ w_k} ( p_i − a_kᵀ I_i − b_k )
 //
-// A. Levin, D. Lischinski, Y. Weiss, "A closed-form solution to natural image matting", 2006.
+// A. Levin, D. Lischinski, Y. Weiss, "A closed-mode solution to natural image matting", 2006.
 // K. He, J. Sun, X. Tang, "Fast matting using large kernel matting Laplacian matrices", 2010.
 //
 // The windows w_k are the squares of |w| = (2r+1)² pixels inside the image; k is the centre of one.
 //
-// With D the number of windows that hold a pixel, all results are forms of one sum:
+// With D the number of windows that hold a pixel, all results are modes of one sum:
 //
 //     PRODUCT      L p
 //     FIT          F p = D p − L p = Σ_k (a_kᵀ I_i + b_k), symmetric as L is
-//     PROJECTION   P p = F p / D
+//     GUIDED_FILTER   P p = F p / D
 //
 // For float32 and r = 1 one kernel does it all:
 //
-//     radius_1            p, guide         -> L p, F p or P p
+//     fused_radius_1            p, guide         -> L p, F p or P p
 //
 // Otherwise there are three,
 //
 //     window_statistics   guide            -> μ_k, W_k   once per guide
-//     window_models       p, guide, μ, W   -> a_k, ρ_k
+//     window_coefficients       p, guide, μ, W   -> a_k, ρ_k
 //     sum_windows         p, guide, a, ρ   -> L p, F p, P p, or the means of a_k and b_k
 //
 // with W_kᵀ W_k = (Σ_k + ε/|w| Id)⁻¹ and ρ_k = p_k − a_kᵀ I_k − b_k, what the fit leaves at k.
@@ -51,7 +51,7 @@
 
 using Index = long long;  // 64 planes of 8192 x 8192 pixels are 2³² values; one is within 32 bits
 
-enum Form { PRODUCT, ENERGY, FIT, PROJECTION, MEANS };
+enum Mode { PRODUCT, MATTING_LOSS, FIT, GUIDED_FILTER, COEFFICIENTS };
 
 // How many of the windows along one axis hold the pixel at `position`.
 __device__ inline int count(int position, int length, int radius) {
@@ -59,10 +59,10 @@ __device__ inline int count(int position, int length, int radius) {
 }
 
 // L p, F p or P p at a pixel from p and L p there; `share` is 1 / windows.
-template <Form FORM, typename Scalar>
-__device__ inline Scalar in_form(Scalar value, Scalar product, int windows, Scalar share) {
-    if constexpr (FORM == FIT) return windows * value - product;
-    if constexpr (FORM == PROJECTION) return value - product * share;
+template <Mode MODE, typename Scalar>
+__device__ inline Scalar in_mode(Scalar value, Scalar product, int windows, Scalar share) {
+    if constexpr (MODE == FIT) return windows * value - product;
+    if constexpr (MODE == GUIDED_FILTER) return value - product * share;
     return product;
 }
 
@@ -308,18 +308,18 @@ __global__ void __launch_bounds__(THREADS, 10)
     });
 }
 
-// What window_models leaves of a window, in one access of 16 bytes or more for three channels.
+// What window_coefficients leaves of a window, in one access of 16 bytes or more for three channels.
 template <typename Scalar, int C>
-struct alignas(C == 1 ? 2 * sizeof(Scalar) : 16) Model {
+struct alignas(C == 1 ? 2 * sizeof(Scalar) : 16) Coefficients {
     Scalar slope[C];  // a_k
     Scalar residual;  // ρ_k
 };
 
-// p (B, channels, height, width) -> models (B, channels, height − 2r, width − 2r).
+// p (B, channels, height, width) -> coefficients (B, channels, height − 2r, width − 2r).
 template <typename Scalar, int C>
 __global__ void __launch_bounds__(THREADS, 10)
-    window_models(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
-                  const Scalar* __restrict__ statistics, Model<Scalar, C>* __restrict__ models,
+    window_coefficients(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
+                  const Scalar* __restrict__ statistics, Coefficients<Scalar, C>* __restrict__ coefficients,
                   int channels, int height, int width, int radius, int side, int tiles) {
     constexpr int PAIRS = C * (C + 1) / 2;
     const int rows = height - 2 * radius, columns = width - 2 * radius;
@@ -358,7 +358,7 @@ __global__ void __launch_bounds__(THREADS, 10)
             const Scalar* const known = statistics + block.image * (C + PAIRS) * windows + window;
 
             const Scalar mean = sums[0] * share;                          // p̄ − p_R
-            Model<Scalar, C> model = {{}, plane[centre] - value - mean};  // p_k − p̄
+            Coefficients<Scalar, C> fit = {{}, plane[centre] - value - mean};  // p_k − p̄
             Scalar covariance[C];
 #pragma unroll
             for (int c = 0; c < C; ++c) {
@@ -377,11 +377,11 @@ __global__ void __launch_bounds__(THREADS, 10)
                     whitened += w[j] * covariance[j];
                 }
 #pragma unroll
-                for (int j = 0; j <= i; ++j) model.slope[j] += w[j] * whitened;
+                for (int j = 0; j <= i; ++j) fit.slope[j] += w[j] * whitened;
             }
 #pragma unroll
-            for (int c = 0; c < C; ++c) model.residual += model.slope[c] * known[c * windows];
-            models[block.plane * windows + window] = model;
+            for (int c = 0; c < C; ++c) fit.residual += fit.slope[c] * known[c * windows];
+            coefficients[block.plane * windows + window] = fit;
         };
     });
 }
@@ -393,9 +393,9 @@ __device__ inline int holding(int half, int i, int first, int windows, int radiu
     return max(0, last - max(half ? first : i - 2 * radius - 1, -1));
 }
 
-// (L p)_i = Σ_k (p_i − a_kᵀ I_i − b_k), the sum of what the fits leave at pixel i, in a form of it,
-// (B, channels, height, width), or, for MEANS, (B, channels, C + 1, height, width): the means of
-// a_k and b_k over the windows that hold i. They give the projection, āᵀ I_i + b̄ =
+// (L p)_i = Σ_k (p_i − a_kᵀ I_i − b_k), the sum of what the fits leave at pixel i, in an output mode,
+// (B, channels, height, width), or, for COEFFICIENTS, (B, channels, C + 1, height, width): the means of
+// a_k and b_k over the windows that hold i. They give the guided_filter, āᵀ I_i + b̄ =
 // p_i − (L p)_i / D_i.
 //
 // Of the windows that hold pixels of a tile, those that begin up to its first line all hold that
@@ -404,18 +404,18 @@ __device__ inline int holding(int half, int i, int first, int windows, int radiu
 //
 //     Σ_k (p_i − a_kᵀ I_i − b_k) = Σ_k c_k + n (p_i − p_R) − (Σ_k a_k)ᵀ (I_i − I_R),
 //     c_k = p_R − a_kᵀ I_R − b_k = ρ_k − (p_k − p_R) + a_kᵀ (I_k − I_R).
-template <typename Scalar, int C, Form FORM>
+template <typename Scalar, int C, Mode MODE>
 __global__ void __launch_bounds__(THREADS, 10)
     sum_windows(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
-                const Model<Scalar, C>* __restrict__ models, Scalar* __restrict__ result,
+                const Coefficients<Scalar, C>* __restrict__ coefficients, Scalar* __restrict__ result,
                 int channels, int height, int width, int radius, int side, int tiles) {
     constexpr int VALUES = 1 + C;                       // c, a
-    constexpr int RESULTS = FORM == MEANS ? 1 + C : 1;  // L p, Σ a
+    constexpr int RESULTS = MODE == COEFFICIENTS ? 1 + C : 1;  // L p, Σ a
     const int rows = height - 2 * radius, columns = width - 2 * radius;
     const Block block(channels, height, width, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
     const Planes<Scalar, C> image(guide + block.image * C * size, size);
-    const Model<Scalar, C>* const fits = models + block.plane * windows;
+    const Coefficients<Scalar, C>* const fits = coefficients + block.plane * windows;
     const Scalar* const plane = p + block.plane * size;
     Scalar* const table = shared_table<Scalar>();
     Scalar* const results = table + VALUES * side * block.pitch;  // [result][row][column]
@@ -439,7 +439,7 @@ __global__ void __launch_bounds__(THREADS, 10)
                 const unsigned y = block.top + row - 2 * radius;  // negative: beyond all rows
                 if (y >= rows_here) return;
                 const unsigned centre = (y + radius) * width + x + radius;
-                const Model<Scalar, C> fit = fits[y * columns + x];
+                const Coefficients<Scalar, C> fit = fits[y * columns + x];
                 sums[0] += fit.residual - (plane[centre] - value);
 #pragma unroll
                 for (int c = 0; c < C; ++c) {
@@ -500,7 +500,7 @@ __global__ void __launch_bounds__(THREADS, 10)
                         slope[c] += a;
                     }
                 }
-                if constexpr (FORM == MEANS) {
+                if constexpr (MODE == COEFFICIENTS) {
 #pragma unroll
                     for (int c = 0; c < C; ++c) {
                         Scalar& sum = kept[(1 + c) * side * across];
@@ -512,7 +512,7 @@ __global__ void __launch_bounds__(THREADS, 10)
                     return;
                 }
                 const int held = count(y, height, radius) * columns_holding;  // D_i
-                if constexpr (FORM == MEANS) {
+                if constexpr (MODE == COEFFICIENTS) {
                     Scalar* const out = result + block.plane * RESULTS * size + here;
                     Scalar offset = plane[here] - product / held;
 #pragma unroll
@@ -524,7 +524,7 @@ __global__ void __launch_bounds__(THREADS, 10)
                     out[C * size] = offset;
                 } else {
                     result[block.plane * size + here] =
-                        in_form<FORM>(plane[here], product, held, 1 / Scalar(held));
+                        in_mode<MODE>(plane[here], product, held, 1 / Scalar(held));
                 }
             };
         });
@@ -655,13 +655,13 @@ struct Basis {
     }
 };
 
-// guide (B, C, height, width), p (B, groups · K, height, width) -> a form of L p, of p's shape. For
-// ENERGY that is L p, and warp w leaves its part of Σ p_i (L p)_i in energies[w]; the warps of an
-// image are neighbours. Their numbers come from radius_1_geometry() in _cuda.py.
-template <int C, int K, Form FORM>
+// guide (B, C, height, width), p (B, groups · K, height, width) -> L p in an output mode, of p's shape. For
+// MATTING_LOSS that is L p, and warp w leaves its part of Σ p_i (L p)_i in losses[w]; the warps of an
+// image are neighbours. Their numbers come from fused_geometry() in _cuda.py.
+template <int C, int K, Mode MODE>
 __global__ void __launch_bounds__(LANES, 12)
-radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __restrict__ result,
-         float* __restrict__ energies, double epsilon, int groups, int height, int width,
+fused_radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __restrict__ result,
+         float* __restrict__ losses, double epsilon, int groups, int height, int width,
          int rows) {
     constexpr int N = C + K;
     const int warp = blockIdx.x, lane = threadIdx.x;
@@ -669,7 +669,7 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
     const Index group = warp / strips / chunks;
     const int first = warp / strips % chunks * rows;
     const int last = min(first + rows, height) - 1;
-    const unsigned size = height * width;  // three times that is below 2³¹: see is_one_launch()
+    const unsigned size = height * width;  // three times that is below 2³¹: see has_fused_kernel()
     const float* const image = guide + group / groups * C * size;
     const float* const planes = p + group * K * size;
     float* const out = result + group * K * size;
@@ -689,7 +689,7 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
     unsigned written = (start - 1) * width + column;
     Triple<N> ring[3];
     float sums[3][3][K] = {};  // of pixel rows, of the columns left, middle and right
-    float energy = 0;
+    float loss = 0;
 
     // While a row is loaded, two lanes per channel ask for both ends of the strip in the next one.
     const int channel = lane / 2 % N;
@@ -743,23 +743,23 @@ radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __
                                       __shfl_down_sync(ALL_LANES, complete[0][k], 1);
                 if (!writes || above < first) continue;
                 float value = 0;
-                if constexpr (FORM != PRODUCT) {
+                if constexpr (MODE != PRODUCT) {
                     value = ring[phase].middle[C + k];
                     if (column < centre_column) value += ring[phase].left[C + k];
                     if (column > centre_column) value += ring[phase].right[C + k];
                 }
                 const int rows_holding = count(above, height, 1);
                 out[k * size + written] =
-                    in_form<FORM>(value, product, columns_holding * rows_holding,
+                    in_mode<MODE>(value, product, columns_holding * rows_holding,
                                   column_share * share_of(rows_holding));
-                if constexpr (FORM == ENERGY) energy += value * product;
+                if constexpr (MODE == MATTING_LOSS) loss += value * product;
             }
             written += width;
         }
     }
-    if constexpr (FORM == ENERGY) {
+    if constexpr (MODE == MATTING_LOSS) {
         for (int distance = LANES / 2; distance > 0; distance /= 2)
-            energy += __shfl_down_sync(ALL_LANES, energy, distance);
-        if (lane == 0) energies[warp] = energy;
+            loss += __shfl_down_sync(ALL_LANES, loss, distance);
+        if (lane == 0) losses[warp] = loss;
     }
 }

@@ -20,7 +20,7 @@ class MattingLaplacian:
 
     For windows w_k of (2r+1)² pixels, all inside the image, L measures how far p is from an affine
     function of the guide's colours in every window. It is symmetric and positive semi-definite, and
-    L·1 = 0. All methods are linear (``energy``: quadratic) in p and differentiable in p to any
+    L·1 = 0. All methods are linear (``loss``: quadratic) in p and differentiable in p to any
     order.
 
     Args:
@@ -62,12 +62,28 @@ class MattingLaplacian:
         self.epsilon = float(epsilon)
         #: D: the number of windows that hold each pixel, (H, W), in the guide's dtype.
         self.counts = _counts(self.guide, radius)
-        self._one_launch = self.backend == "cuda" and cuda.is_one_launch(self.guide, radius)
+        self._fused = self.backend == "cuda" and cuda.has_fused_kernel(self.guide, radius)
         self._statistics = (
             None
-            if self.backend == "reference" or self._one_launch
+            if self.backend == "reference" or self._fused
             else _implementation(guide.device).window_statistics(self.guide, radius, self.epsilon)
         )
+
+    @classmethod
+    def with_ridge(
+        cls, guide: Tensor, radius: int, ridge: float, backend: str = "auto"
+    ) -> "MattingLaplacian":
+        """By the ridge ε/|w| instead of ε; small images get the largest radius that fits.
+
+        Raises:
+            ArgumentError: for a ridge that is no number above 0, and as the constructor.
+        """
+        check_number("ridge", ridge, 0)
+        if ridge == 0:
+            raise ArgumentError("ridge", ridge, "give a number above 0")
+        if isinstance(radius, int):
+            radius = min(radius, (min(guide.shape[2:]) - 1) // 2)
+        return cls(guide, radius, ridge * (2 * radius + 1) ** 2, backend)
 
     def product(self, p: Tensor) -> Tensor:
         """L p, channel by channel.
@@ -85,19 +101,19 @@ class MattingLaplacian:
         """
         return self._product(self._checked(p)).to(p.dtype)
 
-    def energy(self, p: Tensor) -> Tensor:
-        """The mean energy pᵀLp / (K·H·W) of each image, (B, K, H, W) -> (B,), in the guide's dtype.
+    def matting_loss(self, p: Tensor) -> Tensor:
+        """The mean loss pᵀLp / (K·H·W) of each image, (B, K, H, W) -> (B,), in the guide's dtype.
 
         Its gradient is 2 L p / (K·H·W).
         """
         p = self._checked(p)
-        if self._one_launch:
-            product, energy = _product_and_energy(p, self.guide, self.epsilon)
+        if self._fused:
+            product, loss = _product_and_energy(p, self.guide, self.epsilon)
         else:
-            product, energy = self._product(p), None
-        return _QuadraticForm.apply(p, product, energy) / p[0].numel()
+            product, loss = self._product(p), None
+        return _QuadraticForm.apply(p, product, loss) / p[0].numel()
 
-    def project(self, p: Tensor) -> Tensor:
+    def guided_filter(self, p: Tensor) -> Tensor:
         """P p = p − D⁻¹ L p, (B, K, H, W) in p's dtype: p made locally affine in the guide.
 
         This is the guided filter (He et al. 2013, eq. 8) with windows inside the image only.
@@ -106,7 +122,7 @@ class MattingLaplacian:
         if self.backend == "reference":
             result = checked - self._product(checked) / self.counts
         else:
-            result = self._apply(checked, "PROJECTION")
+            result = self._apply(checked, "GUIDED_FILTER")
         return result.to(p.dtype)
 
     def coefficients(self, p: Tensor) -> Tensor:
@@ -130,9 +146,9 @@ class MattingLaplacian:
             return reference.product(p, self.guide, self.radius, self.epsilon)
         return self._apply(p, "PRODUCT")
 
-    def _apply(self, p: Tensor, form: str) -> Tensor:
+    def _apply(self, p: Tensor, mode: str) -> Tensor:
         tensors = p, self.guide, self._statistics, self.counts
-        return _apply(*tensors, self.radius, self.epsilon, form)
+        return _apply(*tensors, self.radius, self.epsilon, mode)
 
     def _checked(self, p: Tensor) -> Tensor:
         """p in the guide's dtype."""
@@ -207,32 +223,32 @@ def _apply(
     counts: Tensor,
     radius: int,
     epsilon: float,
-    form: str,
+    mode: str,
 ) -> Tensor:
     if statistics is None:
-        return cuda.radius_1(p.contiguous(), guide, epsilon, form)[0]
-    return _implementation(p.device).apply(p.contiguous(), guide, statistics, radius, form)
+        return cuda.fused_radius_1(p.contiguous(), guide, epsilon, mode)[0]
+    return _implementation(p.device).apply(p.contiguous(), guide, statistics, radius, mode)
 
 
 @_apply.register_fake
-def _(p, guide, statistics, counts, radius, epsilon, form):
+def _(p, guide, statistics, counts, radius, epsilon, mode):
     return torch.empty_like(p, memory_format=torch.contiguous_format)
 
 
 def _apply_context(ctx, inputs, output):
-    _, guide, statistics, counts, ctx.radius, ctx.epsilon, ctx.form = inputs
+    _, guide, statistics, counts, ctx.radius, ctx.epsilon, ctx.mode = inputs
     ctx.save_for_backward(guide, statistics, counts)
-    # The energy asks for no gradient of its product.
+    # The loss asks for no gradient of its product.
     ctx.set_materialize_grads(False)
 
 
 def _apply_backward(ctx, gradient):
     if gradient is not None:
         guide, statistics, counts = ctx.saved_tensors
-        form = ctx.form
-        if form == "PROJECTION":
-            gradient, form = gradient / counts, "FIT"
-        gradient = _apply(gradient, guide, statistics, counts, ctx.radius, ctx.epsilon, form)
+        mode = ctx.mode
+        if mode == "GUIDED_FILTER":
+            gradient, mode = gradient / counts, "FIT"
+        gradient = _apply(gradient, guide, statistics, counts, ctx.radius, ctx.epsilon, mode)
     return gradient, *[None] * 6
 
 
@@ -241,7 +257,7 @@ _apply.register_autograd(_apply_backward, setup_context=_apply_context)
 
 @torch.library.custom_op("photostyle::matting_laplacian_energy", mutates_args=())
 def _product_and_energy(p: Tensor, guide: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    return cuda.radius_1(p.contiguous(), guide, epsilon, "ENERGY")
+    return cuda.fused_radius_1(p.contiguous(), guide, epsilon, "MATTING_LOSS")
 
 
 @_product_and_energy.register_fake
@@ -276,7 +292,7 @@ def _coefficients(
     implementation = _implementation(p.device)
     if statistics is None:
         statistics = implementation.window_statistics(guide, radius, epsilon)
-    return implementation.apply(p.contiguous(), guide, statistics, radius, "MEANS")
+    return implementation.apply(p.contiguous(), guide, statistics, radius, "COEFFICIENTS")
 
 
 @_coefficients.register_fake

@@ -1,6 +1,6 @@
 """Stylise every pair of a folder with the slow mode, as stylize.py does, and time each.
 
-python -m benchmarks.slow_mode_pairs PAIRS RESULTS [--without-masks] [OVERRIDE ...]
+python -m benchmarks.optimizer_pairs PAIRS RESULTS [--without-masks] [OVERRIDE ...]
 
 PAIRS holds NN/content.png, NN/style.png and optional masks; RESULTS/NN.png are written at the
 working size, for evaluate.py. Overrides are those of stylize.py.

@@ -1,11 +1,11 @@
 """Speed of the fast mode: one pass, a folder of photos, and a large photo from file to file.
 
-python -m benchmarks.fast_mode_speed [--network dusk] [--photos 100] [--precision auto]
+python -m benchmarks.feedforward_speed [--network dusk] [--photos 100] [--precision auto]
     [--device cpu]
 
-What is compared is measured in the same run: one pass (network, projection, coefficients) and the
-slow mode with default settings; ``stylize_photos`` from files to files and the bare network on the
-same photos, in memory and at the size that it sees there, with all of PyTorch's threads.
+In the same run: one pass (network, guided filter, coefficients) and
+the optimiser with default settings; ``stylize_photos`` from files to files and the bare network on
+the same photos, in memory and at the size that it sees there, with all of PyTorch's threads.
 """
 
 import argparse
@@ -36,7 +36,7 @@ SIZES = {"cpu": ["512x342"], "cuda": ["512x342", "1920x1080", "3840x2160"]}
 
 @torch.inference_mode()
 def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, float]:
-    """Median seconds of the network alone, and with projection and coefficients."""
+    """Median seconds of the network alone, and with guided_filter and coefficients."""
     photo = load_image(PHOTO).to(device)
     width, height = map(int, size.split("x"))
     photo = torch.nn.functional.interpolate(photo, (height, width), mode="bilinear")
@@ -140,7 +140,7 @@ def main() -> None:
             folders.append([size, f"{rate:.2f}", f"{bare:.2f}", f"{100 * rate / bare:.0f} %"])
             print(*folders[-1], sep="\t", file=sys.stderr, flush=True)
     print(f"{machine()}; device {device}, {precision}\n")
-    print(table(["pixels", "network, ms", "one pass, ms", "projection"], passes))
+    print(table(["pixels", "network, ms", "one pass, ms", "guided_filter"], passes))
     print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
     print(f"{arguments.photos} photos of 1280 pixels\n")
     print(table(["size", "files to files, per s", "bare network, per s", "share"], folders))

@@ -1,6 +1,6 @@
 """Networks of one style on a folder of photos, as evaluate.py measures, beside simpler methods.
 
-python -m benchmarks.fast_mode_quality PHOTOS STYLE OUTPUT NETWORK [NETWORK ...] [--size 384]
+python -m benchmarks.feedforward_metrics PHOTOS STYLE OUTPUT NETWORK [NETWORK ...] [--size 384]
 
 OUTPUT/NETWORK holds the scores and contact sheets of each network.
 """

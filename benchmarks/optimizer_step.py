@@ -1,10 +1,10 @@
 """Seconds per step of the slow mode with and without photorealism.
 
-python -m benchmarks.slow_mode_step [--sizes 201x134 ...] [--device cpu]
+python -m benchmarks.optimizer_step [--sizes 201x134 ...] [--device cpu]
 
 The sizes are those of the original system's chart. A step is one evaluation of the objective and
-its gradient, without masks; photorealism is the projection, forward and backward, and the energy.
-The two kinds of step alternate, so that the machine's moods meet both.
+its gradient, without masks; photorealism is the guided filter, forward and backward, and the
+matting loss. The two kinds of step alternate, so that the machine's moods are shared.
 """
 
 import argparse
@@ -15,14 +15,14 @@ import time
 import torch
 
 from benchmarks.common import machine, table
-from photostyle.ops import Projection, StyleObjective
+from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, keep_freed_memory
 
 ENERGY_WEIGHT = 3000
 
 
 def step(x, objective, targets, laplacian) -> None:
-    y = x if laplacian is None else laplacian.project(x)
+    y = x if laplacian is None else laplacian.guided_filter(x)
     torch.autograd.grad(objective(y, targets).total, x)
 
 
@@ -33,10 +33,10 @@ def seconds_per_step(width: int, height: int, repeats: int, device: str) -> tupl
     masks = torch.ones(1, height, width, device=device)
     variants = []
     for photorealism in (False, True):
-        objective = StyleObjective(energy_weight=ENERGY_WEIGHT * photorealism).to(device)
+        objective = StyleObjective(matting_weight=ENERGY_WEIGHT * photorealism).to(device)
         objective.encoder.convolve_in(convolution_dtype("auto", torch.device(device)))
         targets = objective.targets(content, style, masks, masks)
-        laplacian = Projection().laplacian(content) if photorealism else None
+        laplacian = GuidedFilter().laplacian(content) if photorealism else None
         variants.append((objective, targets, laplacian))
     x = content.clone().requires_grad_(True)
     times = ([], [])

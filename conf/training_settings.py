@@ -1,0 +1,29 @@
+"""What a resumed training run must share, and what a network's file may tell."""
+
+from omegaconf import DictConfig, OmegaConf
+
+FREE = frozenset({
+    "output", "options", "resume", "device", "backend", "data.root", "data.workers",
+    "data.photos", "data.validation", "photorealism.guided_filter.backend",
+    "photorealism.raw_matting.backend", "objective.backend", "intervals.log",
+    "intervals.pictures", "intervals.checkpoint", "intervals.keep", "training",
+})  # fmt: skip
+"""Keys that do not change what a run computes, or repeat others: a resumed run may differ."""
+
+PRIVATE = frozenset({"style", "init", "encoder.weights", "objective.encoder.weights"})
+"""Of the others, those that name files of this machine: a network may be given away."""
+
+
+def training_settings(config: DictConfig) -> dict[str, dict]:
+    """``settings`` and ``published`` for `feedforward.train_network`."""
+    settings = _without(OmegaConf.to_container(config, resolve=True), FREE)
+    return {"settings": settings, "published": _without(settings, PRIVATE)}
+
+
+def _without(config: dict, keys: frozenset[str], prefix: str = "") -> dict:
+    """A nested dict without some dotted keys."""
+    return {
+        key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in config.items()
+        if f"{prefix}{key}" not in keys
+    }

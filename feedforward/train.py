@@ -1,0 +1,192 @@
+"""Train a network: on one CPU, one GPU, or many on many machines, with one command."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from photostyle.data import find_photos, load_photo
+from photostyle.data.paths import check_folder
+from photostyle.data.training import TrainingPhotos
+from photostyle.feedforward.checkpoint import Checkpoints
+from photostyle.feedforward.run import NETWORK_FILE, Run, TrainingReport
+from photostyle.feedforward.schedule import Intervals, Schedule
+from photostyle.feedforward.style_network import StyleNetwork, load_network
+from photostyle.feedforward.training_objective import RawMattingLoss, TrainingObjective
+from photostyle.feedforward.transform_net import TransformNet
+from photostyle.feedforward.validation import Validation
+from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
+from photostyle.ops.colour_transfer import colour_moments
+from photostyle.ops.devices import PRECISIONS
+from photostyle.ops.errors import check_choice, check_flag, check_whole
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu")
+LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how a run computes.
+
+    Attributes:
+        size: long side in pixels of the style and of the validation photos.
+        seed: of every random number.
+        device: ``"auto"`` (the GPU of this process if there is one) or ``"cpu"``.
+        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 on GPUs that
+            have it.
+        resume: go on from the newest checkpoint in the output; start if there is none.
+
+    Raises:
+        ArgumentError: for values other than these.
+    """
+
+    size: int = 384
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    resume: bool = False
+
+    def __post_init__(self):
+        check_flag("resume", self.resume)
+        check_whole("size", self.size, 64)
+        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        check_choice("device", self.device, DEVICES)
+        check_choice("precision", self.precision, PRECISIONS)
+
+    def accelerator(self) -> Accelerator:
+        """The processes and the device that the run has, in its precision."""
+        bfloat16 = self.precision == "bfloat16" or (
+            self.precision == "auto"
+            and self.device != "cpu"
+            and torch.cuda.is_available()
+            and torch.cuda.is_bf16_supported()
+        )
+        # Else a run before this one in the same process would decide on the device and precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        return Accelerator(cpu=self.device == "cpu", mixed_precision="bf16" if bfloat16 else "no")
+
+
+def train_network(
+    style: str | Path,
+    output: str | Path | None = None,
+    *,
+    photos: Callable[..., TrainingPhotos],
+    network: Callable[..., TransformNet] = TransformNet,
+    objective: StyleObjective,
+    guided_filter: GuidedFilter | None,
+    raw_matting: RawMattingLoss,
+    schedule: Schedule,
+    intervals: Intervals,
+    validation: str | Path | None = None,
+    init: str | Path | None = None,
+    options: RunOptions = RunOptions(),
+    settings: dict | None = None,
+    published: dict | None = None,
+) -> TrainingReport:
+    """Train a network that gives photos the colours and light of one style photo.
+
+    Args:
+        style: an image file.
+        output: folder for ``network.safetensors``, ``checkpoints/`` and ``logs/`` (TensorBoard);
+            ``None`` for ``outputs/<style>``.
+        photos: `data.TrainingPhotos` with all but the seed and the processes.
+        network: `feedforward.TransformNet` with all but the style's colour moments.
+        objective, raw_matting: see `TrainingObjective`.
+        guided_filter: ``None`` for a painterly network, Johnson et al. (2016).
+        schedule, intervals: see there.
+        validation: folder of validation photos; ``None``: those that ``photos`` holds out.
+        init: a network, as `feedforward.load_network` takes it, whose weights are the first ones;
+            its style may be another. ``None``: random weights.
+        options: see there.
+        settings: nested dict of plain values that a resumed run must share.
+        published: nested dict of plain values for the network's file.
+
+    Returns:
+        A report. SIGINT, SIGTERM and gradients that stay non-finite end early, with a checkpoint.
+
+    Raises:
+        ArgumentError: for values other than these, an output that holds another run or cannot be
+            written to, and a checkpoint of other settings or another number of processes.
+    """
+    if not (raw_matting.weight or any(objective.weights.values())):
+        expected = "give a weight above 0, to this or to another loss"
+        raise ArgumentError("style_weight", objective.weights["style"], expected)
+    if style is None:
+        raise ArgumentError("style", style, "required; give an image file")
+    style_image = load_photo(style, argument="style").tensor(options.size)
+    output = Path(output or Path("outputs") / Path(style).stem)
+    check_folder("output", output)
+    checkpoints = Checkpoints(output / "checkpoints", intervals.keep)
+    holds_run = checkpoints.folder.exists() or (output / NETWORK_FILE).exists()
+    if holds_run and not options.resume:
+        expected = "holds a run; go on with resume=true, or give another folder"
+        raise ArgumentError("output", output, expected)
+
+    accelerator = options.accelerator()
+    stream = photos(
+        seed=options.seed,
+        process_index=accelerator.process_index,
+        process_count=accelerator.num_processes,
+    )
+    check_whole("workers", stream.workers, 1)
+    validation_photos = stream.held_out if validation is None else _photos_in(validation)
+    if not validation_photos:
+        logger.info("no validation photos: the last weights are exported")
+
+    torch.manual_seed(options.seed)
+    colours = colour_moments(style_image, style_image.new_ones(1, *style_image.shape[2:]))
+    net = network(style_mean=colours.mean[0, 0], style_covariance=colours.covariance[0, 0])
+    if init is not None:
+        _begin_with(net, init)
+    style_image = style_image.to(accelerator.device)
+    with accelerator.autocast():
+        losses = TrainingObjective(objective.to(accelerator.device), style_image, raw_matting)
+    run = Run(
+        accelerator,
+        StyleNetwork(net, guided_filter, Path(style).stem, published or {}),
+        losses,
+        schedule,
+        Validation(validation_photos, style_image, options.size, losses)
+        if validation_photos
+        else None,
+        output,
+        checkpoints,
+        # Of shards each worker reads its own.
+        (settings or {}) | ({} if stream.size else {"workers": stream.workers}),
+    )
+    # What these refuse shows before anything is written.
+    side = min(options.size, stream.crop)
+    black = style_image.new_zeros(1, 3, side, side)
+    with torch.no_grad():
+        losses(black, black, run.ema.filtered(black, black))
+    if options.resume:
+        run.restore()
+    # Everyone has looked at the folder by now.
+    accelerator.wait_for_everyone()
+    return run.train(stream, intervals)
+
+
+def _begin_with(net: TransformNet, init: str | Path) -> None:
+    """Give a network the weights of another, but not its style's colour moments."""
+    try:
+        other = load_network(init).net
+    except ArgumentError as error:
+        raise ArgumentError("init", init, error.expected) from error
+    for name in ("width", "blocks"):
+        if getattr(other, name) != getattr(net, name):
+            expected = f"has network.{name}={getattr(other, name)}; give the same"
+            raise ArgumentError("init", init, expected)
+    net.load_state_dict(dict(other.named_parameters()), strict=False)
+
+
+def _photos_in(folder: str | Path) -> list[Path]:
+    try:
+        return [Path(folder) / name for name in find_photos(folder)]
+    except ArgumentError as error:
+        raise ArgumentError("validation", folder, "give a folder of photos") from error

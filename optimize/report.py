@@ -1,0 +1,31 @@
+"""What a method did, for the person who called it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from photostyle.ops import LossTerms
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a method did."""
+
+    output: Path
+    size: tuple[int, int]
+    seconds: float
+    terms: LossTerms | None = None
+    stopped: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0; 130 after Ctrl-C, 1 after a loss that was not finite."""
+        return {None: 0, "interrupted": 130}.get(self.stopped, 1)
+
+    def __str__(self) -> str:
+        height, width = self.size
+        text = f"{self.output}: {width} x {height}, {self.seconds:.1f} s"
+        if self.terms is not None:
+            text += f"\nlosses: {self.terms}"
+        if self.stopped:
+            text += f"\nended early ({self.stopped}); this is the best picture so far"
+        return text
