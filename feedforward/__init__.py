@@ -5,10 +5,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "run": ["RunOptions", "TrainingReport"],
+        "run": ["TrainingReport"],
         "schedule": ["Intervals", "Schedule"],
         "style_network": ["StyleNetwork", "load_network", "shipped_networks"],
-        "train": ["train_network"],
+        "train": ["RunOptions", "train_network"],
         "training_objective": ["RawMattingLoss"],
         "transform_net": ["TransformNet"],
     },

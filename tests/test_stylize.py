@@ -235,12 +235,12 @@ BAD = {
         {"objective.total_variation_weight": "inf"},
         "total_variation_weight=inf: give a num",
     ),
-    "negative energy weight": (
+    "negative matting weight": (
         {"photorealism.matting_weight": -0.5},
         "matting_weight=-0.5: give a",
     ),
-    "energy radius": ({"photorealism.matting_radius": 0}, "radius=0: give a whole number"),
-    "energy epsilon": ({"photorealism.matting_ridge": -1}, "epsilon=-1: give a number"),
+    "matting radius": ({"photorealism.matting_radius": 0}, "radius=0: give a whole number"),
+    "matting ridge": ({"photorealism.matting_ridge": -1}, "epsilon=-1: give a number"),
     "precision": ({"precision": "float16"}, "precision=float16: unknown; choose one of auto, flo"),
     "radius": ({"photorealism.guided_filter.radius": 0}, "radius=0: give a number at least 1"),
     "ridge": ({"photorealism.guided_filter.ridge": 0}, "ridge=0: give a number above 0"),
@@ -377,7 +377,7 @@ def test_writes_the_photo_at_its_own_size(run, folder):
     result, content = pixels("out.png").astype(int), pixels("content.png")
     assert result.shape == (HEIGHT, WIDTH, 3)
     assert out.startswith(f"out.png: {WIDTH} x {HEIGHT}, ")
-    losses = r"^losses: style \S+  edges \S+  energy \S+  total \S+$"
+    losses = r"^losses: style \S+  edges \S+  matting \S+  total \S+$"
     assert re.search(losses, out, re.MULTILINE)
     assert "Traceback" not in err
     # It took on the colours of the style, which is half as bright and has red and blue exchanged.
@@ -490,7 +490,7 @@ def test_log_and_pictures(run, folder):
     log = EventAccumulator("runs/a")
     log.Reload()
     tags = log.Tags()
-    names = ("style", "edges", "energy")
+    names = ("style", "edges", "matting")
     assert set(tags["scalars"]) == {*(f"loss/{name}" for name in names), "loss/total", "size"}
     assert tags["images"] == ["result"]
     steps = [event.step for event in log.Scalars("loss/total")]
@@ -515,7 +515,7 @@ def test_photorealism_off(run, folder):
     code, out, err = run(photorealism="off")
     assert code == 0
     assert pixels("out.png").shape == (36, 48, 3)
-    assert "energy" not in out
+    assert "matting" not in out
     assert "working size" in err
 
 

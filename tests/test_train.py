@@ -116,7 +116,7 @@ def assert_same_run(ours, theirs):
     for name, tensor in their_tensors.items():
         assert torch.equal(our_tensors[name], tensor), name
     networks = [load_network(Path(output, "network.safetensors")) for output in (ours, theirs)]
-    assert networks[0].quality == networks[1].quality
+    assert networks[0].metrics == networks[1].metrics
     states = [network.net.state_dict() for network in networks]
     for name, tensor in states[1].items():
         assert torch.equal(states[0][name], tensor), name
@@ -325,7 +325,7 @@ def test_defaults():
     assert (values["style"], values["output"], values["validation"]) == ("a.png", None, None)
     assert (values["resume"], values["seed"], values["size"]) == (False, 0, 384)
     assert (values["device"], values["precision"]) == ("auto", "auto")
-    assert values["objective"].weights["energy"] == 0
+    assert values["objective"].weights["matting"] == 0
     assert values["photos"].keywords == {
         "root": "photos",
         "held_out": 16,
@@ -347,7 +347,7 @@ def test_photorealism(run, folder, name):
     assert (code, "error" in err) == (0, False)
     network = load_network("run/network.safetensors")
     assert (network.guided_filter is None) == (name == "off")
-    assert f"loss {network.quality['loss']:.3f}" in out
+    assert f"loss {network.metrics['loss']:.3f}" in out
 
 
 def test_writes_a_network(run, folder):

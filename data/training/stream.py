@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from photostyle.data.paths import FORMATS, find_photos
+from photostyle.data.paths import FORMATS, walk_photos
 from photostyle.data.training.crops import MAX_UNREADABLE
 from photostyle.data.training.folder import FolderCrops
 from photostyle.data.training.shards import EXPECTED, ShardCrops, find_shards, read_shard
@@ -122,7 +122,10 @@ class TrainingPhotos:
                 raise ArgumentError("root", root, expected)
         else:
             self._folder = Path(root).absolute()
-            listing = find_photos(root, argument="root")
+            listing = sorted(walk_photos(root, argument="root"))
+            if not listing:
+                expected = f"holds neither photos ({' '.join(FORMATS)}) nor .tar shards; {EXPECTED}"
+                raise ArgumentError("root", root, expected)
             if held_out >= len(listing):
                 expected = f"give fewer than the {len(listing)} photos in {root}"
                 raise ArgumentError("held_out", held_out, expected)

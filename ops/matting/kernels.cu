@@ -47,7 +47,7 @@
 // b_k is not formed on the way to L p: with |a_k| up to 1e3 it would cancel against a_kᵀ I_i.
 // A constant p gives exactly zero.
 //
-// Compile with -DTHREADS=, how many a block of the three has, from _cuda.py.
+// Compile with -DTHREADS=, how many a block of the three has, from cuda.py.
 
 using Index = long long;  // 64 planes of 8192 x 8192 pixels are 2³² values; one is within 32 bits
 
@@ -67,7 +67,7 @@ __device__ inline Scalar in_mode(Scalar value, Scalar product, int windows, Scal
 }
 
 // Where a block of the three works: tiles of side x side results, `tiles` of them side by side, of
-// one channel of one image. The shape comes from tiling() in _cuda.py.
+// one channel of one image. The shape comes from tiling() in cuda.py.
 struct Block {
     Index image, plane;  // plane: image * channels + channel
     int top, rows;       // of the results: the first row, and how many
@@ -657,7 +657,7 @@ struct Basis {
 
 // guide (B, C, height, width), p (B, groups · K, height, width) -> L p in an output mode, of p's shape. For
 // MATTING_LOSS that is L p, and warp w leaves its part of Σ p_i (L p)_i in losses[w]; the warps of an
-// image are neighbours. Their numbers come from fused_geometry() in _cuda.py.
+// image are neighbours. Their numbers come from fused_geometry() in cuda.py.
 template <int C, int K, Mode MODE>
 __global__ void __launch_bounds__(LANES, 12)
 fused_radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __restrict__ result,

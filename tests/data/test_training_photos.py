@@ -199,7 +199,7 @@ def test_workers_ignore_an_interrupt_and_end_with_a_killed_trainer(details, tmp_
         "    print(sum(1 for _ in zip(range(20), batches)), flush=True)\n"
         "    input()\n"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     trainer = subprocess.Popen(
         [sys.executable, script],
         stdin=subprocess.PIPE,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from photostyle.data import Masks, automatic_masks, load_image, load_masks, save_masks
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

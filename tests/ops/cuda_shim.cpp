@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "matting_laplacian.cu"
+#include "kernels.cu"
 
 // What __shared__ declares in the kernels, and what must not be touched behind it.
 constexpr unsigned SHARED_VALUES = 48 * 1024 / sizeof(double), GUARD_VALUES = 1024;

@@ -209,20 +209,20 @@ def test_total_variation():
 
 def test_loss_terms_are_a_mapping_that_adds_up():
     one = LossTerms({"content": torch.tensor(1.0), "style": torch.tensor(2.0)})
-    two = LossTerms({"style": torch.tensor(10.0), "energy": torch.tensor(100.0)})
+    two = LossTerms({"style": torch.tensor(10.0), "matting": torch.tensor(100.0)})
     both = one + two
     assert {name: float(value) for name, value in both.items()} == {
         "content": 1,
         "style": 12,
-        "energy": 100,
+        "matting": 100,
     }
-    assert list(both) == ["content", "style", "energy"]
+    assert list(both) == ["content", "style", "matting"]
     assert len(both) == 3
     assert float(both.total) == 113
     assert (float(one.total), float(two.total)) == (3, 110)  # neither was changed
     assert str(one) == "content 1  style 2  total 3"
     with pytest.raises(KeyError):
-        both["variation"]
+        both["total_variation"]
 
 
 def test_loss_terms_detach():

@@ -21,7 +21,15 @@ from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from photostyle.data.training.stream import TrainingPhotos
-from photostyle.feedforward import Intervals, Schedule, TransformNet, load_network, train_network
+from photostyle.feedforward import (
+    Intervals,
+    RawMattingLoss,
+    RunOptions,
+    Schedule,
+    TransformNet,
+    load_network,
+    train_network,
+)
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.ops import ArgumentError, GuidedFilter, LossTerms, StyleObjective
 
@@ -81,15 +89,23 @@ def train(photos, objective=None, **values):
     """A short run; values replace those below, and those of the data, schedule and intervals."""
     groups = {
         "data": {"crop": 64, "batch_size": 2, "workers": 1, "held_out": 2},
-        "schedule": {"steps": 6, "learning_rate": 2e-3, "warmup": 2, "average": 0.9},
+        "schedule": {"steps": 6, "learning_rate": 2e-3, "warmup": 2, "ema_decay": 0.9},
         "intervals": {"log": 1, "pictures": 3, "validation": 3, "checkpoint": 2, "keep": 100},
     }
     groups["intervals"]["validation"] = values.pop("measure", 3)
     for group in groups.values():
         group.update({key: values.pop(key) for key in {*group} & {*values} - {"validation"}})
-    for key in ("accumulate", "max_gradient_norm"):
+    for key in ("gradient_accumulation", "max_gradient_norm"):
         if key in values:
             groups["schedule"][key] = values.pop(key)
+    names = "size", "seed", "device", "precision", "resume"
+    options = {"size": 64, "device": "cpu"} | {k: values.pop(k) for k in names if k in values}
+    raw = {"weight": 100.0}
+    raw |= {
+        k: values.pop(f"raw_matting_{k}")
+        for k in ("weight", "ridge")
+        if f"raw_matting_{k}" in values
+    }
     arguments = {
         "style": "light.png",
         "output": "run",
@@ -97,11 +113,10 @@ def train(photos, objective=None, **values):
         "network": small_network(),
         "objective": objective or Objective(),
         "guided_filter": GuidedFilter(2, 1e-4, "cpu"),
-        "raw_matting_weight": 100.0,
+        "raw_matting": RawMattingLoss(**raw),
         "schedule": Schedule(**groups["schedule"]),
         "intervals": Intervals(**groups["intervals"]),
-        "size": 64,
-        "device": "cpu",
+        "options": RunOptions(**options),
     }
     return train_network(**{**arguments, **values})
 
@@ -170,7 +185,7 @@ def test_learning_rate():
 
 
 def test_decay_of_the_average():
-    schedule = Schedule(steps=100, average=0.99)
+    schedule = Schedule(steps=100, ema_decay=0.99)
     decays = [schedule.decay(step) for step in range(5000)]
     assert decays[0] == 0.1
     assert decays == sorted(decays)
@@ -183,17 +198,17 @@ def test_decay_of_the_average():
         (partial(Schedule, steps=0), r"^steps=0: give a number at least 1"),
         (partial(Schedule, steps=-1), r"^steps=-1: give a number at least 1"),
         (partial(Schedule, steps=1.5), r"^steps=1\.5: give a whole number"),
-        (partial(Schedule, learning_rate=-1e-3), r"^schedule\.learning_rate=-0\.001: give"),
-        (partial(Schedule, learning_rate=math.nan), r"^schedule\.learning_rate=nan: give a num"),
-        (partial(Schedule, warmup=-1), r"^schedule\.warmup=-1: give a number at least 0"),
-        (partial(Schedule, max_gradient_norm=-1), r"^schedule\.max_gradient_norm=-1: give"),
-        (partial(Schedule, average=1.5), r"^schedule\.average=1\.5: give a number from 0 to 1"),
-        (partial(Schedule, accumulate=0), r"^schedule\.accumulate=0: give a number at least 1"),
-        (partial(Intervals, log=0), r"^intervals\.log=0: give a number at least 1"),
-        (partial(Intervals, pictures=-1), r"^intervals\.pictures=-1: give a number at least 1"),
-        (partial(Intervals, validation=0), r"^intervals\.validation=0: give a number"),
-        (partial(Intervals, checkpoint=2.5), r"^intervals\.checkpoint=2\.5: give a whole number"),
-        (partial(Intervals, keep=0), r"^intervals\.keep=0: give a number at least 1"),
+        (partial(Schedule, learning_rate=-1e-3), r"^learning_rate=-0\.001: give"),
+        (partial(Schedule, learning_rate=math.nan), r"^learning_rate=nan: give a num"),
+        (partial(Schedule, warmup=-1), r"^warmup=-1: give a number at least 0"),
+        (partial(Schedule, max_gradient_norm=-1), r"^max_gradient_norm=-1: give"),
+        (partial(Schedule, ema_decay=1.5), r"^ema_decay=1\.5: give a number from 0 to 1"),
+        (partial(Schedule, accumulate=0), r"^accumulate=0: give a number at least 1"),
+        (partial(Intervals, log=0), r"^log=0: give a number at least 1"),
+        (partial(Intervals, pictures=-1), r"^pictures=-1: give a number at least 1"),
+        (partial(Intervals, validation=0), r"^validation=0: give a number"),
+        (partial(Intervals, checkpoint=2.5), r"^checkpoint=2\.5: give a whole number"),
+        (partial(Intervals, keep=0), r"^keep=0: give a number at least 1"),
     ],
     ids=lambda value: value[1:24] if isinstance(value, str) else "",
 )
@@ -206,25 +221,25 @@ def test_wrong_schedule(make, message):
 
 
 def test_learns(photos, folder):
-    values = {"steps": 30, "learning_rate": 5e-3, "average": 0.5, "measure": 10}
+    values = {"steps": 30, "learning_rate": 5e-3, "ema_decay": 0.5, "measure": 10}
     report = train(photos, **values, network=small_network(base="content"))
     assert (report.steps, report.skipped, report.stopped, report.exit_code) == (30, 0, None, 0)
     curves, _ = scalars()
     total = np.sum([list(curves[f"loss/{name}"].values()) for name in ("content", "style")], 0)
     assert total[-6:].mean() < 0.8 * total[:6].mean()
     assert curves["validation/loss"][30] < 0.95 * curves["validation/loss"][10]
-    assert report.quality["loss"] == pytest.approx(min(curves["validation/loss"].values()))
+    assert report.metrics["loss"] == pytest.approx(min(curves["validation/loss"].values()))
 
 
 def test_the_moving_average_is_exported(photos, folder):
     """Worked out again from the weights after each step."""
-    report = train(photos, steps=8, average=0.4, checkpoint=1, held_out=0)
+    report = train(photos, steps=8, ema_decay=0.4, checkpoint=1, held_out=0)
     average = weights(at_step(0))
     for step in range(8):
         decay = min(0.4, (1 + step) / (10 + step))
         for name, weight in weights(at_step(step + 1)).items():
             average[name] = decay * average[name] + (1 - decay) * weight
-    assert report.quality == {}
+    assert report.metrics == {}
     for name, weight in exported().items():
         torch.testing.assert_close(weight, average[name].half().float(), rtol=2e-3, atol=1e-6)
     assert not torch.equal(average["output.weight"], weights(at_step(8))["output.weight"])
@@ -240,9 +255,9 @@ def test_the_best_on_held_out_photos_is_exported(photos, folder, measured):
     losses = curves["validation/loss"]
     assert list(losses) == [2, 4, 6, 8]
     best = {(0, 5, 2, 5): 2, (9, 5, 3, 2): 8}.get(tuple(measured), 4)
-    assert report.quality["loss"] == pytest.approx(losses[best], rel=1e-6)
-    assert_equal(exported(), halved(weights(at_step(best), "average")))
-    assert load_network("run/network.safetensors").quality == report.quality
+    assert report.metrics["loss"] == pytest.approx(losses[best], rel=1e-6)
+    assert_equal(exported(), halved(weights(at_step(best), "ema")))
+    assert load_network("run/network.safetensors").metrics == report.metrics
 
 
 def test_photos_to_measure_on(photos, folder, tmp_path_factory):
@@ -250,7 +265,7 @@ def test_photos_to_measure_on(photos, folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     Image.fromarray(photo_pixels(70, 70, 2)).save(other / "photo.jpg")
     report = train(photos, validation=other, held_out=0, steps=3)
-    assert set(report.quality) == {"loss", "style_distance", "edge_ssim"}
+    assert set(report.metrics) == {"loss", "style_distance", "edge_ssim"}
 
 
 def test_shards(photos, folder):
@@ -259,28 +274,29 @@ def test_shards(photos, folder):
         for path in sorted(photos.iterdir()):
             file.add(path, path.name)
     report = train("photos.tar", held_out=0, steps=3)
-    assert report.quality == {}
-    assert_equal(exported(), halved(weights(at_step(3), "average")))
+    assert report.metrics == {}
+    assert_equal(exported(), halved(weights(at_step(3), "ema")))
 
 
 def test_workers_of_shards(photos, folder):
-    """They decide which photos come when."""
-    with tarfile.open("photos.tar", "w") as file:
-        for path in sorted(photos.iterdir()):
-            file.add(path, path.name)
+    """They decide which photos come when; of a folder they do not."""
+    for number in range(2):
+        with tarfile.open(f"{number}.tar", "w") as file:
+            for path in sorted(photos.iterdir()):
+                file.add(path, path.name)
     values = {"held_out": 0, "steps": 1}
-    train("photos.tar", **values, settings={"data": {"workers": 1}})
-    with pytest.raises(ArgumentError, match=r"workers is 2, was 1"):
-        train("photos.tar", **values, settings={"data": {"workers": 2}}, resume=True)
-    train(photos, **values, settings={"data": {"workers": 1}}, output="folder")
-    train(photos, **values, settings={"data": {"workers": 2}}, output="folder", resume=True)
+    train("{0..1}.tar", workers=1, **values)
+    with pytest.raises(ArgumentError, match=r"^resume=true: .* workers is 2, was 1"):
+        train("{0..1}.tar", workers=2, **values, resume=True)
+    train(photos, workers=1, **values, output="folder")
+    train(photos, workers=2, **values, output="folder", resume=True)
 
 
 def test_photos_per_step(photos, folder):
     """Two batches of two per step come to what one batch of four does."""
     many = {"held_out": 0, "steps": 4, "checkpoint": 4}
     train(photos, batch_size=4, **many)
-    train(photos, batch_size=2, accumulate=2, **many, output="accumulated")
+    train(photos, batch_size=2, gradient_accumulation=2, **many, output="accumulated")
     photo = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     results = [load_network(Path(name, "network.safetensors")) for name in ("run", "accumulated")]
     # Few steps: after more, a maximum of the encoder that rounding decides sends both apart.
@@ -323,22 +339,13 @@ def test_photorealism_off(photos, folder):
 
 def test_the_file(photos, folder):
     """Everything that applying the network needs, and where it comes from."""
-    settings = {"schedule": {"steps": 4}, "layers": ["relu1_1"], "none": None}
-    of_this_machine = {
-        "style": "light.png",
-        "output": "run",
-        "data": {"root": "FOLDER", "photos": {"root": "FOLDER"}},
-        "encoder": {"weights": "vgg.pth"},
-        "objective": {"encoder": {"weights": "vgg.pth"}},
-    }
-    report = train(photos, steps=4, settings=settings | of_this_machine)
+    published = {"schedule": {"steps": 4}, "layers": ["relu1_1"], "none": None}
+    report = train(photos, steps=4, published=published, settings={"style": "light.png"})
     assert report.network == Path("run/network.safetensors")
     network = load_network(report.network)
     assert network.name == "light"
-    assert {key: network.config[key] for key in settings} == settings
-    text = str(network.config)
-    assert [value for value in ("light.png", "FOLDER", "vgg.pth") if value in text] == []
-    assert network.quality == report.quality
+    assert network.config == published
+    assert network.metrics == report.metrics
     expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.8)}
     assert network.net.architecture == expected
     assert (network.guided_filter.radius, network.guided_filter.ridge) == (2, 1e-4)
@@ -346,8 +353,8 @@ def test_the_file(photos, folder):
     assert network(photo).shape == photo.shape
     assert network.coefficients(photo).shape == (1, 3, 4, 40, 44)
     for figure in ("loss", "style_distance", "edge_ssim"):
-        assert f"{figure} {report.quality[figure]:.3f}" in str(report)
-    assert str(report).startswith("run/network.safetensors: 4 steps; on held-out photos: ")
+        assert f"{figure} {report.metrics[figure]:.3f}" in str(report)
+    assert str(report).startswith("run/network.safetensors: 4 steps; validation: ")
 
 
 def test_default_output(photos, folder):
@@ -467,7 +474,7 @@ def test_stopped_and_resumed(photos, folder, number, at):
     assert load_network("stopped/network.safetensors").net.width == 4
     resumed = train(photos, **values, output="stopped", resume=True)
     assert (resumed.steps, resumed.exit_code, resumed.stopped) == (8, 0, None)
-    assert resumed.quality == whole.quality
+    assert resumed.metrics == whole.metrics
     assert_equal(at_step(8, "stopped"), at_step(8))
     assert_equal(exported("stopped"), exported())
 
@@ -487,8 +494,8 @@ def test_the_best_so_far_is_kept_over_a_stop(photos, folder):
     objective = Objective({3: interrupt}, [0])
     first = train(photos, objective, **values)
     report = train(photos, Objective(measured=[9, 9]), **values, resume=True)
-    assert report.quality == first.quality
-    assert_equal(exported(), halved(weights(at_step(2), "average")))
+    assert report.metrics == first.metrics
+    assert_equal(exported(), halved(weights(at_step(2), "ema")))
 
 
 def test_the_second_signal_is_not_waited_for(photos, folder):
@@ -513,7 +520,7 @@ def test_resumed_after_its_end(photos, folder):
     before = {name: tensor.clone() for name, tensor in exported().items()}
     again = train(photos, resume=True)
     assert (again.steps, again.exit_code) == (6, 0)
-    assert again.quality == first.quality
+    assert again.metrics == first.metrics
     assert_equal(exported(), before)
 
 
@@ -565,7 +572,7 @@ def test_one_bad_batch(photos, folder, kind):
     assert (report.steps, report.skipped, report.exit_code) == (6, 1, 0)
     assert "6 steps, 1 of them skipped (gradient not finite)" in str(report)
     assert_equal(weights(at_step(3)), weights(at_step(2)))
-    for group in ("average", "adam"):
+    for group in ("ema", "adam"):
         assert_equal(weights(at_step(3), group), weights(at_step(2), group))
     assert not torch.equal(at_step(4)["net.output.weight"], at_step(3)["net.output.weight"])
     assert all(tensor.isfinite().all() for tensor in at_step(6).values())
@@ -575,7 +582,7 @@ def test_one_bad_batch(photos, folder, kind):
 
 
 def test_one_bad_batch_of_those_added_up(photos, folder):
-    report = train(photos, Breaks([3]), accumulate=2, steps=3, held_out=0)
+    report = train(photos, Breaks([3]), gradient_accumulation=2, steps=3, held_out=0)
     assert (report.steps, report.skipped) == (3, 1)
 
 
@@ -585,7 +592,7 @@ def test_nine_bad_batches_in_a_row_are_survived(photos, folder):
     assert (report.steps, report.skipped, report.exit_code) == (22, 18, 0)
 
 
-LEARNING_RATE = "a lower schedule.learning_rate or precision=float32"
+LEARNING_RATE = "a lower learning_rate or precision=float32"
 HOPELESS = {
     "style": (
         lambda: {"objective": Objective(style_weight=1e300)},
@@ -596,15 +603,15 @@ HOPELESS = {
         lambda: {"objective": Objective(content_weight=1e300)},
         f"the loss content is not finite in 10 steps in a row; try {LEARNING_RATE}",
     ),
-    "energy": (
+    "matting": (
         lambda: {"objective": Objective(matting_weight=1e300)},
         "the loss energy is not finite in 10 steps in a row; try a lower "
-        "photorealism.matting_weight or a larger matting_ridge",
+        "matting_weight or a larger matting_ridge",
     ),
     "raw_matting": (
         lambda: {"raw_matting_weight": 1e300},
         "the loss raw_matting is not finite in 10 steps in a row; try a lower "
-        "photorealism.raw_matting_weight or a larger raw_matting_ridge",
+        "raw_matting_weight or a larger raw_matting_ridge",
     ),
     "gradient": (
         lambda: {"objective": Breaks(range(100), "gradient")},
@@ -655,7 +662,7 @@ def test_unreadable_photos_to_measure_on_are_passed_over(photos, folder, caplog,
     else:
         report = train(photos, steps=6, held_out=0, validation=mixed)
     assert report.exit_code == 0
-    assert math.isfinite(report.quality["loss"])
+    assert math.isfinite(report.metrics["loss"])
     for name, reason in (("00.0.png", "truncated"), ("05.0.png", "too narrow; 32 pixels are")):
         (message,) = (message for message in caplog.messages if name in message)
         assert reason in message
@@ -730,11 +737,9 @@ def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
         ({"size": 63}, r"^size=63: give a number at least 64"),
         ({"seed": -1}, r"^seed=-1: give a number from 0"),
         ({"seed": 2**63}, r"^seed=9223372036854775808: give a number from 0"),
-        ({"raw_matting_weight": -1}, r"^raw_matting_weight=-1: give a number at least 0"),
-        ({"raw_matting_ridge": -1}, r"^epsilon=-1: give a number"),
-        ({"raw_matting_ridge": 0.0}, r"^epsilon=0\.0: give a number above 0"),
-        ({"objective": Objective(matting_weight=1, matting_radius=0)}, r"^radius=0: give a whole"),
-        ({"objective": Objective(matting_weight=1, matting_ridge=-1)}, r"^epsilon=-1: give a num"),
+        ({"raw_matting_weight": -1}, r"^weight=-1: give a number at least 0"),
+        ({"raw_matting_ridge": -1}, r"^ridge=-1: give a number"),
+        ({"raw_matting_ridge": 0.0}, r"^ridge=0\.0: give a number above 0"),
         ({"device": "tpu"}, r"^device=tpu: unknown; choose one of auto, cpu"),
         ({"precision": "int8"}, r"^precision=int8: unknown; choose one of auto, float32, bfloat16"),
         ({"resume": "maybe"}, r"^resume=maybe: give true or false"),

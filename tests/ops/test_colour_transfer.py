@@ -18,7 +18,7 @@ from photostyle.ops.colour_transfer import (
 )
 from photostyle.ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -10,25 +10,30 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from photostyle import conf, optimize
+from photostyle import conf, optimize, stylize
 from photostyle.conf.entry_point import PATHS
+from photostyle.data import PhotoOptions
+from photostyle.feedforward import RawMattingLoss, RunOptions
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops import GRAM, MEAN_STD, GuidedFilter, StyleObjective, Transport, VGGFeatures
-from photostyle.ops.features import ENCODERS
-from photostyle.ops.matting.laplacian import BACKENDS
-from photostyle.optimize import Files
-from photostyle.optimize.image_optimizer import INITS, OPTIMIZERS
+from photostyle.ops.colour_transfer import GAINS
+from photostyle.ops.features import MODELS
+from photostyle.ops.matting import BACKENDS
+from photostyle.optimize import Descent, Files
+from photostyle.optimize.descent import OPTIMIZERS
+from photostyle.optimize.image_optimizer import INITS
 from photostyle.optimize.stylize_photo import stylize_photo
 
 STYLE_LOSSES = {"transport": Transport, "gram": GRAM, "mean_std": MEAN_STD}
 FOLDER = Path(conf.__file__).parent.resolve()
 GROUPS = {
-    group.name: sorted(file.stem for file in group.glob("*.yaml"))
+    group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
     for group in sorted(FOLDER.iterdir())
     if group.is_dir() and any(group.glob("*.yaml"))
 }
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 REQUIRED = ["content=photo.jpg", "style=dusk.jpg"]
+REQUIRED_OF_NETWORKS = ["content=photo.jpg", "network=dusk"]
 REQUIRED_TO_TRAIN = ["style=dusk.jpg", "data.root=photos"]
 
 pytestmark = pytest.mark.usefixtures("no_network", "hydra_folder")
@@ -45,6 +50,8 @@ def hydra_folder():
 def resolved(*overrides, name="stylize"):
     """A composed configuration as plain Python values; fails if anything is left open."""
     required = {"stylize": REQUIRED, "train": REQUIRED_TO_TRAIN}.get(name, [])
+    if "method=feedforward" in overrides:
+        required = REQUIRED_OF_NETWORKS
     config = compose(name, [*required, *overrides])
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
@@ -56,7 +63,8 @@ def test_every_file_belongs_to_a_test():
     }  # fmt: skip
     names = {file.stem for file in FOLDER.glob("*.yaml")}
     assert names == {"command_line", "evaluate", "stylize", "train"}
-    assert set(GROUPS["encoder"]) == set(ENCODERS)
+    assert GROUPS["encoder"] == ["vgg"]
+    assert set(GROUPS["method"]) == {"colour_transfer", "feedforward", "optimize"}
     assert set(GROUPS["optimizer"]) == set(OPTIMIZERS)
     assert set(GROUPS["objective"]) == set(STYLE_LOSSES)
 
@@ -82,10 +90,7 @@ def test_defaults_are_the_documented_ones():
         "output": None,
         "overwrite": False,
         "content_mask": None,
-        "network": None,
         "strength": 1.0,
-        "batch_size": None,
-        "workers": None,
         "style_mask": None,
         "size": 512,
         "full_resolution": True,
@@ -101,9 +106,9 @@ def test_defaults_are_the_documented_ones():
     assert {key: config[key] for key in expected} == expected
     assert config["init"] in INITS
     assert config["backend"] in BACKENDS
-    assert config["encoder"]["encoder"] == "vgg16"
+    assert config["encoder"]["model"] == "vgg16"
     assert config["encoder"]["weights"] is None
-    assert config["objective"]["style_loss"]["_target_"] == "ops.Transport"
+    assert config["objective"]["style_loss"]["_target_"] == "photostyle.ops.Transport"
     assert config["objective"]["style_layers"][0] == "colours"
     assert config["optimizer"]["name"] == "lbfgs"
     assert config["optimizer"]["scales"] == [0.5, 1.0]
@@ -124,7 +129,7 @@ def test_defaults_are_the_documented_ones():
     ],
 )
 def test_required_values_are_open(command, name, given, missing):
-    code, _, err = command(importlib.import_module(name).main, *given)
+    code, _, err = command(importlib.import_module(f"photostyle.{name}").main, *given)
     assert code == 2
     assert err == f"error: {missing}=???: required; give it as {missing}=VALUE\n"
 
@@ -142,6 +147,8 @@ def test_paths_are_keys_of_the_configurations():
     keys = set()
     for name in ("stylize", "evaluate", "train"):
         keys |= set(compose(name))
+    for method in GROUPS["method"]:
+        keys |= set(compose("stylize", [f"method={method}"]))
     assert {path for path in PATHS if "." not in path} <= keys
     assert OmegaConf.select(compose("stylize"), "encoder.weights") is None
     assert {"root", "validation"} <= set(compose("train").data)
@@ -150,13 +157,13 @@ def test_paths_are_keys_of_the_configurations():
     assert files <= PATHS
 
 
-@pytest.mark.parametrize("encoder", GROUPS["encoder"])
-def test_encoder(encoder):
+@pytest.mark.parametrize("model", MODELS)
+def test_encoder(model):
     """A function of the layers alone; called only for the encoder whose weights are embedded."""
-    factory = instantiate(compose("stylize", [f"encoder={encoder}"]).encoder)
+    factory = instantiate(compose("stylize", [f"encoder.model={model}"]).encoder)
     assert factory.func is VGGFeatures
-    assert factory.keywords == {"encoder": encoder, "weights": None}
-    if encoder == "vgg16":
+    assert factory.keywords == {"model": model, "weights": None}
+    if model == "vgg16":
         assert isinstance(factory(["relu1_1"]), VGGFeatures)
 
 
@@ -185,7 +192,7 @@ def test_objective(objective, photorealism):
     assert made.backend == "reference"
     assert made.weights["style"] == 7
     slow = photorealism in ("strict", "matting", "loose")
-    assert (made.weights["energy"] > 0) == slow
+    assert (made.weights["matting"] > 0) == slow
     assert (made.weights["edges"] > 0) == (photorealism != "off")
 
 
@@ -222,8 +229,18 @@ def test_the_defaults_are_those_of_the_classes():
     assert made.style_loss == default.style_loss
     assert made.style_layers == default.style_layers
     assert made.layer_weights == default.layer_weights
-    guided_filter = instantiate(config.photorealism).guided_filter
-    assert guided_filter == GuidedFilter()
+    assert (made.matting_radius, made.matting_ridge) == (
+        default.matting_radius,
+        default.matting_ridge,
+    )
+    assert instantiate(config.photorealism).guided_filter == GuidedFilter()
+    assert instantiate(config.optimizer) == Descent(scales=[0.5, 1.0], steps=[20, 20])
+    assert instantiate(config.options) == PhotoOptions()
+    assert instantiate(compose("train").options) == RunOptions()
+    assert tuple(compose("stylize", ["method=colour_transfer"]).gains) == GAINS
+    assert made.style_loss.colour_gains == GAINS
+    trained = instantiate(compose("train").photorealism).raw_matting
+    assert trained == RawMattingLoss()
 
 
 @pytest.mark.parametrize("optimizer", GROUPS["optimizer"])
@@ -238,9 +255,8 @@ def test_optimizer_and_method(monkeypatch, optimizer):
     config = compose("stylize", [*overrides, "objective.layer_weights=[1]"])
     instantiate(config.method)
     (arguments,) = calls
-    assert arguments["optimizer"] == optimizer
-    assert isinstance(arguments["scales"], list)
-    assert len(arguments["scales"]) == len(arguments["steps"])
+    assert isinstance(arguments["optimizer"], Descent)
+    assert arguments["optimizer"].name == optimizer
     assert isinstance(arguments["objective"], StyleObjective)
     assert isinstance(arguments["guided_filter"], GuidedFilter)
     assert isinstance(arguments["files"], Files)
@@ -250,8 +266,8 @@ def test_optimizer_and_method(monkeypatch, optimizer):
     assert set(arguments) <= known
 
 
-def test_fast_mode(monkeypatch):
-    """Called with arguments that the real function has, and without the slow mode's."""
+def test_feedforward(monkeypatch):
+    """Called with arguments that the real function has, and without the optimiser's."""
     calls = []
     monkeypatch.setattr(
         "photostyle.feedforward.stylize_photos.stylize_photos",
@@ -261,6 +277,27 @@ def test_fast_mode(monkeypatch):
     instantiate(compose("stylize", overrides).method)
     (arguments,) = calls
     assert (arguments["content"], arguments["network"]) == ("photos", "dusk")
-    assert (arguments["output"], arguments["strength"]) == (None, 0.5)
-    assert [arguments[key] for key in ("style", "content_mask", "style_mask")] == [None] * 3
+    assert (arguments["output"], arguments["options"].strength) == (None, 0.5)
     assert set(arguments) <= {*inspect.signature(stylize_photos).parameters}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("photorealism.projection.radius=3", "photorealism.guided_filter.radius"),
+        ("photorealism.energy_weight=3", "photorealism.matting_weight"),
+        ("encoder=vgg19", "encoder.model"),
+    ],
+)
+def test_old_names(command, old, new):
+    """One line says what it is called now."""
+    code, _, err = command(stylize.main, *REQUIRED, old)
+    assert (code, err) == (2, f"error: {old}: is called {new} now\n")
+
+
+@pytest.mark.parametrize("word", ["style=a.jpg", "optimizer=adam", "photorealism=loose", "x=1"])
+def test_arguments_of_another_method(command, word):
+    code, _, err = command(stylize.main, "method=feedforward", *REQUIRED_OF_NETWORKS, word)
+    key = word.partition("=")[0]
+    assert code == 2
+    assert err == f"error: {key}: there is no such argument here; --cfg job lists all\n"

@@ -78,7 +78,7 @@ def test_accuracy_of_fused(kind, epsilon):
         assert_near(fast.product(p), reference.product(p.double()), limit, kind)
 
 
-def test_gradient_of_the_energy():
+def test_gradient_of_the_matting_loss():
     fast, reference = pair(random_image(1, 3, 33, 65))
     p = random_image(1, 3, 33, 65, seed=1).requires_grad_()
     fast.matting_loss(p).sum().backward()

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from photostyle import optimize
 from photostyle.ops import (
     ArgumentError,
     GuidedFilter,
@@ -13,7 +14,7 @@ from photostyle.ops import (
     StyleObjective,
     VGGFeatures,
 )
-from photostyle.optimize import OptimizedImage, optimize_image
+from photostyle.optimize import Descent, OptimizedImage
 from photostyle.optimize.image_optimizer import INITS
 
 SCHEDULE = {"scales": [0.5, 1.0], "steps": [3, 3]}
@@ -56,6 +57,14 @@ def shallow(**arguments):
 @pytest.fixture(scope="module")
 def objective():
     return shallow()
+
+
+def optimize_image(*arguments, **options):
+    """The function under test; the options of its optimiser are given beside its own."""
+    names = {"optimizer": "name", "learning_rate": "learning_rate"}
+    names |= {"scales": "scales", "steps": "steps"}
+    descent = {names[key]: options.pop(key) for key in names if key in options}
+    return optimize.optimize_image(*arguments, optimizer=Descent(**descent), **options)
 
 
 class Recorder(list):
@@ -155,7 +164,7 @@ def test_callback(content, style, objective):
     for step in steps:
         assert step.image.shape == (1, 3, *((20, 26) if step.size == 26 else (HEIGHT, WIDTH)))
         assert not step.image.requires_grad
-        assert list(step.terms) == ["style", "content", "edges", "energy"]
+        assert list(step.terms) == ["style", "content", "edges", "matting"]
         assert not step.terms.total.requires_grad
         assert math.isfinite(step.terms.total)
     # The next scale goes on from the last one's result: it does not start again.

@@ -18,7 +18,7 @@ from photostyle.ops.filters import edge_magnitude
 from photostyle.ops.gram import gram_matrix, mean_std
 from photostyle.ops.losses import content_loss, edge_loss, style_loss, total_variation
 
-LOSSES = ["style", "content", "edges", "energy", "variation"]
+LOSSES = ["style", "content", "edges", "matting", "total_variation"]
 SHALLOW = {
     "content_layers": ["relu2_1"],
     "content_weight": 1.0,
@@ -71,7 +71,7 @@ def encoder():
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masks"])
 def test_objective_by_hand(encoder, photos, kind, masked):
     content, style = photos
-    weights = {"style": 3.0, "content": 2.0, "edges": 5.0, "energy": 50.0, "variation": 7.0}
+    weights = {"style": 3.0, "content": 2.0, "edges": 5.0, "matting": 50.0, "total_variation": 7.0}
     objective = StyleObjective(
         encoder,
         content_layers=["relu2_1"],
@@ -104,8 +104,10 @@ def test_objective_by_hand(encoder, photos, kind, masked):
             loss = style_loss(actual, target, small_masks[0].flatten(1).mean(1))
             expected["style"] += (0.5 if kind == "both" else 1) * share * loss
     expected["edges"] = edge_loss(edge_magnitude(image), edge_magnitude(content))
-    expected["energy"] = MattingLaplacian(content, 2, 1e-4, "reference").matting_loss(image)[0]
-    expected["variation"] = total_variation(image)
+    expected["matting"] = MattingLaplacian.with_ridge(content, 2, 1e-4, "reference").matting_loss(
+        image
+    )[0]
+    expected["total_variation"] = total_variation(image)
     assert list(terms) == list(weights)
     for name, loss in expected.items():
         assert float(terms[name]) == pytest.approx(weights[name] * float(loss), rel=1e-9), name
@@ -118,7 +120,7 @@ def test_a_loss_of_weight_zero_is_not_computed(encoder, photos, weighted):
     weights = {f"{name}_weight": 0 for name in LOSSES}
     objective = StyleObjective(encoder, **{**SHALLOW, **weights, f"{weighted}_weight": 1})
     targets = objective.targets(content, style, ones(content), ones(style))
-    assert (targets.laplacian is None) == (weighted != "energy")
+    assert (targets.laplacian is None) == (weighted != "matting")
     assert (targets.edges is None) == (weighted != "edges")
     terms = objective(random(*content.shape, seed=3), targets)
     assert list(terms) == [weighted]
@@ -135,7 +137,7 @@ def test_losses_vanish_at_their_targets(encoder, photos):
     assert abs(float(at_target["edges"])) < 1e-9
     away = objective(random(*content.shape, seed=3), targets)
     # The content is an affine function of itself, up to the ridge.
-    assert float(at_target["energy"]) < 1e-3 * float(away["energy"])
+    assert float(at_target["matting"]) < 1e-3 * float(away["matting"])
     targets = objective.targets(style, style.flip(3), ones(style), ones(style))
     # A mirrored photo has another content, but hardly another style.
     mirrored = objective(style.flip(3), targets)
@@ -235,7 +237,7 @@ def test_batch_is_the_mean_of_its_images(encoder, photos):
 
     pair = losses(torch.cat([content, content.flip(3)]), torch.cat([image, content]))
     first, second = losses(content, image), losses(content.flip(3), content)
-    for name in ("style", "content", "edges", "energy"):
+    for name in ("style", "content", "edges", "matting"):
         mean = (float(first[name]) + float(second[name])) / 2
         assert float(pair[name]) == pytest.approx(mean, rel=1e-9), name
 
@@ -299,14 +301,14 @@ def test_unknown_layer():
     ("arguments", "message"),
     [
         ({"backend": "tpu"}, r"backend=tpu: unknown; choose one of auto, cuda, cpu, reference"),
-        ({"matting_radius": 0}, r"radius=0: give a whole number"),
+        ({"matting_radius": 0}, r"matting_radius=0: give a number at least 1"),
         ({"matting_radius": 1.5}, r"radius=1\.5: give a whole number"),
-        ({"matting_ridge": 0}, r"epsilon=0: give a number above 0"),
-        ({"matting_ridge": -1}, r"epsilon=-1: give a number"),
+        ({"matting_ridge": 0}, r"ridge=0: give a number above 0"),
+        ({"matting_ridge": -1}, r"matting_ridge=-1: give a number"),
     ],
     ids=str,
 )
-def test_bad_energy(encoder, photos, arguments, message):
+def test_bad_matting_loss(encoder, photos, arguments, message):
     content, style = photos
     with pytest.raises(ArgumentError, match=message):
         StyleObjective(encoder, **SHALLOW, **arguments).targets(

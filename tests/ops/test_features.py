@@ -171,9 +171,9 @@ def test_builds_no_deeper_than_asked():
     ("arguments", "message"),
     [
         ({"layers": ["relu9_9"]}, r"^layer=relu9_9: unknown in vgg16; choose among conv1_1, relu1"),
-        ({"layers": ["relu3_3"], "encoder": "vgg11"}, "^layer=relu3_3: unknown in vgg11"),
+        ({"layers": ["relu3_3"], "model": "vgg11"}, "^layer=relu3_3: unknown in vgg11"),
         (
-            {"layers": ["relu1_1"], "encoder": "resnet"},
+            {"layers": ["relu1_1"], "model": "resnet"},
             "^model=resnet: unknown; choose one of vgg11, vgg13, vgg16, vgg19, vgg11_bn",
         ),
         ({"layers": ["relu5_2"]}, "embedded weights end at relu5_1"),
@@ -309,7 +309,7 @@ def test_failing_download_says_what_to_do(monkeypatch, tmp_path, encoder, error)
     assert message.startswith(f"model={encoder}: its weights could not be downloaded")
     assert str(error) in message
     assert f"https://download.pytorch.org/models/{encoder}-" in message
-    assert "encoder.weights=FILE" in message
+    assert "weights=FILE" in message
     assert "\n" not in message
 
 

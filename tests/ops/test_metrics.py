@@ -18,11 +18,11 @@ from photostyle.ops.metrics import (
     StyleDistance,
     colour_map_residual,
     edge_ssim,
-    energy,
     flat_roughness,
+    matting_loss,
 )
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -164,28 +164,30 @@ def test_edge_ssim_keeps_the_dtype_out_of_it(pavilion):
     assert single == pytest.approx(double, abs=1e-12)
 
 
-# ----------------------------------------------------------------------------------------- energy
+# --------------------------------------------------------------------------------- matting loss
 
 
-def test_energy_against_the_explicit_matrix(pavilion):
+def test_matting_loss_against_the_explicit_matrix(pavilion):
     guide = pavilion[..., :20, :24].double()
     image = noisy(guide, 0.1)
     matrix = pymatting.cf_laplacian(guide[0].permute(1, 2, 0).numpy(), epsilon=MATTING_EPSILON)
     planes = image[0].flatten(1).numpy()
     expected = sum(p @ (matrix @ p) for p in planes) / planes.size
-    assert energy(guide, image) == pytest.approx(expected, rel=1e-6)
+    assert matting_loss(guide, image) == pytest.approx(expected, rel=1e-6)
 
 
-def test_energy_passes_affine_colours_and_sees_noise_and_blur(pavilion):
+def test_matting_loss_passes_affine_colours_and_sees_noise_and_blur(pavilion):
     mixing = torch.tensor([[0.2, 0.5, 0.1], [0.1, 0.1, 0.6], [0.6, 0.0, 0.2]])
     affine = torch.einsum("dc,bchw->bdhw", mixing, pavilion) + 0.1
-    noise = energy(pavilion, noisy(pavilion, 0.05))
-    assert energy(pavilion, torch.full_like(pavilion, 0.3)) == pytest.approx(0, abs=1e-9)
-    assert 0 <= energy(pavilion, pavilion) < noise / 100
-    assert 0 <= energy(pavilion, affine) < noise / 100
+    noise = matting_loss(pavilion, noisy(pavilion, 0.05))
+    assert matting_loss(pavilion, torch.full_like(pavilion, 0.3)) == pytest.approx(0, abs=1e-9)
+    assert 0 <= matting_loss(pavilion, pavilion) < noise / 100
+    assert 0 <= matting_loss(pavilion, affine) < noise / 100
     # Both grow with the square of the amplitude; a photo of a tenth the contrast has a hundredth.
-    assert energy(pavilion, affine / 10) == pytest.approx(energy(pavilion, affine) / 100, rel=1e-2)
-    assert energy(pavilion, pavilion.flip(3)) > noise / 10
+    assert matting_loss(pavilion, affine / 10) == pytest.approx(
+        matting_loss(pavilion, affine) / 100, rel=1e-2
+    )
+    assert matting_loss(pavilion, pavilion.flip(3)) > noise / 10
 
 
 # --------------------------------------------------------------------------------- flat roughness

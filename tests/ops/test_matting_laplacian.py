@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from photostyle.ops import ArgumentError, MattingLaplacian, matting_laplacian
+from photostyle.ops import ArgumentError, MattingLaplacian
+from photostyle.ops.matting import laplacian
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 BACKENDS = ("reference", "cpu")
 HEIGHT, WIDTH = 49, 61
 
@@ -191,7 +192,7 @@ class TestAutograd:
         assert torch.autograd.gradcheck(getattr(operator, method), p)
         assert torch.autograd.gradgradcheck(getattr(operator, method), p)
 
-    def test_gradient_of_the_energy_is_twice_the_product(self, operator):
+    def test_gradient_of_the_matting_loss_is_twice_the_product(self, operator):
         p = random_like(operator.guide).requires_grad_()
         (gradient,) = torch.autograd.grad(operator.matting_loss(p).sum(), p)
         torch.testing.assert_close(gradient, 2 * operator.product(p.detach()) / p.numel())
@@ -309,8 +310,8 @@ def test_inside_a_compiled_function():
 
 
 def test_auto_says_once_what_it_chose(caplog):
-    matting_laplacian._log_choice.cache_clear()
-    with caplog.at_level(logging.INFO, logger=matting_laplacian.__name__):
+    laplacian._log_choice.cache_clear()
+    with caplog.at_level(logging.INFO, logger=laplacian.__name__):
         backends = [MattingLaplacian(torch.rand(1, 3, 8, 8)).backend for _ in range(3)]
     assert backends == ["cpu"] * 3
     assert caplog.messages == ["matting Laplacian on cpu: backend cpu"]
