@@ -110,21 +110,28 @@ def _arguments_as_keys(config: dict) -> Iterator[None]:
             reason = reason.__cause__
         if not isinstance(reason, ArgumentError):
             raise
-        key = _key_of(reason.argument, config)
+        key = _key_of(reason.argument, reason.value, config)
         raise ArgumentError(key, reason.value, reason.expected) from error
 
 
-def _key_of(argument: str, config: dict) -> str:
-    """The shortest key whose last part is this argument, or the argument itself."""
-    keys = [key for key in _keys(config) if key.rpartition(".")[2] == argument]
-    return min(keys, key=lambda key: key.count("."), default=argument)
+def _key_of(argument: str, value: object, config: dict) -> str:
+    """The key that gave an argument its value, or else the argument itself.
+
+    Of several keys whose last part is the argument, one of the same value, and the shortest.
+    """
+    keys = {
+        key: (str(given) != str(value), key.count("."))
+        for key, given in _items(config)
+        if key.rpartition(".")[2] == argument and not str(given).startswith("${")
+    }
+    return min(keys, key=keys.get, default=argument)
 
 
-def _keys(config: dict, prefix: str = "") -> Iterator[str]:
+def _items(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in config.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")
 
 
 def _refuse_old_names(words: list[str]) -> None:

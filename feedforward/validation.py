@@ -46,8 +46,8 @@ class Validation:
         # Now: an hour of training must not end for a photo.
         self.photos = [path for path in photos if _is_readable(path, size)]
         if not self.photos:
-            expected = f"none of {len(photos)} photos to measure on can be read"
-            raise ArgumentError("data.validation", photos[0].parent, expected)
+            expected = f"none of {len(photos)} validation photos can be read"
+            raise ArgumentError("validation", photos[0].parent, expected)
         self.style = style
         self.size = size
         self.objective = objective
@@ -80,14 +80,14 @@ class Validation:
         for path in photos:
             photo = _load(path, self.size).to(self.style.device)
             raw = network.net(photo)
-            yield photo, raw, network.guided_filter(raw, photo)
+            yield photo, raw, network.filtered(raw, photo)
 
 
 def _load(path: Path, size: int) -> Tensor:
-    photo = load_image(path, size, argument="data.validation")
+    photo = load_image(path, size, argument="validation")
     if min(photo.shape[2:]) < MIN_SIDE:
         expected = f"too narrow; {MIN_SIDE} pixels are needed where the long side has {size}"
-        raise ArgumentError("data.validation", path, expected)
+        raise ArgumentError("validation", path, expected)
     return photo
 
 
@@ -95,6 +95,6 @@ def _is_readable(path: Path, size: int) -> bool:
     try:
         _load(path, size)
     except ArgumentError as error:
-        logger.warning("not measured on: %s", error)
+        logger.warning("no validation photo: %s", error)
         return False
     return True

@@ -100,7 +100,7 @@ def monge_kantorovich(
 def principal_axes(source: Moments, share: float) -> Tensor:
     """The directions of most variance, a share of all C, at least one: (..., C, K), float64."""
     count = max(1, round(share * source.covariance.shape[-1]))
-    return torch.linalg.eigh(source.covariance).eigenvectors[..., -count:]
+    return _eigh(source.covariance)[1][..., -count:]
 
 
 def root(target: Moments, shrinkage: float) -> Tensor:
@@ -126,7 +126,7 @@ def map_to_root(
         least, greatest = gains
         if axes is not None:
             matrix, least = _lift(matrix, axes.to(matrix), least), 0.0
-        values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+        values, vectors = _eigh(matrix)
         matrix = vectors @ (values.clamp(least, greatest)[..., None] * vectors.mT)
     return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
 
@@ -154,7 +154,7 @@ def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
 
 def _lift(matrix: Tensor, axes: Tensor, least: float) -> Tensor:
     """T + U V max(least − λ, 0) Vᵀ Uᵀ, where UᵀTU = V λ Vᵀ."""
-    values, vectors = torch.linalg.eigh(axes.mT @ matrix @ axes)
+    values, vectors = _eigh(axes.mT @ matrix @ axes)
     vectors = axes @ vectors
     return matrix + vectors @ ((least - values).clamp(min=0)[..., None] * vectors.mT)
 
@@ -168,6 +168,17 @@ def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
 
 def _power(matrix: Tensor, exponent: float) -> Tensor:
     """Power of symmetric positive definite matrices; rounding below zero is cut."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.mT) / 2)
+    values, vectors = _eigh(matrix)
     values = values.clamp(min=torch.finfo(values.dtype).tiny) ** exponent
     return vectors @ (values[..., None] * vectors.mT)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of symmetric matrices but for rounding.
+
+    The eigenvalues of one that is not finite are NaN, where LAPACK may raise.
+    """
+    finite = matrix.isfinite().all(-1).all(-1)[..., None]
+    matrix = torch.nan_to_num((matrix + matrix.mT) / 2, 0.0, 0.0, 0.0)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values.where(finite, torch.nan), vectors

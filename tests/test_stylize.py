@@ -117,9 +117,9 @@ def run(folder, command):
             if isinstance(argument, dict):
                 values |= argument
         words = [argument for argument in arguments if isinstance(argument, str)]
-        words += [
-            f"{key}={value}" for key, value in {**FAST, **values}.items() if value is not None
-        ]
+        if values.get("method") != "colour_transfer":  # which has neither optimiser nor losses
+            values = FAST | values
+        words += [f"{key}={value}" for key, value in values.items() if value is not None]
         return command(stylize.main, *words)
 
     return call
@@ -199,8 +199,11 @@ BAD = {
         "style_layers=relu1_1: give a list",
     ),
     "no layers": ({"objective.style_layers": "[]"}, "style_layers=[]: give a list of at least one"),
-    "encoder": ({"encoder": "resnet"}, "Could not find 'encoder/resnet'"),
-    "encoder by name": ({"encoder.encoder": "resnet"}, "encoder=resnet: unknown; choose one of"),
+    "encoder": ({"encoder": "resnet"}, "encoder=resnet: is called encoder.model now"),
+    "encoder by name": (
+        {"encoder.model": "resnet"},
+        "encoder.model=resnet: unknown; choose one of",
+    ),
     "missing weights": ({"encoder.weights": "no.pth"}, "weights=no.pth: no such file"),
     "weights that are none": ({"encoder.weights": "text.png"}, "weights=text.png: no"),
     "optimizer": ({"optimizer": "sgd"}, "Could not find 'optimizer/sgd'"),
@@ -216,7 +219,7 @@ BAD = {
         "layer_weights=[1]: give a list of 3 num",
     ),
     "gains of the closed form": (
-        {"method": "colour_transfer", "method.gains": "[2,3]"},
+        {"method": "colour_transfer", "gains": "[2,3]"},
         "gains=[2, 3]: give two numbers, [least, greatest], with 1 between them",
     ),
     "whole share": ({"whole_share": 1.5}, "whole_share=1.5: give a number from 0 to 1"),
@@ -239,8 +242,14 @@ BAD = {
         {"photorealism.matting_weight": -0.5},
         "matting_weight=-0.5: give a",
     ),
-    "matting radius": ({"photorealism.matting_radius": 0}, "radius=0: give a whole number"),
-    "matting ridge": ({"photorealism.matting_ridge": -1}, "epsilon=-1: give a number"),
+    "matting radius": (
+        {"photorealism.matting_radius": 0},
+        "photorealism.matting_radius=0: give a number at least 1",
+    ),
+    "matting ridge": (
+        {"photorealism.matting_ridge": -1},
+        "photorealism.matting_ridge=-1: give a number",
+    ),
     "precision": ({"precision": "float16"}, "precision=float16: unknown; choose one of auto, flo"),
     "radius": ({"photorealism.guided_filter.radius": 0}, "radius=0: give a number at least 1"),
     "ridge": ({"photorealism.guided_filter.ridge": 0}, "ridge=0: give a number above 0"),
@@ -265,9 +274,12 @@ BAD = {
     "full_resolution": ({"full_resolution": 2}, "full_resolution=2: give true or false"),
     # Keys.
     "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
-    "no style": ({"style": None}, "style=None: required; give an image file"),
+    "no style": ({"style": None}, "style=???: required; give it as style=VALUE"),
     "null content": ({"content": "null"}, "content=None: required; give an image file"),
-    "unknown key": ({"colour": "red"}, "Could not override 'colour'"),
+    "unknown key": (
+        {"colour": "red"},
+        "colour: there is no such argument here; --cfg job lists all",
+    ),
     "unknown key of a group": ({"optimizer.momentum": 0.9}, "optimizer.momentum"),
 }
 
@@ -560,7 +572,7 @@ def test_another_encoder_from_a_file(run, folder):
         {f"features.{key}": value for key, value in first.state_dict().items()}, "my, vgg11.pth"
     )
     layers = {"objective.style_layers": "[relu1_1]", "objective.content_layers": "[relu2_1]"}
-    code, _, err = run({"encoder": "vgg11", "encoder.weights": "my, vgg11.pth", **layers})
+    code, _, err = run({"encoder.model": "vgg11", "encoder.weights": "my, vgg11.pth", **layers})
     assert (code, "error" in err) == (0, False)
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
 
@@ -656,7 +668,7 @@ def test_interrupted_in_this_process(run, folder, monkeypatch):
             raise KeyboardInterrupt
         return project(self, p)
 
-    monkeypatch.setattr(MattingLaplacian, "project", interrupts)
+    monkeypatch.setattr(MattingLaplacian, "guided_filter", interrupts)
     code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[50]"})
     assert code == 130
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)

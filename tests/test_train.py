@@ -25,7 +25,14 @@ from safetensors.torch import load
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from photostyle import conf, train
-from photostyle.feedforward import Intervals, Schedule, TransformNet, load_network, train_network
+from photostyle.feedforward import (
+    Intervals,
+    RunOptions,
+    Schedule,
+    TransformNet,
+    load_network,
+    train_network,
+)
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.ops import GuidedFilter
 
@@ -155,7 +162,10 @@ BAD = {
         "data.validation=no: give a folder of photos",
     ),
     "validation without photos": ({"data.validation": "empty"}, "data.validation=empty: give a"),
-    "unreadable validation": ({"data.validation": "bad"}, "data.validation=bad: none of 1 photos"),
+    "unreadable validation": (
+        {"data.validation": "bad"},
+        "data.validation=bad: none of 1 validation",
+    ),
     "min_scale 0": ({"data.min_scale": 0}, "data.min_scale=0: give a number above 0"),
     "min_scale": ({"data.min_scale": 1.5}, "data.min_scale=1.5: give a number from 0 to 1"),
     # Sizes.
@@ -179,8 +189,11 @@ BAD = {
     "steps that are no number": ({"steps": "many"}, "steps=many: give a whole number"),
     "learning rate": ({"schedule.learning_rate": -1}, "schedule.learning_rate=-1: give a number"),
     "warmup": ({"schedule.warmup": -1}, "schedule.warmup=-1: give a number at least 0"),
-    "average": ({"schedule.average": 2}, "schedule.average=2: give a number from 0 to 1"),
-    "accumulate": ({"schedule.accumulate": 0}, "schedule.accumulate=0: give a number at least 1"),
+    "EMA decay": ({"schedule.ema_decay": 2}, "schedule.ema_decay=2: give a number from 0 to 1"),
+    "accumulation": (
+        {"schedule.gradient_accumulation": 0},
+        "schedule.gradient_accumulation=0: give a number at least 1",
+    ),
     "gradient norm": ({"schedule.max_gradient_norm": -1}, "schedule.max_gradient_norm=-1: give a"),
     **{
         f"interval of {name}": ({f"intervals.{name}": 0}, f"intervals.{name}=0: give a number at")
@@ -202,25 +215,27 @@ BAD = {
         {
             "objective.style_weight": 0,
             "objective.content_weight": 0,
-            "photorealism.raw_matting_weight": 0,
+            "photorealism.raw_matting.weight": 0,
         },
         "style_weight=0: give a weight above 0, to this or to another loss",
     ),
-    "raw energy": ({"photorealism.raw_matting_weight": -1}, "raw_matting_weight=-1: give a number"),
-    "raw radius": ({"photorealism.raw_matting_radius": 0}, "radius=0: give a whole number"),
-    "raw radius beyond the crop": (
-        {"photorealism.raw_matting_radius": 40, "size": 96},
-        "radius=40: 81x81 windows exceed 64x64",
+    "raw weight": ({"photorealism.raw_matting.weight": -1}, "raw_matting.weight=-1: give a number"),
+    "raw radius": (
+        {"photorealism.raw_matting.radius": 0},
+        "raw_matting.radius=0: give a whole number",
     ),
-    "raw epsilon": ({"photorealism.raw_matting_ridge": 0}, "epsilon=0: give a number above 0"),
+    "raw ridge": (
+        {"photorealism.raw_matting.ridge": 0},
+        "raw_matting.ridge=0: give a number above 0",
+    ),
     "radius": ({"photorealism.guided_filter.radius": 0}, "radius=0: give a number at least 1"),
     "ridge": ({"photorealism.guided_filter.ridge": 0}, "ridge=0: give a number above 0"),
     # Output and keys.
     "output is a file": ({"output": "text.png"}, "output=text.png: "),
     "output below a file": ({"output": "text.png/a"}, "output=text.png/a: "),
-    "encoder": ({"encoder": "resnet"}, "Could not find 'encoder/resnet'"),
+    "encoder": ({"encoder": "resnet"}, "encoder=resnet: is called encoder.model now"),
     "architecture": ({"architecture@network": "gan"}, "Could not find 'architecture/gan'"),
-    "unknown key": ({"learning_rate": 1}, "Could not override 'learning_rate'"),
+    "unknown key": ({"learning_rate": 1}, "learning_rate: there is no such argument here"),
     "unknown key of a group": ({"schedule.momentum": 1}, "schedule.momentum"),
 }
 
@@ -259,11 +274,11 @@ def test_output_of_another_run(run, folder):
         ({"steps": 3}, ["steps is 3, was 2", "schedule.steps is 3, was 2"]),
         ({"seed": 1}, ["seed is 1, was 0"]),
         ({"network.width": 5}, ["network.width is 5, was 4"]),
-        ({"schedule.average": 0.5}, ["schedule.average is 0.5, was 0.9"]),
+        ({"schedule.ema_decay": 0.5}, ["schedule.ema_decay is 0.5, was 0.9"]),
         ({"objective.style_layers": "[relu1_1]"}, ["objective.style_layers is ['relu1_1'], was"]),
         (
             {"photorealism": "off"},
-            ["photorealism.guided_filter.radius is None, was 4", "raw_matting_w"],
+            ["photorealism.guided_filter.radius is None, was 4", "raw_matting.w"],
         ),
         ({"batch_size": 1}, ["batch_size is 1, was 2"]),
         ({"style": "other.png"}, ["style is other.png, was light.png"]),
@@ -321,10 +336,9 @@ def test_defaults():
     assert isinstance(values["intervals"], Intervals)
     assert values["schedule"].steps == 2000
     assert values["guided_filter"] == GuidedFilter(4, 1e-4)
-    assert values["raw_matting_weight"] > 0
+    assert values["raw_matting"].weight > 0
     assert (values["style"], values["output"], values["validation"]) == ("a.png", None, None)
-    assert (values["resume"], values["seed"], values["size"]) == (False, 0, 384)
-    assert (values["device"], values["precision"]) == ("auto", "auto")
+    assert values["options"] == RunOptions()
     assert values["objective"].weights["matting"] == 0
     assert values["photos"].keywords == {
         "root": "photos",
@@ -353,7 +367,7 @@ def test_photorealism(run, folder, name):
 def test_writes_a_network(run, folder):
     code, out, err = run()
     assert code == 0
-    assert out.startswith("run/network.safetensors: 4 steps; on held-out photos: loss ")
+    assert out.startswith("run/network.safetensors: 4 steps; validation: loss ")
     assert out.count("\n") == 1
     assert "4/4" in err
     assert "Traceback" not in err
@@ -389,7 +403,7 @@ def test_any_file_name(run, folder, name):
 
 
 def test_what_cannot_be_trained_ends_with_1(run, folder):
-    code, out, err = run({"photorealism.raw_matting_weight": 1e300, "steps": 50})
+    code, out, err = run({"photorealism.raw_matting.weight": 1e300, "steps": 50})
     assert code == 1
     assert (
         "ended early: the loss raw_matting is not finite in 10 steps in a row; try a lower" in out
@@ -579,7 +593,7 @@ def test_two_processes(folder):
     # Rounded to float16 in the files, the weights measured come out the same.
     torch.testing.assert_close(*results, rtol=0, atol=1e-5)
     # The worst measured is 3.8e-7.
-    for name in (name for name in one if name.startswith(("net.", "average."))):
+    for name in (name for name in one if name.startswith(("net.", "ema."))):
         torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5)
     curves = []
     for output in ("run", "one"):

@@ -20,11 +20,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from photostyle import stylize
-from photostyle.data import apply_coefficients, load_photo
+from photostyle.data import PhotoOptions, apply_coefficients, load_photo
 from photostyle.feedforward import StyleNetwork, TransformNet, load_network
 from photostyle.feedforward import style_network as network_file
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops import ArgumentError, GuidedFilter
+from photostyle.ops.colour_transfer import GAINS
+from photostyle.ops.transport import EXACT
 
 WIDTH, HEIGHT, SIZE = 96, 72, 48
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -116,8 +118,8 @@ def test_round_trip(tmp_path, guided_filter):
     before.save(tmp_path / "n.safetensors")
     after = load_network(tmp_path / "n.safetensors")
     assert (after.guided_filter, after.name) == (guided_filter, "tiny, of tests")
-    assert (after.config, after.quality) == ({"steps": 3}, {"style_distance": 0.25})
-    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.5)}
+    assert (after.config, after.metrics) == ({"steps": 3}, {"style_distance": 0.25})
+    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": GAINS}
     assert after.net.architecture == expected
     assert not after.net.training
     assert {tensor.dtype for tensor in after.net.state_dict().values()} == {torch.float32}
@@ -126,6 +128,24 @@ def test_round_trip(tmp_path, guided_filter):
     torch.testing.assert_close(after(image), before(image), atol=2e-3, rtol=0)
     with safe_open(tmp_path / "n.safetensors", "pt") as file:
         assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+
+
+def test_a_file_of_an_earlier_version(tmp_path):
+    """Which called the filter and the metrics otherwise, and had no gains."""
+    tiny_network().save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    metadata["projection"] = metadata.pop("guided_filter")
+    metadata["quality"] = metadata.pop("metrics")
+    metadata["format"] = "photostyle network 1"
+    architecture = json.loads(metadata["architecture"])
+    del architecture["gains"]
+    metadata["architecture"] = json.dumps(architecture)
+    save_file(tensors, tmp_path / "old.safetensors", metadata)
+    new, old = (load_network(tmp_path / f"{name}.safetensors") for name in ("new", "old"))
+    assert (old.guided_filter, old.metrics) == (new.guided_filter, new.metrics)
+    assert old.net.gains == EXACT
 
 
 def test_coefficients_give_the_result():
@@ -183,7 +203,7 @@ BAD_NETWORKS = {
         "safetensors, but no network of ours",
     ),
     "other format": (
-        lambda path: changed_network(path, format="photostyle network 2"),
+        lambda path: changed_network(path, format="photostyle network 3"),
         "safetensors, but no network of ours",
     ),
     "no architecture": (
@@ -239,9 +259,10 @@ def test_file_that_is_no_network(run, folder, case):
 
 # ------------------------------------------------------------------------------------- bad values
 
+OPTIONS = PhotoOptions(size=SIZE)
 BAD = {
-    "masks": ({"masks": "auto"}, "masks=auto: of no use to the fast mode, leave it out"),
-    "masks_dir": ({"masks_dir": "m"}, "masks_dir=m: of no use to the fast mode, leave it out"),
+    "masks": ({"masks": "auto"}, "masks: there is no such argument here"),
+    "masks_dir": ({"masks_dir": "m"}, "masks_dir: there is no such argument here"),
     "missing content": ({"content": "nope.png"}, "content=nope.png: no such file"),
     "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
     "null content": ({"content": "null"}, "content=None: required; give a photo, a folder or a"),
@@ -250,7 +271,7 @@ BAD = {
     "empty folder": ({"content": "empty"}, "content=empty: no photos there; give a photo, or a"),
     "pattern without photos": ({"content": "trip/*.txt"}, "content=trip/*.txt: no photos there"),
     "pattern below nothing": ({"content": "no/*.png"}, "content=no/*.png: no photos there"),
-    "no network": ({"network": None}, "network=None: required; give a network file or the name"),
+    "no network": ({"network": None}, "network=???: required; give it as network=VALUE"),
     "missing network": ({"network": "nope"}, "network=nope: no such file; give a network file"),
     "folder as network": ({"network": "trip"}, "network=trip: no such file; give a network file"),
     "output exists": ({"output": "photo.png"}, "output=photo.png: exists; give another name or"),
@@ -284,8 +305,8 @@ BAD = {
         "precision=float16: unknown; choose one of auto, float32, bfloat16",
     ),
     "device": ({"device": "tpu"}, "device=tpu: unknown; choose one of auto, cpu, cuda, cuda:N"),
-    "style": ({"style": "photo.png"}, "style=photo.png: of no use to the fast mode, leave it out"),
-    "mask": ({"content_mask": "a.png"}, "content_mask=a.png: of no use to the fast mode"),
+    "style": ({"style": "photo.png"}, "style: there is no such argument here"),
+    "mask": ({"content_mask": "a.png"}, "content_mask: there is no such argument here"),
 }
 
 
@@ -385,7 +406,7 @@ def test_what_the_file_says_is_kept(run, folder):
 
 def test_same_as_the_library(run, folder):
     assert run().code == 0
-    settings = {"size": SIZE, "device": "cpu", "precision": "float32"}
+    settings = {"options": PhotoOptions(size=SIZE), "device": "cpu", "precision": "float32"}
     report = stylize_photos("photo.png", "tiny.safetensors", "b.png", **settings)
     assert (report.exit_code, report.done, report.output) == (0, 1, Path("b.png"))
     assert Path("b.png").read_bytes() == Path("out.png").read_bytes()
@@ -528,7 +549,9 @@ def test_threads(folder, monkeypatch, threads, workers, share):
 
     monkeypatch.setattr(TransformNet, "forward", notes)
     threads(3)
-    report = stylize_photos("trip", "tiny.safetensors", size=SIZE, device="cpu", workers=workers)
+    report = stylize_photos(
+        "trip", "tiny.safetensors", options=OPTIONS, device="cpu", workers=workers
+    )
     assert report.done == 3
     assert seen == [share] * 3
     assert torch.get_num_threads() == 3
@@ -541,7 +564,7 @@ def test_a_defect_of_ours_keeps_its_traceback(folder, monkeypatch, threads):
     monkeypatch.setattr(TransformNet, "forward", broken)
     threads(2)
     with pytest.raises(RuntimeError, match="a defect"):
-        stylize_photos("trip", "tiny.safetensors", size=SIZE, device="cpu")
+        stylize_photos("trip", "tiny.safetensors", options=OPTIONS, device="cpu")
     assert torch.get_num_threads() == 2
     assert not Path("trip_tiny").exists()
 

@@ -174,19 +174,19 @@ def interrupt(number=signal.SIGTERM):
 def test_learning_rate():
     """Grows evenly, then falls to 0 as half a cosine."""
     schedule = Schedule(steps=100, learning_rate=2e-3, warmup=9)
-    rates = [schedule.rate(step) for step in range(101)]
+    rates = [schedule.learning_rate_at(step) for step in range(101)]
     cosine = [1e-3 * (1 + math.cos(math.pi * step / 100)) for step in range(101)]
     assert rates[:9] == pytest.approx([(step + 1) / 10 * cosine[step] for step in range(9)])
     assert rates[9:] == pytest.approx(cosine[9:])
     assert rates[50] == pytest.approx(1e-3)
     assert rates[100] == pytest.approx(0, abs=1e-12)
     assert all(rate > after for rate, after in pairwise(rates[9:]))
-    assert Schedule(steps=10, learning_rate=1e-3, warmup=0).rate(0) == 1e-3
+    assert Schedule(steps=10, learning_rate=1e-3, warmup=0).learning_rate_at(0) == 1e-3
 
 
 def test_decay_of_the_average():
     schedule = Schedule(steps=100, ema_decay=0.99)
-    decays = [schedule.decay(step) for step in range(5000)]
+    decays = [schedule.ema_decay_at(step) for step in range(5000)]
     assert decays[0] == 0.1
     assert decays == sorted(decays)
     assert decays[-1] == 0.99
@@ -203,7 +203,10 @@ def test_decay_of_the_average():
         (partial(Schedule, warmup=-1), r"^warmup=-1: give a number at least 0"),
         (partial(Schedule, max_gradient_norm=-1), r"^max_gradient_norm=-1: give"),
         (partial(Schedule, ema_decay=1.5), r"^ema_decay=1\.5: give a number from 0 to 1"),
-        (partial(Schedule, accumulate=0), r"^accumulate=0: give a number at least 1"),
+        (
+            partial(Schedule, gradient_accumulation=0),
+            r"^gradient_accumulation=0: give a number at least 1",
+        ),
         (partial(Intervals, log=0), r"^log=0: give a number at least 1"),
         (partial(Intervals, pictures=-1), r"^pictures=-1: give a number at least 1"),
         (partial(Intervals, validation=0), r"^validation=0: give a number"),
@@ -419,7 +422,7 @@ def test_tensorboard(photos, folder):
         assert all(map(math.isfinite, curve.values())), tag
     # Of step n is the rate that it was taken with, and the first counts as 0.
     schedule = Schedule(steps=6, warmup=0, learning_rate=1e-3)
-    expected = [schedule.rate(step) for step in (1, 3, 5)]
+    expected = [schedule.learning_rate_at(step) for step in (1, 3, 5)]
     assert list(curves["training/learning_rate"].values()) == pytest.approx(expected, rel=1e-6)
     assert min(curves["training/photos_per_second"].values()) > 0
     assert min(curves["training/gradient_norm"].values()) > 0
@@ -481,7 +484,7 @@ def test_stopped_and_resumed(photos, folder, number, at):
 
 def test_stopped_with_batches_added_up(photos, folder):
     """The step is finished first, and the next run takes the batch after it."""
-    values = {"steps": 4, "accumulate": 3, "held_out": 0}
+    values = {"steps": 4, "gradient_accumulation": 3, "held_out": 0}
     train(photos, **values)
     stopped = train(photos, Objective({4: interrupt}), **values, output="stopped")
     assert stopped.steps == 2
@@ -596,8 +599,8 @@ LEARNING_RATE = "a lower learning_rate or precision=float32"
 HOPELESS = {
     "style": (
         lambda: {"objective": Objective(style_weight=1e300)},
-        "the loss style is not finite in 10 steps in a row; try a lower objective.style_weight or "
-        "schedule.learning_rate",
+        "the loss style is not finite in 10 steps in a row; try a lower style_weight or "
+        "learning_rate",
     ),
     "content": (
         lambda: {"objective": Objective(content_weight=1e300)},
@@ -605,7 +608,7 @@ HOPELESS = {
     ),
     "matting": (
         lambda: {"objective": Objective(matting_weight=1e300)},
-        "the loss energy is not finite in 10 steps in a row; try a lower "
+        "the loss matting is not finite in 10 steps in a row; try a lower "
         "matting_weight or a larger matting_ridge",
     ),
     "raw_matting": (
