@@ -659,14 +659,14 @@ def test_colour_transfer(run, folder):
 
 
 def test_interrupted_in_this_process(run, folder, monkeypatch):
-    project = MattingLaplacian.project
+    guided_filter = MattingLaplacian.guided_filter
     calls = []
 
     def interrupts(self, p):
         calls.append(p)
         if len(calls) == 12:  # after a few steps
             raise KeyboardInterrupt
-        return project(self, p)
+        return guided_filter(self, p)
 
     monkeypatch.setattr(MattingLaplacian, "guided_filter", interrupts)
     code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[50]"})

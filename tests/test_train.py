@@ -214,6 +214,7 @@ BAD = {
     "no weights": (
         {
             "objective.style_weight": 0,
+            "photorealism.edges_weight": 0,
             "objective.content_weight": 0,
             "photorealism.raw_matting.weight": 0,
         },
@@ -382,7 +383,7 @@ def test_writes_a_network(run, folder):
     assert "training" not in network.config
     # But no files of this machine.
     assert not {"style", "output"} & {*network.config}
-    assert "root" not in {*network.config["data"], *network.config["data"]["photos"]}
+    assert not {"root", "photos"} & {*network.config["data"]}
     assert "${" not in json.dumps(network.config)
 
 
