@@ -7,6 +7,7 @@ from photostyle.conf import entry_point
 
 @entry_point("evaluate")
 def main(config):
+    """Measure or compare results."""
     print(instantiate(config.evaluation))
 
 

@@ -7,6 +7,7 @@ from photostyle.conf import entry_point
 
 @entry_point("stylize")
 def main(config):
+    """Stylise a photo or many."""
     report = instantiate(config.method)
     print(report)
     return report.exit_code

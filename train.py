@@ -8,6 +8,7 @@ from photostyle.conf.training_settings import training_settings
 
 @entry_point("train")
 def main(config):
+    """Train a network."""
     report = instantiate(config.training)(**training_settings(config))
     if report.is_main_process:
         print(report)

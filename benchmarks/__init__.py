@@ -1,3 +1,3 @@
 """Measurements, run as ``python -m benchmarks.NAME``."""
 
-import conf  # noqa: F401  the same settings of the process as the programs have
+import photostyle.conf  # noqa: F401  the same settings of the process as the programs have

@@ -1,4 +1,4 @@
-"""Speed of the fast mode: one pass, a folder of photos, and a large photo from file to file.
+"""Speed of a network: one pass, a folder of photos, and a large photo from file to file.
 
 python -m benchmarks.feedforward_speed [--network dusk] [--photos 100] [--precision auto]
     [--device cpu]
@@ -23,7 +23,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from benchmarks.common import machine, median_seconds, table
-from photostyle.data import load_image
+from photostyle.data import PhotoOptions, load_image
 from photostyle.feedforward import StyleNetwork, load_network
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops.devices import PRECISIONS, convolution_dtype, keep_freed_memory
@@ -36,7 +36,7 @@ SIZES = {"cpu": ["512x342"], "cuda": ["512x342", "1920x1080", "3840x2160"]}
 
 @torch.inference_mode()
 def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, float]:
-    """Median seconds of the network alone, and with guided_filter and coefficients."""
+    """Median seconds of the network alone, and with guided filter and coefficients."""
     photo = load_image(PHOTO).to(device)
     width, height = map(int, size.split("x"))
     photo = torch.nn.functional.interpolate(photo, (height, width), mode="bilinear")
@@ -44,9 +44,9 @@ def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, floa
     return alone, median_seconds(lambda: network.coefficients(photo))
 
 
-def slow_mode(folder: Path, device: str) -> float:
-    """Seconds of the slow mode for the same photo, without starting the program."""
-    style, output = EXAMPLES / "dusk.jpg", folder / "slow.jpg"
+def optimiser_seconds(folder: Path, device: str) -> float:
+    """Seconds of the optimiser for the same photo, without starting the program."""
+    style, output = EXAMPLES / "dusk.jpg", folder / "optimised.jpg"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         overrides = [f"content={PHOTO}", f"style={style}", f"output={output}", f"device={device}"]
         return instantiate(compose("stylize", overrides).method).seconds
@@ -74,7 +74,7 @@ def bare_rate(network: StyleNetwork, guides: list[torch.Tensor]) -> float:
 
 def folder_rate(file: str, photos: Path, output: Path, **settings) -> float:
     """Photos per second from files to files."""
-    report = stylize_photos(photos, file, output, overwrite=True, **settings)
+    report = stylize_photos(photos, file, output, **settings)
     assert not report.failures
     return report.done / report.seconds
 
@@ -124,14 +124,14 @@ def main() -> None:
             passes.append([size, f"{1000 * alone:.1f}", f"{1000 * whole:.1f}", share])
             print(*passes[-1], sep="\t", file=sys.stderr, flush=True)
         seconds = one_pass(network, "512x342", device)[1]
-        slow = slow_mode(folder, device)
+        slow = optimiser_seconds(folder, device)
 
         # Both warm; the bare network before and after, so that moods of the machine meet both.
         settings = {"device": device, "precision": precision}
         examples = sorted((folder / "photos").iterdir())[: len(list(EXAMPLES.glob("*.jpg")))]
         folders = []
         for size in (512, 1280):
-            settings["size"] = size
+            settings["options"] = PhotoOptions(size=size, overwrite=True)
             guides = [load_image(photo, size).to(device) for photo in examples]
             folder_rate(file, folder / "photos" / "00*.jpg", folder / "results", **settings)
             before = bare_rate(network, guides)
@@ -140,8 +140,8 @@ def main() -> None:
             folders.append([size, f"{rate:.2f}", f"{bare:.2f}", f"{100 * rate / bare:.0f} %"])
             print(*folders[-1], sep="\t", file=sys.stderr, flush=True)
     print(f"{machine()}; device {device}, {precision}\n")
-    print(table(["pixels", "network, ms", "one pass, ms", "guided_filter"], passes))
-    print(f"\nslow mode: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
+    print(table(["pixels", "network, ms", "one pass, ms", "guided filter"], passes))
+    print(f"\noptimiser: {slow:.1f} s, {slow / seconds:.0f} times as long as one pass\n")
     print(f"{arguments.photos} photos of 1280 pixels\n")
     print(table(["size", "files to files, per s", "bare network, per s", "share"], folders))
     print(f"\n24 megapixels, whole command: {large:.1f} s, {peak / 2**30:.2f} GiB at most")

@@ -1,4 +1,4 @@
-"""Seconds per step of the slow mode with and without photorealism.
+"""Seconds per step of the optimiser with and without photorealism.
 
 python -m benchmarks.optimizer_step [--sizes 201x134 ...] [--device cpu]
 
@@ -18,7 +18,7 @@ from benchmarks.common import machine, table
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, keep_freed_memory
 
-ENERGY_WEIGHT = 3000
+MATTING_WEIGHT = 3000
 
 
 def step(x, objective, targets, laplacian) -> None:
@@ -33,7 +33,7 @@ def seconds_per_step(width: int, height: int, repeats: int, device: str) -> tupl
     masks = torch.ones(1, height, width, device=device)
     variants = []
     for photorealism in (False, True):
-        objective = StyleObjective(matting_weight=ENERGY_WEIGHT * photorealism).to(device)
+        objective = StyleObjective(matting_weight=MATTING_WEIGHT * photorealism).to(device)
         objective.encoder.convolve_in(convolution_dtype("auto", torch.device(device)))
         targets = objective.targets(content, style, masks, masks)
         laplacian = GuidedFilter().laplacian(content) if photorealism else None

@@ -19,12 +19,14 @@ ROWS_PER_PAGE = 8
 
 
 def write_text(path: Path, text: str) -> Path:
+    """Write a text file, complete or not at all; returns its path."""
     with atomic_file(path) as file:
         file.write(text.encode())
     return path
 
 
 def to_json(evaluation: Evaluation, settings: dict) -> str:
+    """Settings, definitions, versions, wins, means and scores."""
     document = {
         "settings": settings,
         "metrics": METRICS,
@@ -40,6 +42,7 @@ def to_json(evaluation: Evaluation, settings: dict) -> str:
 
 
 def to_csv(evaluation: Evaluation) -> str:
+    """A line for each pair and method."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["pair", "method", *(field.name for field in fields(Scores))])

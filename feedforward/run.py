@@ -96,6 +96,7 @@ class Run:
     # ------------------------------------------------------------------------------------ training
 
     def train(self, stream: TrainingPhotos, intervals: Intervals) -> TrainingReport:
+        """Take all steps that are left, unless something ends it early."""
         main = self.accelerator.is_main_process
         stopped, exit_code = None, 0
         with ExitStack() as stack:
@@ -218,6 +219,7 @@ class Run:
     # --------------------------------------------------------------------------------- checkpoints
 
     def save_checkpoint(self, log: TrainingLog) -> None:
+        """Write everything that going on from here needs."""
         # A run that goes on from it adds to the curves, which must have come as far.
         log.flush()
         if self.accelerator.is_main_process:
@@ -262,6 +264,7 @@ class Run:
 
 
 def formatted(metrics: dict[str, float]) -> str:
+    """Names and values, as a person reads them."""
     return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
 
 

@@ -110,9 +110,12 @@ def load_network(
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise ValueError("weights that are not finite")
-        with torch.device("meta"):
-            # Older networks began at a colour transfer without limits.
-            net = TransformNet(**{"gains": EXACT, **json.loads(metadata["architecture"])})
+        # Older networks began at a colour transfer without limits.
+        architecture = {"gains": EXACT, **json.loads(metadata["architecture"])}
+        _check_size(architecture, state)
+        # Not on the meta device, which takes a second to import.
+        with torch.random.fork_rng(devices=[]):
+            net = TransformNet(**architecture)
         net.load_state_dict(state, assign=True)
         guided_filter = json.loads(metadata["guided_filter"])
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
@@ -149,6 +152,14 @@ def _find(network: str | os.PathLike) -> Path:
         expected = f"no such file; give a network file, or one of {', '.join(shipped)}"
         raise ArgumentError("network", network, expected)
     return Path(network)
+
+
+def _check_size(architecture: dict, state: dict[str, Tensor]) -> None:
+    """Before memory is taken for a network of whatever size a file names."""
+    width = state["output.weight"].shape[1]
+    blocks = len({key.split(".")[1] for key in state if key.startswith("transform.")})
+    if (architecture.get("width", width), architecture.get("blocks", blocks)) != (width, blocks):
+        raise ValueError("its weights do not fit its architecture")
 
 
 def _settings(guided_filter: GuidedFilter) -> dict:

@@ -57,16 +57,16 @@ class TransformNet(nn.Module):
         self.register_buffer("style_mean", mean.to(torch.float32))
         self.register_buffer("style_covariance", covariance.to(torch.float32))
         self.encode = nn.Sequential(
-            ConvNormRelu(ReflectConv(3, width, 9)),
-            ConvNormRelu(ReflectConv(width, 2 * width, 3, stride=2)),
-            ConvNormRelu(ReflectConv(2 * width, 4 * width, 3, stride=2)),
+            ConvNormRelu(reflect_conv(3, width, 9)),
+            ConvNormRelu(reflect_conv(width, 2 * width, 3, stride=2)),
+            ConvNormRelu(reflect_conv(2 * width, 4 * width, 3, stride=2)),
         )
         self.transform = nn.Sequential(*(ResidualBlock(4 * width) for _ in range(blocks)))
         self.decode = nn.Sequential(
             ConvNormRelu(ResizeConv(4 * width, 2 * width)),
             ConvNormRelu(ResizeConv(2 * width, width)),
         )
-        self.output = ReflectConv(width, 3, 3)
+        self.output = reflect_conv(width, 3, 3)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.to(memory_format=torch.channels_last)
@@ -119,15 +119,11 @@ class TransformNet(nn.Module):
             return match_colours(photo, style, self.gains).clamp(0, 1)
 
 
-class ReflectConv(nn.Conv2d):
+def reflect_conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that sees its input mirrored at the borders."""
-
-    def __init__(self, channels_in: int, channels_out: int, size: int, stride: int = 1):
-        super().__init__(channels_in, channels_out, size, stride)
-        self.margin = size // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, [self.margin] * 4, mode="reflect"))
+    return nn.Conv2d(
+        channels_in, channels_out, size, stride, padding=size // 2, padding_mode="reflect"
+    )
 
 
 class ResizeConv(nn.Conv2d):
@@ -141,6 +137,7 @@ class ResizeConv(nn.Conv2d):
         super().__init__(channels_in, channels_out, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K, 2H, 2W)."""
         kernel = F.pad(self.weight, [1] * 4)
         kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
         kernel = kernel[..., 1:] + kernel[..., :-1]
@@ -163,12 +160,13 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.residual = nn.Sequential(
-            ConvNormRelu(ReflectConv(channels, channels, 3)),
-            ReflectConv(channels, channels, 3),
+            ConvNormRelu(reflect_conv(channels, channels, 3)),
+            reflect_conv(channels, channels, 3),
             instance_norm(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), of the same shape."""
         return x + self.residual(x)
 
 

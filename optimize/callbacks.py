@@ -18,6 +18,7 @@ class ProgressBar:
         self._bar: tqdm | None = None
 
     def __call__(self, step: Step) -> None:
+        """Show one step."""
         if self._bar is None:
             self._bar = tqdm(total=step.total, unit="step")
         self._bar.total = max(step.number, step.total)
@@ -44,6 +45,7 @@ class TensorBoardLog:
         self._image_every = image_every
 
     def __call__(self, step: Step) -> None:
+        """Show one step."""
         if self._writer is None:
             # TensorBoard takes a second to import, and few ask for it.
             from torch.utils.tensorboard import SummaryWriter
@@ -71,6 +73,7 @@ class IntermediatePictures:
         self._every = every
 
     def __call__(self, step: Step) -> None:
+        """Show one step."""
         if step.number % self._every == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_image(step.image.clamp(0, 1), self._folder / f"step_{step.number:04d}.png")

@@ -26,6 +26,7 @@ AUGMENTATION, ORDER, SHARD_ORDER, BUFFER = range(4)
 
 
 def random_numbers(seed: int, *purpose: int) -> np.random.SeedSequence:
+    """Random numbers of their own for each purpose."""
     return np.random.SeedSequence(seed, spawn_key=purpose)
 
 

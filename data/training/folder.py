@@ -19,6 +19,7 @@ class FolderCrops(Crops):
         self.epoch = -1
 
     def photos(self, first, step):
+        """See `Crops.photos`."""
         for batch in count(first, step):
             yield from (self._from(number) for number in self.numbers(batch))
 

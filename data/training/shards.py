@@ -92,6 +92,7 @@ class ShardCrops(Crops):
         self.shards = shards
 
     def photos(self, first, step):
+        """See `Crops.photos`."""
         # Batch b has been worker b % step's in the run before this one, and is its stream now.
         stream = self.process_index * step + first % step
         members = self._members(stream, self.process_count * step)

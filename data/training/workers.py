@@ -25,6 +25,7 @@ def start_server() -> None:
 
 
 def start_worker(_: int) -> None:
+    """What a worker does before it loads: it ignores Ctrl-C, and ends with the trainer."""
     # Someone else may have started the server.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A minute for the trainer to save and to end them in good order.

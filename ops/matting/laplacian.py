@@ -108,7 +108,7 @@ class MattingLaplacian:
         """
         p = self._checked(p)
         if self._fused:
-            product, loss = _product_and_energy(p, self.guide, self.epsilon)
+            product, loss = _product_and_loss(p, self.guide, self.epsilon)
         else:
             product, loss = self._product(p), None
         return _QuadraticForm.apply(p, product, loss) / p[0].numel()
@@ -209,13 +209,35 @@ def _counts(guide: Tensor, radius: int) -> Tensor:
     return (along(height)[:, None] * along(width)).to(guide.dtype)
 
 
-# Registered with PyTorch, so that torch.compile treats each as one opaque node.
+# Registered with PyTorch, so that torch.compile treats each as one opaque node. Not by
+# torch.library.custom_op: its first call imports the compiler, which takes a second.
 #
 # L p, F p = D p − L p and P p = F p / D come from the same kernels, in one go each. L and F are
 # symmetric, so the backward of each is itself; that of P is F (g / D).
 
 
-@torch.library.custom_op("photostyle::matting_laplacian", mutates_args=())
+def _operator(name: str, schema: str):
+    """Decorate a function to be what an operator of PyTorch computes on any device."""
+    torch.library.define(name, schema)
+
+    def register(function):
+        torch.library.impl(name, "CompositeExplicitAutograd", function)
+        namespace, _, operator = name.partition("::")
+        return getattr(getattr(torch.ops, namespace), operator).default
+
+    return register
+
+
+APPLY = "photostyle::matting_laplacian"
+WITH_LOSS = "photostyle::matting_laplacian_loss"
+COEFFICIENTS = "photostyle::matting_laplacian_coefficients"
+
+
+@_operator(
+    APPLY,
+    "(Tensor p, Tensor guide, Tensor? statistics, Tensor counts, int radius, float epsilon, "
+    "str mode) -> Tensor",
+)
 def _apply(
     p: Tensor,
     guide: Tensor,
@@ -230,7 +252,7 @@ def _apply(
     return _implementation(p.device).apply(p.contiguous(), guide, statistics, radius, mode)
 
 
-@_apply.register_fake
+@torch.library.register_fake(APPLY)
 def _(p, guide, statistics, counts, radius, epsilon, mode):
     return torch.empty_like(p, memory_format=torch.contiguous_format)
 
@@ -252,40 +274,43 @@ def _apply_backward(ctx, gradient):
     return gradient, *[None] * 6
 
 
-_apply.register_autograd(_apply_backward, setup_context=_apply_context)
+torch.library.register_autograd(APPLY, _apply_backward, setup_context=_apply_context)
 
 
-@torch.library.custom_op("photostyle::matting_laplacian_energy", mutates_args=())
-def _product_and_energy(p: Tensor, guide: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+@_operator(WITH_LOSS, "(Tensor p, Tensor guide, float epsilon) -> (Tensor, Tensor)")
+def _product_and_loss(p: Tensor, guide: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return cuda.fused_radius_1(p.contiguous(), guide, epsilon, "MATTING_LOSS")
 
 
-@_product_and_energy.register_fake
+@torch.library.register_fake(WITH_LOSS)
 def _(p, guide, epsilon):
     product = torch.empty_like(p, memory_format=torch.contiguous_format)
     return product, p.new_empty(len(p), dtype=torch.float64)
 
 
-def _product_and_energy_context(ctx, inputs, output):
+def _product_and_loss_context(ctx, inputs, output):
     _, guide, ctx.epsilon = inputs
     ctx.save_for_backward(guide)
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
-def _product_and_energy_backward(ctx, gradient, _):
+def _product_and_loss_backward(ctx, gradient, _):
     if gradient is not None:
         (guide,) = ctx.saved_tensors
         gradient = _apply(gradient, guide, None, _counts(guide, 1), 1, ctx.epsilon, "PRODUCT")
     return gradient, None, None
 
 
-_product_and_energy.register_autograd(
-    _product_and_energy_backward, setup_context=_product_and_energy_context
+torch.library.register_autograd(
+    WITH_LOSS, _product_and_loss_backward, setup_context=_product_and_loss_context
 )
 
 
-@torch.library.custom_op("photostyle::matting_laplacian_coefficients", mutates_args=())
+@_operator(
+    COEFFICIENTS,
+    "(Tensor p, Tensor guide, Tensor? statistics, int radius, float epsilon) -> Tensor",
+)
 def _coefficients(
     p: Tensor, guide: Tensor, statistics: Tensor | None, radius: int, epsilon: float
 ) -> Tensor:
@@ -295,7 +320,7 @@ def _coefficients(
     return implementation.apply(p.contiguous(), guide, statistics, radius, "COEFFICIENTS")
 
 
-@_coefficients.register_fake
+@torch.library.register_fake(COEFFICIENTS)
 def _(p, guide, statistics, radius, epsilon):
     batch, channels, height, width = p.shape
     return p.new_empty(batch, channels, guide.shape[1] + 1, height, width)
@@ -313,7 +338,9 @@ def _coefficients_backward(ctx, gradient):
     return adjoint, None, None, None, None
 
 
-_coefficients.register_autograd(_coefficients_backward, setup_context=_coefficients_context)
+torch.library.register_autograd(
+    COEFFICIENTS, _coefficients_backward, setup_context=_coefficients_context
+)
 
 
 class _QuadraticForm(torch.autograd.Function):
