@@ -119,7 +119,7 @@ def sparse_seconds(guide: torch.Tensor, p: torch.Tensor) -> float | None:
 
 
 def optimizer_step(height: int, width: int, precision: torch.dtype):
-    """A step of the slow mode, and what the operator does in it."""
+    """A step of the optimiser, and what the operator does in it."""
     content, style = torch.rand(2, 1, 3, height, width, device=DEVICE)
     mask = torch.ones(1, height, width, device=DEVICE)
     objective = StyleObjective().to(DEVICE)
@@ -182,7 +182,7 @@ def share_rows() -> list[list[str]]:
     rows = []
     for precision in (torch.float32, torch.bfloat16):
         for name, (step, operator) in (
-            ("slow mode, 904 x 603", optimizer_step(603, 904, precision)),
+            ("optimiser, 904 x 603", optimizer_step(603, 904, precision)),
             ("training, 16 x 256 x 256", training_step(16, 256, precision)),
         ):
             whole, part = gpu_seconds([step], 15), gpu_seconds([operator], 15)

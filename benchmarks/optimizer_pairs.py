@@ -1,4 +1,4 @@
-"""Stylise every pair of a folder with the slow mode, as stylize.py does, and time each.
+"""Stylise every pair of a folder with the optimiser, as stylize.py does, and time each.
 
 python -m benchmarks.optimizer_pairs PAIRS RESULTS [--without-masks] [OVERRIDE ...]
 

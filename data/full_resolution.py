@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from photostyle.ops.jit import kernel
+
 # Contract: a product and a sum may become one operation.
-_kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_kernel = kernel(fastmath={"contract"})
 
 
 def apply_coefficients(coefficients: Tensor, pixels: np.ndarray) -> np.ndarray:

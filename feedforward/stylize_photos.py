@@ -1,4 +1,4 @@
-"""The fast mode from files to files."""
+"""The feed-forward mode from files to files."""
 
 import glob
 import itertools

@@ -1,4 +1,4 @@
-"""The network of the fast mode: Johnson et al. (2016) with what has been learnt since."""
+"""The network of the feed-forward mode: Johnson et al. (2016) with what has been learnt since."""
 
 from typing import Self
 

@@ -76,7 +76,7 @@ def optimize_image(
     seed: int = 0,
     callback: Callable[[Step], None] | None = None,
 ) -> OptimizedImage:
-    """Find the content photo in the style's light.
+    """Find the content photo with the style's colours.
 
     Args:
         content: (1, 3, H, W), values in [0, 1]; its size is the working size.

@@ -1,4 +1,4 @@
-"""The slow mode from file to file."""
+"""The optimiser from file to file."""
 
 import logging
 import time

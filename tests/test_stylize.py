@@ -641,7 +641,7 @@ def test_strength(run, folder):
 
 
 def test_colour_transfer(run, folder):
-    """The closed form: no training, no steps; masks as the slow mode has them."""
+    """The closed form: no training, no steps; masks as the optimiser has them."""
     code, out, _ = run(method="colour_transfer", masks="none")
     assert code == 0
     assert re.fullmatch(rf"out\.png: {WIDTH} x {HEIGHT}, \d+\.\d s\n", out)

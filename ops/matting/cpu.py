@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from photostyle.ops.jit import kernel
 
 PRODUCT, FIT, GUIDED_FILTER, COEFFICIENTS = range(4)
 MODES = {
@@ -31,10 +32,6 @@ MODES = {
 STATISTICS = 9
 # A band shorter than this spends its time on the 2r rows that it shares with its neighbour.
 MIN_BAND_WINDOWS = 4
-
-
-# NumPy's division: Python's, which stops at a zero, keeps loops from being vectorised.
-_kernel = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @functools.cache
@@ -60,7 +57,7 @@ def _over_bands(kernel, rows: int, radius: int, batch: int, *arguments) -> None:
         future.result()
 
 
-@_kernel
+@kernel
 def _add_row(sums, guide, p, row):
     """sums += (p, I₀p, I₁p, I₂p) of one row of pixels."""
     for x in range(p.shape[1]):
@@ -71,7 +68,7 @@ def _add_row(sums, guide, p, row):
         sums[3, x] += value * guide[2, row, x]
 
 
-@_kernel
+@kernel
 def _move_down(sums, guide, p, size, row):
     """Column sums over rows row-size to row-1 become those over rows row-size+1 to row."""
     old = row - size
@@ -84,7 +81,7 @@ def _move_down(sums, guide, p, size, row):
         sums[3, x] += value * guide[2, row, x] - gone * guide[2, old, x]
 
 
-@_kernel
+@kernel
 def _window_sums(columns, size, windows):
     """windows[:, x] = the sum of columns[:, x : x + size], by a running sum."""
     s0 = s1 = s2 = s3 = 0.0
@@ -106,7 +103,7 @@ def _window_sums(columns, size, windows):
         windows[3, x] = s3
 
 
-@_kernel
+@kernel
 def _regress(windows, statistics, row, area, ab):
     """a_k = WᵀW cov(I, p) and b_k = mean(p) − a_kᵀμ_k of a row of windows, from sums of (p, Ip)."""
     for x in range(statistics.shape[2]):
@@ -131,7 +128,7 @@ def _regress(windows, statistics, row, area, ab):
         ab[3, x] = mean - a0 * m0 - a1 * m1 - a2 * m2
 
 
-@_kernel
+@kernel
 def _pixel_sums(padded, size, oldest, total):
     """Exchange the oldest row of sums over windows by this one, in the ring and in the total.
 
@@ -153,13 +150,13 @@ def _pixel_sums(padded, size, oldest, total):
         oldest[3, x] = s3
 
 
-@_kernel
+@kernel
 def _count(position, length, size):
     """How many of the windows along one axis hold the pixel at ``position``."""
     return min(position, length - size) - max(position - size + 1, 0) + 1
 
 
-@_kernel
+@kernel
 def _write_mode(p, guide, total, row, size, mode, out):
     """F p = (Σ_k a_k)ᵀ I_i + Σ_k b_k for one row of pixels, L p = D p − F p, or P p = F p / D."""
     height, width = p.shape
@@ -180,7 +177,7 @@ def _write_mode(p, guide, total, row, size, mode, out):
             out[row, x] = fitted / count
 
 
-@_kernel
+@kernel
 def _write_means(total, row, size, height, out):
     """Σ_k (a_k, b_k) / D_i for one row of pixels."""
     width = total.shape[1]
@@ -193,7 +190,7 @@ def _write_means(total, row, size, height, out):
         out[3, row, x] = total[3, x] * share
 
 
-@_kernel
+@kernel
 def _band(image, first, last, p, guide, statistics, radius, out, mode):
     """Rows first to last of L p in an output mode, (B, K, H, W), or of the A, b, (B, K·4, H, W)."""
     size = 2 * radius + 1
@@ -229,7 +226,7 @@ def _band(image, first, last, p, guide, statistics, radius, out, mode):
                     _write_mode(p_, guide_, total[k], row, size, mode, out[image, k])
 
 
-@_kernel
+@kernel
 def _whiten(windows, area, ridge, statistics, row):
     """μ_k and W_k = M⁻¹ of a row of windows, where M Mᵀ is Cholesky's factorisation of Σ_k + ridge.
 
@@ -259,7 +256,7 @@ def _whiten(windows, area, ridge, statistics, row):
         statistics[8, row, x] = 1.0 / d2
 
 
-@_kernel
+@kernel
 def _statistics_band(image, first, last, guide, radius, ridge, statistics):
     """Rows first to last of the windows' statistics."""
     size = 2 * radius + 1

@@ -1,4 +1,4 @@
-"""The fast mode: the network's file, and what ``method=feedforward`` writes.
+"""The feed-forward mode: the network's file, and what ``method=feedforward`` writes.
 
 Most tests call ``stylize.main`` in this process. The network is tiny and not trained: what it does
 to a photo is arbitrary, but not small.

@@ -1,4 +1,4 @@
-"""The network of the fast mode: what it is at the start, at any size, in any layout."""
+"""The network of the feed-forward mode: what it is at the start, at any size, in any layout."""
 
 import pytest
 import torch

@@ -160,7 +160,7 @@ class TestAlgebra:
         affine = operator.guide[:, [2, 0, 1]] * 0.4 + 0.1
         assert operator.matting_loss(affine).item() < 1e-6 * noise
 
-    def test_projection_is_the_affine_model(self, name, backend):
+    def test_guided_filter_is_the_affine_model(self, name, backend):
         operator = self.operator(name, backend, radius=3, epsilon=1e-3)
         p = random_like(operator.guide)
         model = operator.coefficients(p)

@@ -176,7 +176,7 @@ def test_callback(content, style, objective):
     assert float(result.terms.total) == best
 
 
-def test_the_projection_makes_photos(content, style, objective):
+def test_the_guided_filter_makes_photos(content, style, objective):
     """From noise, which is no photo: what remains of it is affine in the content."""
     laplacian = MattingLaplacian(content, 1, 1e-5)
     free = shallow(matting_weight=0)
@@ -189,7 +189,7 @@ def test_the_projection_makes_photos(content, style, objective):
     assert laplacian.matting_loss(result.image) < 0.05 * laplacian.matting_loss(noisy.image)
 
 
-def test_a_smoother_projection_follows_the_content_less(content, style, objective):
+def test_a_smoother_filter_follows_the_content_less(content, style, objective):
     """A larger ridge keeps less of the content's contrast."""
     options = {"scales": [1.0], "steps": [1], "init": "content"}
     errors = [
@@ -464,6 +464,6 @@ def test_wrong_value(content, style, objective, arguments, message):
     ],
     ids=str,
 )
-def test_wrong_projection(arguments, message):
+def test_wrong_guided_filter(arguments, message):
     with pytest.raises(ArgumentError, match=f"^{message}"):
         GuidedFilter(**arguments)
