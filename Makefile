@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 NETWORKS := dusk sunset autumn
 
-.PHONY: stylize demo test lint clean
+.PHONY: stylize demo test lint docs clean
 
 stylize: .venv/installed
 	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/sunset.jpg \
@@ -22,11 +22,14 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 # The stamp is written last, so that an interrupted installation is taken up again.
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --editable '.[docs,test]'
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
