@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "guided_filter": ["GuidedFilter"],
         "losses": ["LossTerms"],
         "matting": ["MattingLaplacian"],
-        "objective": ["GRAM", "MEAN_STD", "StyleObjective", "Targets", "Transport"],
+        "objective": ["StyleObjective", "Targets"],
+        "style_losses": ["GRAM", "MEAN_STD", "Transport"],
     },
 )

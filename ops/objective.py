@@ -2,141 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude
-from photostyle.ops.gram import average_down, gram_matrix, mean_std, pixel_vectors
-from photostyle.ops.losses import LossTerms, content_loss, edge_loss, style_loss, total_variation
+from photostyle.ops.gram import average_down
+from photostyle.ops.losses import LossTerms, content_loss, edge_loss, total_variation
 from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
-from photostyle.ops.transport import (
-    GREY_AXIS,
-    blend,
-    check_gains,
-    map_to_root,
-    moments,
-    principal_axes,
-    root,
-)
-
-COLOURS = "colours"
-"""The layer that is the image itself."""
-
-CONTRAST_AXES = 0.2
-"""Of a layer's channels: as many directions, those of most variance, keep the least gain. With far
-fewer a veil remains, with all the photo keeps what the style lacks, its saturation for one."""
-
-
-class StyleLoss(Protocol):
-    """How the features of one layer take after those of a style."""
-
-    def statistics(self, features: Tensor, masks: Tensor) -> object:
-        """What is kept of a style's features (1, C, H, W) under masks (M, H, W)."""
-
-    def target(self, layer: str, features: Tensor, masks: Tensor, statistics: object) -> object:
-        """What content features (B, C, H, W) under masks (M, H, W), sum 1, are to become."""
-
-    def __call__(self, features: Tensor, target: object) -> Tensor:
-        """How far features (B, C, H, W) are from it, a scalar."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Gram matrices, Gatys et al. (2016), or means and deviations, Li et al. (2017), under masks.
-
-    Attributes:
-        of: `ops.losses.gram_matrix` or `ops.losses.mean_std`.
-    """
-
-    of: Callable[[Tensor, Tensor], Tensor]
-
-    def statistics(self, features: Tensor, masks: Tensor) -> Tensor:
-        """What ``of`` returns, (1, M, ...)."""
-        return self.of(features, masks)
-
-    def target(
-        self, layer: str, features: Tensor, masks: Tensor, statistics: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The masks, and the style's statistics as they are."""
-        return masks, statistics
-
-    def __call__(self, features: Tensor, target: tuple[Tensor, Tensor]) -> Tensor:
-        """`ops.losses.style_loss` of the features (B, C, H, W), a scalar."""
-        masks, statistics = target
-        areas = masks.flatten(1).sum(1)
-        return style_loss(self.of(features, masks), statistics, areas / areas.sum())
-
-
-GRAM = Statistics(gram_matrix)
-MEAN_STD = Statistics(mean_std)
-
-
-@dataclass(frozen=True)
-class Transport:
-    """Every feature of the content has a place of its own to go to.
-
-    Under each mask the content's features are moved by the linear Monge-Kantorovich map to the
-    style's mean and covariance, F* = Σ_m w_m (T_m (F − μ_c,m) + μ_s,m); the loss is
-    ‖φ(y) − F*‖² / ‖F*‖². What is alike in the content stays alike, and edges stay, for F* is a
-    function of F; a Gram matrix would leave open where the style's light goes. The map is that of
-    Pitié and Kokaram (2007); for features Lu et al. (2019) and Mroueh (2019).
-
-    Attributes:
-        colour_gains: the range of the maps' eigenvalues for the colours themselves, the least one
-            from black to white alone, as in `ops.colour_transfer.colour_transfer`.
-        feature_gains: the same for the encoder's layers, the least one in the directions in which
-            the content varies most, see `CONTRAST_AXES`; far below 1 it leaves a veil.
-        gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
-            limited map of the content has, and let it grow wherever it can.
-        shrinkage: of the covariances; see `ops.transport.root`.
-
-    Raises:
-        ArgumentError: for gains that are no range around 1, and for negative numbers.
-    """
-
-    colour_gains: tuple[float, float] = GAINS
-    feature_gains: tuple[float, float] = (0.85, 2.5)
-    gram_weight: float = 0.0
-    shrinkage: float = 1e-2
-
-    def __post_init__(self):
-        for name in ("colour_gains", "feature_gains"):
-            object.__setattr__(self, name, check_gains(name, getattr(self, name)))
-        check_number("gram_weight", self.gram_weight, 0)
-        check_number("shrinkage", self.shrinkage, 0)
-
-    def statistics(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Means (1, M, C), roots of covariances (1, M, C, C), float64; Gram matrices or None."""
-        style = moments(pixel_vectors(features), masks.flatten(1))
-        gram = GRAM.statistics(features, masks) if self.gram_weight else None
-        return style.mean, root(style, self.shrinkage), gram
-
-    def target(
-        self, layer: str, features: Tensor, masks: Tensor, statistics: tuple
-    ) -> tuple[Tensor, tuple | None]:
-        """F*, (B, C, H, W), at least 0 and at least float32; and what the Gram loss takes."""
-        *style, gram = statistics
-        pixels = pixel_vectors(features)
-        weights = masks.flatten(1)
-        gains = self.colour_gains if layer == COLOURS else self.feature_gains
-        source = moments(pixels, weights)
-        axes = GREY_AXIS if layer == COLOURS else principal_axes(source, CONTRAST_AXES)
-        maps = map_to_root(source, *style, gains, self.shrinkage, axes)
-        target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
-        # Features are what a ReLU lets through.
-        target = target.clamp(min=0).to(memory_format=torch.channels_last)
-        return target, gram if gram is None else GRAM.target(layer, features, masks, gram)
-
-    def __call__(self, features: Tensor, target: tuple[Tensor, tuple | None]) -> Tensor:
-        """‖F − F*‖² / ‖F*‖², and the weighed Gram loss, a scalar."""
-        moved, gram = target
-        loss = content_loss(features, moved)
-        return loss if gram is None else loss + self.gram_weight * GRAM(features, gram)
+from photostyle.ops.style_losses import COLOURS, StyleLoss, Transport
 
 
 @dataclass(frozen=True)

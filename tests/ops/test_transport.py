@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 
 from photostyle.ops import GRAM, ArgumentError, StyleObjective, Transport
-from photostyle.ops.objective import CONTRAST_AXES
+from photostyle.ops.style_losses import CONTRAST_AXES
 from photostyle.ops.transport import (
     EXACT,
     GREY_AXIS,
