@@ -19,7 +19,6 @@ class Pair:
 
     Attributes:
         name: of the pair, which is that of its folder.
-        folder: where the files lie.
         content: the photo to keep.
         style: the photo whose look is wanted.
         content_mask, style_mask: which part takes its style from where; both None without masks.
@@ -27,7 +26,6 @@ class Pair:
     """
 
     name: str
-    folder: Path
     content: Path
     style: Path
     content_mask: Path | None = None
@@ -111,4 +109,4 @@ def _read_pair(folder: Path, baseline: str | None) -> Pair | None:
     if baseline_file is not None and not baseline_file.is_file():
         expected = f"no such file in {folder}; give a file name that every pair has"
         raise ArgumentError("baseline", baseline, expected)
-    return Pair(folder.name, folder, **files, baseline=baseline_file)
+    return Pair(folder.name, **files, baseline=baseline_file)

@@ -18,10 +18,8 @@ from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops import GRAM, MEAN_STD, GuidedFilter, StyleObjective, Transport, VGGFeatures
 from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.features import MODELS
-from photostyle.ops.matting import BACKENDS
 from photostyle.optimize import Descent, Files
 from photostyle.optimize.descent import OPTIMIZERS
-from photostyle.optimize.image_optimizer import INITS
 from photostyle.optimize.stylize_photo import stylize_photo
 
 STYLE_LOSSES = {"transport": Transport, "gram": GRAM, "mean_std": MEAN_STD}
@@ -82,42 +80,6 @@ def test_every_choice_composes(choice):
     assert used
 
 
-def test_defaults_are_the_documented_ones():
-    config = resolved()
-    expected = {
-        "content": "photo.jpg",
-        "style": "dusk.jpg",
-        "output": None,
-        "overwrite": False,
-        "content_mask": None,
-        "strength": 1.0,
-        "style_mask": None,
-        "size": 512,
-        "full_resolution": True,
-        "whole_share": None,
-        "init": "colour_transfer",
-        "seed": 0,
-        "device": "auto",
-        "backend": "auto",
-        "quality": 95,
-        "log_dir": None,
-        "intermediate_dir": None,
-    }
-    assert {key: config[key] for key in expected} == expected
-    assert config["init"] in INITS
-    assert config["backend"] in BACKENDS
-    assert config["encoder"]["model"] == "vgg16"
-    assert config["encoder"]["weights"] is None
-    assert config["objective"]["style_loss"]["_target_"] == "photostyle.ops.Transport"
-    assert config["objective"]["style_layers"][0] == "colours"
-    assert config["optimizer"]["name"] == "lbfgs"
-    assert config["optimizer"]["scales"] == [0.5, 1.0]
-    assert len(config["optimizer"]["steps"]) == 2
-    assert config["objective"]["matting_weight"] > 0
-    assert config["photorealism"]["guided_filter"]["radius"] == 8
-    assert config["photorealism"]["guided_filter"]["ridge"] == 1e-3
-
-
 @pytest.mark.parametrize(
     ("name", "given", "missing"),
     [
@@ -132,14 +94,6 @@ def test_required_values_are_open(command, name, given, missing):
     code, _, err = command(importlib.import_module(f"photostyle.{name}").main, *given)
     assert code == 2
     assert err == f"error: {missing}=???: required; give it as {missing}=VALUE\n"
-
-
-def test_evaluate():
-    config = resolved("results=a", "pairs=b", name="evaluate")
-    assert config["size"] == 512
-    assert config["baseline"] is None
-    assert config["overwrite"] is False
-    assert config["blind"] is config["answers"] is None
 
 
 def test_paths_are_keys_of_the_configurations():

@@ -20,10 +20,9 @@ def test_finds_pairs_by_name(tmp_path):
     second = add(tmp_path / "02", "content.jpg", "style.PNG", "content_mask.png", "style_mask.bmp")
     first = add(tmp_path / "01", "style.webp", "content.tif", "notes.txt", "content.txt")
     assert find_pairs(tmp_path) == [
-        Pair("01", first, first / "content.tif", first / "style.webp"),
+        Pair("01", first / "content.tif", first / "style.webp"),
         Pair(
             "02",
-            second,
             second / "content.jpg",
             second / "style.PNG",
             second / "content_mask.png",
