@@ -34,7 +34,7 @@ def run(*words, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy: setuptools leaves its own files where it builds."""
+    """Of the sdist, which is built from a copy: setuptools leaves its own files there."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     listed = subprocess.run(
@@ -50,7 +50,7 @@ def wheel(tmp_path_factory):
         if name and path.is_file() and not name.startswith(("docs/", "tests/")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(path.read_bytes())
-    run("-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source, cwd=folder)
+    run("-m", "build", "--outdir", folder, source, cwd=folder)
     return next(folder.glob("*.whl"))
 
 
