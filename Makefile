@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-NETWORKS := dusk sunset autumn
+NETWORKS := dusk sunset autumn golden overcast monochrome
 
 .PHONY: stylize demo test lint docs clean
 
