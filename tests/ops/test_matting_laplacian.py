@@ -340,7 +340,7 @@ class TestBadInput:
             ({"epsilon": float("nan")}, "epsilon=nan"),
             ({"backend": "gpu"}, "backend=gpu: unknown; choose one of auto, cuda, cpu, reference"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else "",
     )
     def test_of_the_operator(self, arguments, message):
         with pytest.raises(ArgumentError, match=message):
