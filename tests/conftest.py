@@ -3,13 +3,8 @@
 And what several test files share.
 """
 
-import os
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # As many processes as cores: threads of their own would only wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import logging
+import os
 import signal
 import sys
 from collections import namedtuple
