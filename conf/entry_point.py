@@ -43,14 +43,15 @@ def entry_point(config_name: str):
         def task(config: DictConfig):
             # Hydra announces what it raises with a line of its own, but not an exit.
             with _one_line_errors():
-                missing = _missing(OmegaConf.to_container(config))
+                values = OmegaConf.to_container(config)
+                missing = [key for key, value in _items(values) if value == "???"]
                 for key in sorted(missing, key=lambda key: key.count(".")):
                     raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
                 # Not before: --cfg job and --help are there at once.
                 from photostyle.ops.devices import keep_freed_memory
 
                 keep_freed_memory()
-                with _arguments_as_keys(OmegaConf.to_container(config)):
+                with _arguments_as_keys(values):
                     code = main(config)
                 sys.exit(code or 0)
 
@@ -80,17 +81,21 @@ def _one_line_errors() -> Iterator[None]:
     try:
         yield
     except (ArgumentError, HydraException, OmegaConfBaseException) as error:
-        reason = error
-        # It wraps whatever the functions that it calls have raised, defects included.
-        while isinstance(reason, InstantiationException) and reason.__cause__ is not None:
-            reason = reason.__cause__
+        reason = _reason(error)
         if not isinstance(reason, ArgumentError | HydraException | OmegaConfBaseException):
             raise
         print("error:", _message(reason), file=sys.stderr)
         sys.exit(USER_ERROR)
 
 
-def _message(error: Exception) -> str:
+def _reason(error: BaseException) -> BaseException:
+    """What Hydra has wrapped: whatever the functions that it calls raise, defects included."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _message(error: BaseException) -> str:
     # Hydra goes on about where it looked for a file of that name.
     message = " ".join(str(error).partition("Config search path")[0].split())
     if unknown := re.match(r"Could not override '([^']+)'", message):
@@ -105,9 +110,7 @@ def _arguments_as_keys(config: dict) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, InstantiationException) as error:
-        reason = error
-        while isinstance(reason, InstantiationException) and reason.__cause__ is not None:
-            reason = reason.__cause__
+        reason = _reason(error)
         if not isinstance(reason, ArgumentError):
             raise
         key = _key_of(reason.argument, reason.value, config)
@@ -128,6 +131,7 @@ def _key_of(argument: str, value: object, config: dict) -> str:
 
 
 def _items(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """All keys, those of sections as ``section.key``, and their values."""
     for key, value in config.items():
         yield f"{prefix}{key}", value
         if isinstance(value, dict):
@@ -137,17 +141,8 @@ def _items(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 def _refuse_old_names(words: list[str]) -> None:
     for word in words:
         key, separator, value = word.lstrip("+").partition("=")
-        if separator and (name := new_name(key)):
+        if separator and (name := new_name(key, value)):
             raise ArgumentError(key, value, f"is called {name} now")
-
-
-def _missing(values: dict, prefix: str = "") -> Iterator[str]:
-    """The keys that are still ``???``, those of sections as ``section.key``."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _missing(value, f"{prefix}{key}.")
-        elif value == "???":
-            yield f"{prefix}{key}"
 
 
 def _quote_path(argument: str) -> str:

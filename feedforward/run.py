@@ -274,7 +274,7 @@ def diagnosis(losses: dict[str, float]) -> str:
     culprit = f"the loss {names[0]} is" if names else "the gradient is"
     advice = {
         "matting": "a lower matting_weight or a larger matting_ridge",
-        "raw_matting": "a lower raw_matting_weight or a larger raw_matting_ridge",
+        "raw_matting": "a lower raw_matting.weight or a larger raw_matting.ridge",
         "style": "a lower style_weight or learning_rate",
     }.get(names[0] if names else "", "a lower learning_rate or precision=float32")
     return f"{culprit} not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row; try {advice}"

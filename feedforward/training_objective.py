@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from photostyle.ops import LossTerms, MattingLaplacian, StyleObjective
-from photostyle.ops.errors import check_number
+from photostyle.ops.errors import check_choice, check_number, check_positive, check_whole
+from photostyle.ops.matting import BACKENDS
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class RawMattingLoss:
         backend: of the matting Laplacian.
 
     Raises:
-        ArgumentError: for a weight that is no number of at least 0.
+        ArgumentError: for values other than these.
     """
 
     weight: float = 2000.0
@@ -30,6 +31,9 @@ class RawMattingLoss:
 
     def __post_init__(self):
         check_number("weight", self.weight, 0)
+        check_whole("radius", self.radius, 1)
+        check_positive("ridge", self.ridge)
+        check_choice("backend", self.backend, BACKENDS)
 
     def __call__(self, photo: Tensor, raw: Tensor) -> Tensor:
         """The weighted loss, a scalar, of outputs for photos; (B, 3, H, W) each."""

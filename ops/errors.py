@@ -35,6 +35,13 @@ def check_number(
         raise ArgumentError(argument, value, f"give a number {limits}")
 
 
+def check_positive(argument: str, value: object) -> None:
+    """Raise `ArgumentError` unless ``value`` is a finite number above 0."""
+    check_number(argument, value, 0)
+    if value == 0:
+        raise ArgumentError(argument, value, "give a number above 0")
+
+
 def check_whole(argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Raise `ArgumentError` unless ``value`` is a whole number in [minimum, maximum]."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
+from photostyle.ops.errors import check_choice, check_positive, check_whole
 from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
 
 
@@ -25,9 +25,7 @@ class GuidedFilter:
     def __post_init__(self):
         check_whole("radius", self.radius, 1)
         check_choice("backend", self.backend, BACKENDS)
-        if self.ridge == 0:
-            raise ArgumentError("ridge", self.ridge, "give a number above 0")
-        check_number("ridge", self.ridge, 0)
+        check_positive("ridge", self.ridge)
 
     def laplacian(self, guide: Tensor) -> MattingLaplacian:
         """The guide's matting Laplacian; small images get the largest radius that fits."""

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
+from photostyle.ops.errors import (
+    ArgumentError,
+    check_choice,
+    check_number,
+    check_positive,
+    check_whole,
+)
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude
 from photostyle.ops.gram import average_down
@@ -81,7 +87,7 @@ class StyleObjective(nn.Module):
         for name, weight in self.weights.items():
             check_number(f"{name}_weight", weight, 0)
         check_whole("matting_radius", matting_radius, 1)
-        check_number("matting_ridge", matting_ridge, 0)
+        check_positive("matting_ridge", matting_ridge)
         check_choice("backend", backend, BACKENDS)
         _check_layers("style_layers", style_layers)
         _check_layers("content_layers", content_layers)

@@ -13,6 +13,7 @@ from photostyle.ops.gram import gram_matrix, mean_std, pixel_vectors
 from photostyle.ops.losses import content_loss, style_loss
 from photostyle.ops.transport import (
     GREY_AXIS,
+    Moments,
     blend,
     check_gains,
     map_to_root,
@@ -47,7 +48,7 @@ class Statistics:
     """Gram matrices, Gatys et al. (2016), or means and deviations, Li et al. (2017), under masks.
 
     Attributes:
-        of: `ops.losses.gram_matrix` or `ops.losses.mean_std`.
+        of: `ops.gram.gram_matrix` or `ops.gram.mean_std`.
     """
 
     of: Callable[[Tensor, Tensor], Tensor]
@@ -122,12 +123,15 @@ class Transport:
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
         source = moments(pixels, weights)
-        axes = GREY_AXIS if layer == COLOURS else principal_axes(source, CONTRAST_AXES)
+        axes = self._contrast_axes(layer, source) if gains[0] else None
         maps = map_to_root(source, *style, gains, self.shrinkage, axes)
         target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
         # Features are what a ReLU lets through.
         target = target.clamp(min=0).to(memory_format=torch.channels_last)
         return target, gram if gram is None else GRAM.target(layer, features, masks, gram)
+
+    def _contrast_axes(self, layer: str, source: Moments) -> Tensor:
+        return GREY_AXIS if layer == COLOURS else principal_axes(source, CONTRAST_AXES)
 
     def __call__(self, features: Tensor, target: tuple[Tensor, tuple | None]) -> Tensor:
         """‖F − F*‖² / ‖F*‖², and the weighed Gram loss, a scalar."""

@@ -199,7 +199,7 @@ BAD = {
         "style_layers=relu1_1: give a list",
     ),
     "no layers": ({"objective.style_layers": "[]"}, "style_layers=[]: give a list of at least one"),
-    "encoder": ({"encoder": "resnet"}, "encoder=resnet: is called encoder.model now"),
+    "encoder": ({"encoder": "resnet"}, "Could not find 'encoder/resnet'"),
     "encoder by name": (
         {"encoder.model": "resnet"},
         "encoder.model=resnet: unknown; choose one of",

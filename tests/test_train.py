@@ -223,7 +223,7 @@ BAD = {
     "raw weight": ({"photorealism.raw_matting.weight": -1}, "raw_matting.weight=-1: give a number"),
     "raw radius": (
         {"photorealism.raw_matting.radius": 0},
-        "raw_matting.radius=0: give a whole number",
+        "raw_matting.radius=0: give a number at least 1",
     ),
     "raw ridge": (
         {"photorealism.raw_matting.ridge": 0},
@@ -234,7 +234,7 @@ BAD = {
     # Output and keys.
     "output is a file": ({"output": "text.png"}, "output=text.png: "),
     "output below a file": ({"output": "text.png/a"}, "output=text.png/a: "),
-    "encoder": ({"encoder": "resnet"}, "encoder=resnet: is called encoder.model now"),
+    "encoder": ({"encoder": "resnet"}, "Could not find 'encoder/resnet'"),
     "architecture": ({"architecture@network": "gan"}, "Could not find 'architecture/gan'"),
     "unknown key": ({"learning_rate": 1}, "learning_rate: there is no such argument here"),
     "unknown key of a group": ({"schedule.momentum": 1}, "schedule.momentum"),

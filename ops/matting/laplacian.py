@@ -6,7 +6,7 @@ import logging
 import torch
 from torch import Tensor
 
-from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.errors import ArgumentError, check_choice, check_positive, check_whole
 from photostyle.ops.matting import cuda, operators, reference
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
@@ -53,9 +53,7 @@ class MattingLaplacian:
             height, width = guide.shape[2:]
             size = 2 * radius + 1
             raise ArgumentError("radius", radius, f"{size}x{size} windows exceed {height}x{width}")
-        check_number("epsilon", epsilon, 0)
-        if epsilon == 0:
-            raise ArgumentError("epsilon", epsilon, "give a number above 0")
+        check_positive("epsilon", epsilon)
         self.backend = _choose_backend(backend, guide.device)
         self.guide = (guide.float() if guide.dtype in HALF else guide).contiguous()
         self.radius = radius
@@ -74,14 +72,17 @@ class MattingLaplacian:
     ) -> "MattingLaplacian":
         """By the ridge ε/|w| instead of ε; small images get the largest radius that fits.
 
+        Args:
+            guide, backend: as for the constructor.
+            radius: r ≥ 1.
+            ridge: ε/|w| > 0, what is added to the windows' colour variances.
+
         Raises:
-            ArgumentError: for a ridge that is no number above 0, and as the constructor.
+            ArgumentError: for a radius or ridge other than these, and as the constructor.
         """
-        check_number("ridge", ridge, 0)
-        if ridge == 0:
-            raise ArgumentError("ridge", ridge, "give a number above 0")
-        if isinstance(radius, int):
-            radius = min(radius, (min(guide.shape[2:]) - 1) // 2)
+        check_whole("radius", radius, 1)
+        check_positive("ridge", ridge)
+        radius = min(radius, (min(guide.shape[2:]) - 1) // 2)
         return cls(guide, radius, ridge * (2 * radius + 1) ** 2, backend)
 
     def product(self, p: Tensor) -> Tensor:

@@ -240,7 +240,8 @@ def test_feedforward(monkeypatch):
     [
         ("photorealism.projection.radius=3", "photorealism.guided_filter.radius"),
         ("photorealism.energy_weight=3", "photorealism.matting_weight"),
-        ("encoder=vgg19", "encoder.model"),
+        ("encoder=vgg19", "encoder.model=vgg19"),
+        ("encoder.encoder=vgg19", "encoder.model"),
     ],
 )
 def test_old_names(command, old, new):

@@ -614,7 +614,7 @@ HOPELESS = {
     "raw_matting": (
         lambda: {"raw_matting_weight": 1e300},
         "the loss raw_matting is not finite in 10 steps in a row; try a lower "
-        "raw_matting_weight or a larger raw_matting_ridge",
+        "raw_matting.weight or a larger raw_matting.ridge",
     ),
     "gradient": (
         lambda: {"objective": Breaks(range(100), "gradient")},
