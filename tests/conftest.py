@@ -3,8 +3,13 @@
 And what several test files share.
 """
 
-import logging
 import os
+
+# Several processes share the cores (pytest-xdist): threads that spin while they wait for each other
+# would take them from the rest. Read when PyTorch is loaded.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+import logging
 import signal
 import sys
 from collections import namedtuple
