@@ -24,8 +24,10 @@ INTERRUPTED = 130
 PATHS = {
     "baseline", "blind", "content", "content_mask", "data.root", "data.validation",
     "encoder.weights", "init", "intermediate_dir", "log_dir", "masks_dir", "network", "output",
-    "pairs", "results", "style", "style_mask",
+    "pairs", "results", "save_style", "style", "style_mask", "styles",
 }  # fmt: skip
+SELECTS = {"styles": "kind=universal"}
+"""Keys that only one choice of a group has, and that choice: given the key it need not be given."""
 
 
 def entry_point(config_name: str):
@@ -64,7 +66,7 @@ def entry_point(config_name: str):
             try:
                 with _one_line_errors():
                     _refuse_old_names(sys.argv[1:])
-                    sys.argv[1:] = map(_quote_path, sys.argv[1:])
+                    sys.argv[1:] = map(_quote_path, _with_selected(sys.argv[1:]))
                     task()
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
@@ -143,6 +145,18 @@ def _refuse_old_names(words: list[str]) -> None:
         key, separator, value = word.lstrip("+").partition("=")
         if separator and (name := new_name(key, value)):
             raise ArgumentError(key, value, f"is called {name} now")
+
+
+def _with_selected(words: list[str]) -> list[str]:
+    """Each key that stands for a choice followed by it, unless that is made already."""
+    given = {word.partition("=")[0] for word in words}
+    selected = []
+    for word in words:
+        selected.append(word)
+        choice = SELECTS.get(word.partition("=")[0], "")
+        if choice and choice.partition("=")[0] not in given:
+            selected.append(choice)
+    return selected
 
 
 def _quote_path(argument: str) -> str:

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig, OmegaConf
 
 FREE = frozenset({
-    "output", "options", "resume", "device", "backend", "data.root", "data.workers",
+    "output", "options", "resume", "device", "backend", "data.root", "styles", "data.workers",
     "data.photos", "data.validation", "photorealism.guided_filter.backend",
     "photorealism.raw_matting.backend", "objective.backend", "intervals.log",
     "intervals.pictures", "intervals.checkpoint", "intervals.keep", "training",

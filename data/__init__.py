@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "paths": ["check_output", "find_photos"],
         "photo": ["Photo"],
         "photo_options": ["PhotoOptions"],
+        "photo_pair": ["Files", "PhotoPair"],
         "training": ["TrainingPhotos"],
     },
 )

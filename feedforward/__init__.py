@@ -8,8 +8,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "run": ["TrainingReport"],
         "schedule": ["Intervals", "Schedule"],
         "style_network": ["StyleNetwork", "load_network", "shipped_networks"],
+        "style_source": ["StyleSource"],
+        "style_statistics": ["load_style", "save_style"],
         "train": ["RunOptions", "train_network"],
         "training_objective": ["RawMattingLoss"],
         "transform_net": ["TransformNet"],
+        "universal_net": ["StyleStatistics", "UniversalNet"],
     },
 )

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,14 +96,21 @@ class Run:
 
     # ------------------------------------------------------------------------------------ training
 
-    def train(self, stream: TrainingPhotos, intervals: Intervals) -> TrainingReport:
-        """Take all steps that are left, unless something ends it early."""
+    def train(self, streams: Sequence[TrainingPhotos], intervals: Intervals) -> TrainingReport:
+        """Take all steps that are left, unless something ends it early.
+
+        Args:
+            streams: of photos and, for a network of any style, of styles.
+            intervals: see there.
+        """
         main = self.accelerator.is_main_process
         stopped, exit_code = None, 0
         with ExitStack() as stack:
             interrupt = stack.enter_context(Interrupt())
-            batches = stack.enter_context(
-                closing(stream.batches(self.step * self.schedule.gradient_accumulation))
+            taken = self.step * self.schedule.gradient_accumulation
+            batches = zip(
+                *(stack.enter_context(closing(stream.batches(taken))) for stream in streams),
+                strict=True,
             )
             log = stack.enter_context(
                 TrainingLog(
@@ -124,7 +132,7 @@ class Run:
                     "gradient_norm": norm,
                     "photos_per_second": count / (time.monotonic() - start),
                     "skipped_steps": self.skipped,
-                    "unreadable_photos": len(stream.unreadable),
+                    "unreadable_photos": sum(len(stream.unreadable) for stream in streams),
                 }
                 log.step(self.step, losses, values)
                 if self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
@@ -158,16 +166,21 @@ class Run:
         total: LossTerms | None = None
         count = 0
         for i in range(accumulate):
-            photo = next(batches).to(accelerator.device, non_blocking=True).float().div_(255)
+            photos = [
+                batch.to(accelerator.device, non_blocking=True).float().div_(255)
+                for batch in next(batches)
+            ]
             # Processes exchange gradients once per step.
             with accelerator.no_sync(self.net) if i + 1 < accumulate else nullcontext():
-                raw = self.net(photo)
-                result = self.ema.filtered(raw, photo)
                 with accelerator.autocast():
-                    terms = self.losses(photo, raw, result)
+                    example = self.losses.training_example(*photos)
+                raw = self.net(*example.inputs)
+                result = self.ema.filtered(raw, example.photo)
+                with accelerator.autocast():
+                    terms = self.losses(example, raw, result)
                 accelerator.backward(terms.total / accumulate)
             total = terms.detach() if total is None else total + terms.detach()
-            count += len(photo) * accelerator.num_processes
+            count += len(raw) * accelerator.num_processes
         norm = accelerator.clip_grad_norm_(
             self.parameters.values(), self.schedule.max_gradient_norm
         )

@@ -2,8 +2,9 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from photostyle.data.paths import atomic_file
 from photostyle.feedforward.transform_net import TransformNet
+from photostyle.feedforward.universal_net import StyleStatistics, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.transport import EXACT
 
@@ -19,6 +21,8 @@ SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 2"
 EARLIER = "photostyle network 1"
 EARLIER_KEYS = {"projection": "guided_filter", "quality": "metrics"}
+UNIVERSAL = "universal"
+"""In a file: the kind of a network of any style."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +36,47 @@ class StyleNetwork:
         config: the configuration it was trained with.
         metrics: means over the validation photos: ``style_distance``, ``edge_ssim``, ...; may be
             empty.
+        style, masks: of a network of any style, see `with_style`.
     """
 
-    net: TransformNet
+    net: TransformNet | UniversalNet
     guided_filter: GuidedFilter | None
     name: str = ""
     config: dict = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    style: StyleStatistics | None = None
+    masks: Tensor | None = None
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether it takes any style and must be given one, see `with_style`."""
+        return isinstance(self.net, UniversalNet)
+
+    def with_style(self, style: StyleStatistics, masks: Tensor | None = None) -> Self:
+        """A network of any style, given one.
+
+        Args:
+            style: what `UniversalNet.statistics` or `feedforward.load_style` returned.
+            masks: of the photo that it is then called with, (M, H, W), values in [0, 1], sum 1 at
+                every pixel, one for each of the style's; ``None``: one, everywhere.
+        """
+        return replace(self, style=style, masks=masks)
+
+    def raw(self, photo: Tensor) -> Tensor:
+        """The network's output, before the guided filter, (B, 3, H, W) both.
+
+        Raises:
+            ArgumentError: the network takes any style and has not been given one.
+        """
+        if not self.is_universal:
+            return self.net(photo)
+        if self.style is None:
+            raise ArgumentError("style", None, "required by a network of any style")
+        return self.net(*self.net.transported(photo, self.style, self.masks))
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
-        return self.filtered(self.net(photo), photo)
+        return self.filtered(self.raw(photo), photo)
 
     def filtered(self, raw: Tensor, photo: Tensor) -> Tensor:
         """The network's output made locally affine in the photo, (B, 3, H, W) each."""
@@ -57,17 +91,24 @@ class StyleNetwork:
         """
         if self.guided_filter is None:
             return None
-        return self.guided_filter.laplacian(photo).coefficients(self.net(photo))
+        return self.guided_filter.laplacian(photo).coefficients(self.raw(photo))
+
+    @property
+    def _architecture(self) -> dict:
+        kind = {"kind": UNIVERSAL} if self.is_universal else {}
+        return {**kind, **self.net.architecture}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network: weights in float16, all else as text in the file's header.
+
+        What `with_style` gave it is no part of it.
 
         Raises:
             OSError: the file cannot be written.
         """
         metadata = {
             "format": FORMAT,
-            "architecture": json.dumps(self.net.architecture),
+            "architecture": json.dumps(self._architecture),
             "guided_filter": json.dumps(self.guided_filter and _settings(self.guided_filter)),
             "name": self.name,
             "config": json.dumps(self.config),
@@ -110,12 +151,11 @@ def load_network(
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise ValueError("weights that are not finite")
-        # Older networks began at a colour transfer without limits.
-        architecture = {"gains": EXACT, **json.loads(metadata["architecture"])}
+        architecture = json.loads(metadata["architecture"])
         _check_size(architecture, state)
         # Not on the meta device, which takes a second to import.
         with torch.random.fork_rng(devices=[]):
-            net = TransformNet(**architecture)
+            net = _build(architecture)
         net.load_state_dict(state, assign=True)
         guided_filter = json.loads(metadata["guided_filter"])
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
@@ -160,6 +200,16 @@ def _check_size(architecture: dict, state: dict[str, Tensor]) -> None:
     blocks = len({key.split(".")[1] for key in state if key.startswith("transform.")})
     if (architecture.get("width", width), architecture.get("blocks", blocks)) != (width, blocks):
         raise ValueError("its weights do not fit its architecture")
+
+
+def _build(architecture: dict) -> TransformNet | UniversalNet:
+    kind = architecture.pop("kind", None)
+    if kind == UNIVERSAL:
+        return UniversalNet(**architecture)
+    if kind is not None:
+        raise ValueError(f"a network of an unknown kind, {kind}")
+    # Older networks began at a colour transfer without limits.
+    return TransformNet(**{"gains": EXACT, **architecture})
 
 
 def _settings(guided_filter: GuidedFilter) -> dict:

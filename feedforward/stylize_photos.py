@@ -26,7 +26,8 @@ from photostyle.data import (
 )
 from photostyle.data.paths import FORMATS, check_folder, is_photo, walk_photos
 from photostyle.data.photo import to_pixels
-from photostyle.feedforward.style_network import StyleNetwork, load_network
+from photostyle.feedforward.style_network import UNIVERSAL, load_network
+from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.ops.affine import blend_affine
 from photostyle.ops.devices import convolution_dtype, select_device
 from photostyle.ops.errors import ArgumentError, check_whole
@@ -68,16 +69,17 @@ class Report:
 
 def stylize_photos(
     content: str | Path,
-    network: str | Path,
+    network: str | Path | None = None,
     output: str | Path | None = None,
     *,
+    style: StyleSource = StyleSource(),
     options: PhotoOptions = PhotoOptions(),
     batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Report:
-    """Write photos in the style of a trained network.
+    """Write photos in the style of a trained network, or in any style by one that takes any.
 
     Of a folder, with all below it, and of a pattern such as ``trip/**/*.jpg``, each photo goes to
     the same place below ``output``. Hidden files and what is in ``output`` are passed over, and
@@ -86,9 +88,10 @@ def stylize_photos(
 
     Args:
         content: an image file, a folder or a pattern.
-        network: see `feedforward.load_network`.
-        output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<network>``
-            in the current folder, a file with ``.jpg``.
+        network: see `feedforward.load_network`; ``None``: ``universal``, which takes any style.
+        output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<style>`` or
+            ``<content>_<network>`` in the current folder, a file with ``.jpg``.
+        style: of a network that takes any.
         options: how photos are read and results are written; a network without a guided filter
             gives the working size all the same.
         batch_size: how many photos a worker reads, to show the network those of equal size at
@@ -107,22 +110,31 @@ def stylize_photos(
             check_whole(argument, value, 1)
     if content is None:
         raise ArgumentError("content", content, "required; give a photo, a folder or a pattern")
-    if network is None:
-        raise ArgumentError("network", network, "required; give a network file or the name of one")
+    if network is None and style.style is None:
+        expected = "required: a photo whose style to take; or give network=NAME_OR_FILE"
+        raise ArgumentError("style", None, expected)
+    network = UNIVERSAL if network is None else network
     device = select_device(device)
     trained = load_network(network, device, convolution_dtype(precision, device))
-    output, jobs = _plan(content, Path(network).stem, output, options.overwrite)
+    single = _is_one(content)
+    style.check_for(trained, network, single=single)
+    named = Path(network if style.style is None else style.style).stem
+    output, jobs = _plan(content, named, output, options.overwrite)
     todo = [job for job in jobs if options.overwrite or not job[1].exists()]
-    stylist = _Stylist(trained, device, options)
+    styled, statistics = style.styled(trained, options, device, single=single)
+    stylist = _Stylist(styled, device, options)
     if trained.guided_filter is None and options.full_resolution:
         logger.info("without a guided filter the results have the working size")
-    if _is_one(content):
+    if single:
         failures, left = stylist(todo), None
         if failures:
             raise failures[0]
     else:
+        if style.masks == "auto":  # each photo has regions of its own
+            batch_size = 1
         batch_size = batch_size or (1 if device.type == "cpu" else GPU_BATCH)
         failures, left = _run(stylist, todo, batch_size, workers or torch.get_num_threads())
+    style.save(statistics)
     return Report(
         output,
         len(todo) - len(failures) - (left or 0),
@@ -191,7 +203,7 @@ def _matching(folder: Path, pattern: tuple[str, ...], content: str | Path) -> li
 class _Stylist:
     """From files to files, a few photos at a time; any number of threads may call it."""
 
-    network: StyleNetwork
+    styled: Styled
     device: torch.device
     options: PhotoOptions
 
@@ -225,9 +237,10 @@ class _Stylist:
     def _results(self, photos: Iterable[Photo], guides: Tensor) -> Iterator[np.ndarray]:
         """The photos in the style, (H, W, 3) uint8 each, from their working sizes (B, 3, h, w)."""
         guides = guides.to(self.device)
-        coefficients = self.network.coefficients(guides) if self.options.full_resolution else None
+        network = self.styled(guides)
+        coefficients = network.coefficients(guides) if self.options.full_resolution else None
         if coefficients is None:
-            blend = torch.lerp(guides, self.network(guides), self.options.strength)
+            blend = torch.lerp(guides, network(guides), self.options.strength)
             return map(to_pixels, blend.split(1))
         if self.options.strength < 1:
             coefficients = blend_affine(coefficients, self.options.strength)

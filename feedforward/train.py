@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import Tensor
 
-from photostyle.data import find_photos, load_photo
+from photostyle.data import find_photos, load_image, load_photo
 from photostyle.data.paths import check_folder
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.feedforward.run import NETWORK_FILE, Run, TrainingReport
 from photostyle.feedforward.schedule import Intervals, Schedule
-from photostyle.feedforward.style_network import StyleNetwork, load_network
-from photostyle.feedforward.training_objective import RawMattingLoss, TrainingObjective
+from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork, load_network
+from photostyle.feedforward.training_objective import AnyStyle, OneStyle, RawMattingLoss
 from photostyle.feedforward.transform_net import TransformNet
+from photostyle.feedforward.universal_net import UniversalNet
 from photostyle.feedforward.validation import Validation
 from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
 from photostyle.ops.colour_transfer import colour_moments
@@ -73,11 +75,13 @@ class RunOptions:
 
 
 def train_network(
-    style: str | Path,
+    style: str | Path | None = None,
     output: str | Path | None = None,
     *,
     photos: Callable[..., TrainingPhotos],
-    network: Callable[..., TransformNet] = TransformNet,
+    styles: Callable[..., TrainingPhotos] | None = None,
+    region_share: float = 0.0,
+    network: Callable[..., TransformNet | UniversalNet] = TransformNet,
     objective: StyleObjective,
     guided_filter: GuidedFilter | None,
     raw_matting: RawMattingLoss,
@@ -89,14 +93,17 @@ def train_network(
     settings: dict | None = None,
     published: dict | None = None,
 ) -> TrainingReport:
-    """Train a network that gives photos the colours and light of one style photo.
+    """Train a network that gives photos the colours and light of one style photo, or of any.
 
     Args:
-        style: an image file.
+        style: an image file; ``None`` for a network of any style.
         output: folder for ``network.safetensors``, ``checkpoints/`` and ``logs/`` (TensorBoard);
-            ``None`` for ``outputs/<style>``.
+            ``None`` for ``outputs/<style>`` or ``outputs/universal``.
         photos: `data.TrainingPhotos` with all but the seed and the processes.
-        network: `feedforward.TransformNet` with all but the style's colour moments.
+        styles: the same for the style photos of a network of any style.
+        region_share: of its batches, see `AnyStyle`.
+        network: `feedforward.TransformNet` with all but the style's colour moments, or
+            `feedforward.UniversalNet`.
         objective, raw_matting: see `TrainingObjective`.
         guided_filter: ``None`` for a painterly network, Johnson et al. (2016).
         schedule, intervals: see there.
@@ -117,10 +124,16 @@ def train_network(
     if not (raw_matting.weight or any(objective.weights.values())):
         expected = "give a weight above 0, to this or to another loss"
         raise ArgumentError("style_weight", objective.weights["style"], expected)
-    if style is None:
+    if (getattr(network, "func", network) is UniversalNet) != (styles is not None):
+        expected = "UniversalNet is for styles, a folder, any other for style, a photo"
+        raise ArgumentError("network", getattr(network, "func", network).__name__, expected)
+    if style is None and styles is None:
         raise ArgumentError("style", style, "required; give an image file")
-    style_image = load_photo(style, argument="style").tensor(options.size)
-    output = Path(output or Path("outputs") / Path(style).stem)
+    style_image = None
+    if styles is None:
+        style_image = load_photo(style, argument="style").tensor(options.size)
+    name = UNIVERSAL if style_image is None else Path(style).stem
+    output = Path(output or Path("outputs") / name)
     check_folder("output", output)
     checkpoints = Checkpoints(output / "checkpoints", intervals.keep)
     holds_run = checkpoints.folder.exists() or (output / NETWORK_FILE).exists()
@@ -129,47 +142,75 @@ def train_network(
         raise ArgumentError("output", output, expected)
 
     accelerator = options.accelerator()
-    stream = photos(
-        seed=options.seed,
-        process_index=accelerator.process_index,
-        process_count=accelerator.num_processes,
-    )
-    check_whole("workers", stream.workers, 1)
-    validation_photos = stream.held_out if validation is None else _photos_in(validation)
+    share = {
+        "process_index": accelerator.process_index,
+        "process_count": accelerator.num_processes,
+    }
+    streams = [photos(seed=options.seed, **share)]
+    if styles is not None:
+        # Of another seed: a photo must not always meet the same style, itself for one.
+        streams.append(_style_stream(styles, seed=options.seed + 1, **share))
+    for stream in streams:
+        check_whole("workers", stream.workers, 1)
+    validation_photos = streams[0].held_out if validation is None else _photos_in(validation)
     if not validation_photos:
         logger.info("no validation photos: the last weights are exported")
 
     torch.manual_seed(options.seed)
-    colours = colour_moments(style_image, style_image.new_ones(1, *style_image.shape[2:]))
-    net = network(style_mean=colours.mean[0, 0], style_covariance=colours.covariance[0, 0])
+    net = network(**({} if style_image is None else _moments(style_image)))
     if init is not None:
         _begin_with(net, init)
-    style_image = style_image.to(accelerator.device)
-    with accelerator.autocast():
-        losses = TrainingObjective(objective.to(accelerator.device), style_image, raw_matting)
+    objective = objective.to(accelerator.device)
+    if style_image is not None:
+        validation_styles = [style_image.to(accelerator.device)]
+        with accelerator.autocast():
+            losses = OneStyle(objective, raw_matting, validation_styles[0])
+    else:
+        validation_styles = _validation_styles(streams[1], options.size, accelerator.device)
+        losses = AnyStyle(objective, raw_matting, net, region_share)
     run = Run(
         accelerator,
-        StyleNetwork(net, guided_filter, Path(style).stem, published or {}),
+        StyleNetwork(net, guided_filter, name, published or {}),
         losses,
         schedule,
-        Validation(validation_photos, style_image, options.size, losses)
-        if validation_photos
+        Validation(validation_photos, validation_styles, options.size, losses)
+        if validation_photos and validation_styles
         else None,
         output,
         checkpoints,
         # Of shards each worker reads its own.
-        (settings or {}) | ({} if stream.size else {"workers": stream.workers}),
+        (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers}),
     )
     # What these refuse shows before anything is written.
-    side = min(options.size, stream.crop)
-    black = style_image.new_zeros(1, 3, side, side)
+    side = min(options.size, streams[0].crop)
+    black = torch.zeros(1, 3, side, side, device=accelerator.device)
     with torch.no_grad():
-        losses(black, black, run.ema.filtered(black, black))
+        losses(losses.example(black, black), black, run.ema.filtered(black, black))
     if options.resume:
         run.restore()
     # Everyone has looked at the folder by now.
     accelerator.wait_for_everyone()
-    return run.train(stream, intervals)
+    return run.train(streams, intervals)
+
+
+def _style_stream(styles: Callable[..., TrainingPhotos], **arguments) -> TrainingPhotos:
+    try:
+        return styles(**arguments)
+    except ArgumentError as error:
+        argument = "styles" if error.argument == "root" else error.argument
+        raise ArgumentError(argument, error.value, error.expected) from error
+
+
+def _moments(style: Tensor) -> dict[str, Tensor]:
+    colours = colour_moments(style, style.new_ones(1, *style.shape[2:]))
+    return {"style_mean": colours.mean[0, 0], "style_covariance": colours.covariance[0, 0]}
+
+
+def _validation_styles(stream: TrainingPhotos, size: int, device: torch.device) -> list[Tensor]:
+    """The styles held out, but for the last one first: where styles are the photos, too, none of
+    these is given itself."""
+    paths = [*stream.held_out[-1:], *stream.held_out[:-1]]
+    return [load_image(path, size, argument="styles").to(device) for path in paths]
 
 
 def _begin_with(net: TransformNet, init: str | Path) -> None:
@@ -178,6 +219,9 @@ def _begin_with(net: TransformNet, init: str | Path) -> None:
         other = load_network(init).net
     except ArgumentError as error:
         raise ArgumentError("init", init, error.expected) from error
+    if type(other) is not type(net):
+        expected = "a network of any style and one of a single style do not start from each other"
+        raise ArgumentError("init", init, expected)
     for name in ("width", "blocks"):
         if getattr(other, name) != getattr(net, name):
             expected = f"has network.{name}={getattr(other, name)}; give the same"

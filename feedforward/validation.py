@@ -1,7 +1,8 @@
 """How good a network is on photos that it was not trained on."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ from torchvision.utils import make_grid
 
 from photostyle.data import load_image
 from photostyle.feedforward.style_network import StyleNetwork
-from photostyle.ops import ArgumentError, LossTerms
+from photostyle.feedforward.training_objective import Example, TrainingObjective
+from photostyle.ops import ArgumentError
 from photostyle.ops.metrics import StyleDistance, edge_ssim
 
 logger = logging.getLogger(__name__)
@@ -28,9 +30,10 @@ class Validation:
 
     Args:
         photos: files; those that cannot be read or are very narrow are passed over, with a warning.
-        style: (1, 3, H', W'), values in [0, 1], on the device to work on.
+        styles: (1, 3, H', W') each, values in [0, 1], on the device to work on; photo i is given
+            style i, and from the first again where there are fewer.
         size: long side of the photos in pixels; they are never enlarged.
-        objective: what was trained, called with (photo, raw output, result).
+        objective: what is trained.
 
     Raises:
         ArgumentError: none of the photos can be read.
@@ -39,48 +42,69 @@ class Validation:
     def __init__(
         self,
         photos: Sequence[Path],
-        style: Tensor,
+        styles: Sequence[Tensor],
         size: int,
-        objective: Callable[[Tensor, Tensor, Tensor], LossTerms],
+        objective: TrainingObjective,
     ):
         # Now: an hour of training must not end for a photo.
         self.photos = [path for path in photos if _is_readable(path, size)]
         if not self.photos:
             expected = f"none of {len(photos)} validation photos can be read"
             raise ArgumentError("validation", photos[0].parent, expected)
-        self.style = style
+        self.styles = styles
         self.size = size
         self.objective = objective
-        self.style_distance = StyleDistance().to(style.device)
+        self.style_distance = StyleDistance().to(styles[0].device)
+        self.start_loss: float | None = None
 
     @torch.no_grad()
     def measure(self, network: StyleNetwork) -> dict[str, float]:
-        """``loss``, ``style_distance`` and ``edge_ssim``, means over the photos."""
+        """``loss``, ``style_distance`` and ``edge_ssim``, means over the photos.
+
+        Of a network of any style also ``colour_transfer_loss``, that of the base alone.
+        """
         figures = []
-        style_mask = self.style.new_ones(1, *self.style.shape[2:])
-        for photo, raw, result in self._results(network, self.photos):
-            loss = float(self.objective(photo, raw, result).total)
+        for example, style, raw, result in self._results(network, self.photos):
+            loss = float(self.objective(example, raw, result).total)
             image = result.clamp(0, 1)
-            mask = photo.new_ones(1, *photo.shape[2:])
-            distance = self.style_distance(image, self.style, mask, style_mask)
-            figures.append((loss, distance, edge_ssim(photo.cpu(), image.cpu())))
+            masks = (x.new_ones(1, *x.shape[2:]) for x in (image, style))
+            distance = self.style_distance(image, style, *masks)
+            figures.append((loss, distance, edge_ssim(example.photo.cpu(), image.cpu())))
         means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
-        return dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
+        metrics = dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
+        if len(self.styles) > 1:
+            metrics["colour_transfer_loss"] = self._colour_transfer_loss(network)
+        return metrics
 
     @torch.no_grad()
     def pictures(self, network: StyleNetwork) -> Tensor:
         """A row of content, raw output and result for each of some photos, (3, H, W) in [0, 1]."""
         rows = []
         side = self.size * 3 // 4
-        for images in self._results(network, self.photos[:PICTURES]):
-            rows += [center_crop(image[0].clamp(0, 1).cpu(), [side, side]) for image in images]
+        for example, _, *images in self._results(network, self.photos[:PICTURES]):
+            shown = (image[0].clamp(0, 1).cpu() for image in (example.photo, *images))
+            rows += [center_crop(image, [side, side]) for image in shown]
         return make_grid(rows, nrow=3)
 
+    def _colour_transfer_loss(self, network: StyleNetwork) -> float:
+        """It does not change, and is found once."""
+        if self.start_loss is None:
+            losses = []
+            for example, _ in self._examples(self.photos):
+                base = example.inputs[1]
+                result = network.filtered(base, example.photo)
+                losses.append(float(self.objective(example, base, result).total))
+            self.start_loss = sum(losses) / len(losses)
+        return self.start_loss
+
+    def _examples(self, photos: Sequence[Path]) -> Iterator[tuple[Example, Tensor]]:
+        for path, style in zip(photos, cycle(self.styles), strict=False):
+            yield self.objective.example(_load(path, self.size).to(style.device), style), style
+
     def _results(self, network: StyleNetwork, photos: Sequence[Path]):
-        for path in photos:
-            photo = _load(path, self.size).to(self.style.device)
-            raw = network.net(photo)
-            yield photo, raw, network.filtered(raw, photo)
+        for example, style in self._examples(photos):
+            raw = network.net(*example.inputs)
+            yield example, style, raw, network.filtered(raw, example.photo)
 
 
 def _load(path: Path, size: int) -> Tensor:

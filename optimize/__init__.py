@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "descent": ["Descent"],
         "image_optimizer": ["OptimizedImage", "Step", "optimize_image"],
-        "photo_pair": ["Files", "PhotoPair"],
         "report": ["Report"],
     },
 )

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from photostyle.data.paths import check_folder
+from photostyle.data.photo_pair import Files
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, select_device
 from photostyle.ops.errors import check_whole
 from photostyle.optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
 from photostyle.optimize.image_optimizer import optimize_image
-from photostyle.optimize.photo_pair import Files
 from photostyle.optimize.report import Report
 
 logger = logging.getLogger(__name__)

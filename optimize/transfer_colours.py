@@ -2,11 +2,11 @@
 
 import time
 
+from photostyle.data.photo_pair import Files
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import GAINS, colour_transfer
 from photostyle.ops.devices import select_device
 from photostyle.ops.transport import check_gains
-from photostyle.optimize.photo_pair import Files
 from photostyle.optimize.report import Report
 
 

@@ -10,15 +10,15 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from photostyle import conf, optimize, stylize
+from photostyle import conf, optimize, stylize, train
 from photostyle.conf.entry_point import PATHS
-from photostyle.data import PhotoOptions
+from photostyle.data import Files, PhotoOptions
 from photostyle.feedforward import RawMattingLoss, RunOptions
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops import GRAM, MEAN_STD, GuidedFilter, StyleObjective, Transport, VGGFeatures
 from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.features import MODELS
-from photostyle.optimize import Descent, Files
+from photostyle.optimize import Descent
 from photostyle.optimize.descent import OPTIMIZERS
 from photostyle.optimize.stylize_photo import stylize_photo
 
@@ -48,6 +48,8 @@ def hydra_folder():
 def resolved(*overrides, name="stylize"):
     """A composed configuration as plain Python values; fails if anything is left open."""
     required = {"stylize": REQUIRED, "train": REQUIRED_TO_TRAIN}.get(name, [])
+    if "kind=universal" in overrides:
+        required = [*REQUIRED_TO_TRAIN, "styles=photos"]
     if "method=feedforward" in overrides:
         required = REQUIRED_OF_NETWORKS
     config = compose(name, [*required, *overrides])
@@ -57,7 +59,8 @@ def resolved(*overrides, name="stylize"):
 def test_every_file_belongs_to_a_test():
     """A new group or entry point has to be added here."""
     assert set(GROUPS) == {
-        "data", "encoder", "method", "architecture", "objective", "optimizer", "photorealism",
+        "architecture", "data", "encoder", "kind", "method", "objective", "optimizer",
+        "photorealism",
     }  # fmt: skip
     names = {file.stem for file in FOLDER.glob("*.yaml")}
     assert names == {"command_line", "evaluate", "stylize", "train"}
@@ -103,12 +106,24 @@ def test_paths_are_keys_of_the_configurations():
         keys |= set(compose(name))
     for method in GROUPS["method"]:
         keys |= set(compose("stylize", [f"method={method}"]))
+    keys |= set(compose("train", ["kind=universal"]))
     assert {path for path in PATHS if "." not in path} <= keys
     assert OmegaConf.select(compose("stylize"), "encoder.weights") is None
     assert {"root", "validation"} <= set(compose("train").data)
     assert {"encoder.weights", "data.root", "data.validation"} <= PATHS
     files = {key for key in keys if key.endswith(("_dir", "_mask", "output"))}
     assert files <= PATHS
+
+
+def test_a_folder_of_styles_selects_the_kind(command):
+    """As the README has it; and what is selected by hand stays."""
+    words = ["--cfg", "job", "styles=photos", "data.root=photos"]
+    assert "UniversalNet" in command(train.main, *words).out
+    code, _, err = command(train.main, *words, "kind=one_style")
+    assert (code, err) == (
+        2,
+        "error: styles: there is no such argument here; --cfg job lists all\n",
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -250,7 +265,7 @@ def test_old_names(command, old, new):
     assert (code, err) == (2, f"error: {old}: is called {new} now\n")
 
 
-@pytest.mark.parametrize("word", ["style=a.jpg", "optimizer=adam", "photorealism=loose", "x=1"])
+@pytest.mark.parametrize("word", ["init=noise", "optimizer=adam", "photorealism=loose", "x=1"])
 def test_arguments_of_another_method(command, word):
     code, _, err = command(stylize.main, "method=feedforward", *REQUIRED_OF_NETWORKS, word)
     key = word.partition("=")[0]

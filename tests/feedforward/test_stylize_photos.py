@@ -261,7 +261,7 @@ def test_file_that_is_no_network(run, folder, case):
 
 OPTIONS = PhotoOptions(size=SIZE)
 BAD = {
-    "masks": ({"masks": "auto"}, "masks: there is no such argument here"),
+    "masks": ({"masks": "auto"}, "masks=auto: network=tiny.safetensors has a style of its own"),
     "masks_dir": ({"masks_dir": "m"}, "masks_dir: there is no such argument here"),
     "missing content": ({"content": "nope.png"}, "content=nope.png: no such file"),
     "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
@@ -271,7 +271,7 @@ BAD = {
     "empty folder": ({"content": "empty"}, "content=empty: no photos there; give a photo, or a"),
     "pattern without photos": ({"content": "trip/*.txt"}, "content=trip/*.txt: no photos there"),
     "pattern below nothing": ({"content": "no/*.png"}, "content=no/*.png: no photos there"),
-    "no network": ({"network": None}, "network=???: required; give it as network=VALUE"),
+    "no network": ({"network": None}, "style=None: required: a photo whose style to take; or give"),
     "missing network": ({"network": "nope"}, "network=nope: no such file; give a network file"),
     "folder as network": ({"network": "trip"}, "network=trip: no such file; give a network file"),
     "output exists": ({"output": "photo.png"}, "output=photo.png: exists; give another name or"),
@@ -305,8 +305,11 @@ BAD = {
         "precision=float16: unknown; choose one of auto, float32, bfloat16",
     ),
     "device": ({"device": "tpu"}, "device=tpu: unknown; choose one of auto, cpu, cuda, cuda:N"),
-    "style": ({"style": "photo.png"}, "style: there is no such argument here"),
-    "mask": ({"content_mask": "a.png"}, "content_mask: there is no such argument here"),
+    "style": (
+        {"style": "photo.png"},
+        "style=photo.png: network=tiny.safetensors has a style of its",
+    ),
+    "mask": ({"content_mask": "a.png"}, "content_mask=a.png: network=tiny.safetensors has a style"),
 }
 
 

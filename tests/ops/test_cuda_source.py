@@ -5,6 +5,7 @@ that the grid, the scratch memory and the arguments are those of the GPU path to
 """
 
 import ctypes
+import math
 import shutil
 import subprocess
 from pathlib import Path
@@ -91,27 +92,37 @@ def definition(p, guide, radius, epsilon):
         (B, K, C+1, H, W), the means of a_k and b_k over them.
     """
     p, guide = np.asarray(p, np.float64), np.asarray(guide, np.float64)
-    batch, guide_channels, height, width = guide.shape
-    side, area = 2 * radius + 1, (2 * radius + 1) ** 2
-    ridge = epsilon / area * np.eye(guide_channels)
-    product = np.zeros_like(p)
-    means = np.zeros((*p.shape[:2], guide_channels + 1, height, width))
-    counts = np.zeros((height, width))
-    for y, x in np.ndindex(height - side + 1, width - side + 1):
-        window = slice(y, y + side), slice(x, x + side)
-        counts[window] += 1
-        for image in range(batch):
-            colours = guide[image][:, *window].reshape(guide_channels, area)
-            values = p[image][:, *window].reshape(-1, area)
-            colour_mean, mean = colours.mean(1, keepdims=True), values.mean(1, keepdims=True)
-            centred = colours - colour_mean
-            covariance = centred @ (values - mean).T / area
-            a = np.linalg.solve(centred @ centred.T / area + ridge, covariance).T
-            b = mean - a @ colour_mean
-            residual = values - mean - a @ centred
-            product[image][:, *window] += residual.reshape(-1, side, side)
-            means[image][:, :, *window] += np.concatenate([a, b], 1)[:, :, None, None]
-    return product, means / counts
+    side = 2 * radius + 1
+    colours, values = windows(guide, side), windows(p, side)
+    colour_mean, mean = colours.mean(-1, keepdims=True), values.mean(-1, keepdims=True)
+    centred = colours - colour_mean
+    ridge = epsilon / side**2 * np.eye(guide.shape[1])
+    sigma = centred @ centred.mT / side**2 + ridge
+    a = np.linalg.solve(sigma, centred @ (values - mean).mT / side**2).mT
+    b = mean - a @ colour_mean
+    coefficients = np.broadcast_to(
+        np.concatenate([a, b], -1)[..., None], (*a.shape[:-1], a.shape[-1] + 1, side**2)
+    )
+    product = sum_over_windows(values - mean - a @ centred, p.shape[2:])
+    counts = sum_over_windows(np.ones((*a.shape[:3], side**2)), p.shape[2:])
+    means = sum_over_windows(coefficients, p.shape[2:]) / counts[:, None, None]
+    return product, means
+
+
+def windows(image, side):
+    """(B, C, H, W) -> (B, y, x, C, side²), one for each window that is wholly in the image."""
+    view = np.lib.stride_tricks.sliding_window_view(image, (side, side), (2, 3))
+    return np.moveaxis(view, 1, 3).reshape(len(image), *view.shape[2:4], image.shape[1], -1)
+
+
+def sum_over_windows(values, shape):
+    """(B, y, x, ..., side²) -> (B, ..., H, W): what all windows say of each pixel, added up."""
+    values = np.moveaxis(values, (1, 2), (-3, -2))
+    total = np.zeros((*values.shape[:-3], *shape))
+    height, width = values.shape[-3:-1]
+    for position, (y, x) in enumerate(np.ndindex(*[math.isqrt(values.shape[-1])] * 2)):
+        total[..., y : y + height, x : x + width] += values[..., position]
+    return total
 
 
 def apply(p, guide, radius, epsilon, modes=("PRODUCT", "COEFFICIENTS")):

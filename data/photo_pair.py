@@ -6,21 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from photostyle.data import (
-    Masks,
-    Photo,
-    PhotoOptions,
-    apply_coefficients,
-    automatic_masks,
-    check_output,
-    load_masks,
-    load_photo,
-    save_masks,
-    save_photo,
-)
-from photostyle.data.masks import WHOLE_SHARE
-from photostyle.data.paths import check_folder
-from photostyle.data.photo import to_pixels
+from photostyle.data.full_resolution import apply_coefficients
+from photostyle.data.image_io import load_photo, save_photo
+from photostyle.data.masks import WHOLE_SHARE, Masks, automatic_masks, load_masks, save_masks
+from photostyle.data.paths import check_folder, check_output
+from photostyle.data.photo import Photo, to_pixels
+from photostyle.data.photo_options import PhotoOptions
 from photostyle.ops.affine import blend_affine
 from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
 

@@ -1,0 +1,152 @@
+"""Where a network of any style takes its style from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from photostyle.data import PhotoOptions, automatic_masks, load_masks, load_photo
+from photostyle.data.masks import WHOLE_SHARE
+from photostyle.data.photo_pair import LARGEST_SEED, MASKS
+from photostyle.feedforward.style_network import StyleNetwork
+from photostyle.feedforward.style_statistics import SUFFIX, load_style, save_style
+from photostyle.feedforward.universal_net import StyleStatistics
+from photostyle.ops import ArgumentError
+from photostyle.ops.errors import check_choice, check_number, check_whole
+
+Styled = Callable[[Tensor], StyleNetwork]
+"""From photos at working size, (B, 3, H, W), to the network with its style for them."""
+
+
+@dataclass(frozen=True)
+class StyleSource:
+    """A style photo with or without masks, or a file of statistics.
+
+    Attributes:
+        style: an image file, or a ``.safetensors`` file that ``save_style`` wrote; ``None`` for a
+            network that has a style of its own.
+        content_mask, style_mask: see `data.load_masks`; for a single photo.
+        masks: what to do without these: ``"auto"``, see `data.automatic_masks`, ``"none"``: one
+            style for the whole photo, or ``None``: auto for a single photo, none for many.
+        whole_share: how much the whole photos count beside their regions, in [0, 1]; ``None``: see
+            `data.masks.WHOLE_SHARE`.
+        save_style: file for the statistics of the whole style photo.
+        seed: of the automatic masks.
+
+    Raises:
+        ArgumentError: for values other than these.
+    """
+
+    style: str | Path | None = None
+    content_mask: str | Path | None = None
+    style_mask: str | Path | None = None
+    masks: str | None = None
+    whole_share: float | None = None
+    save_style: str | Path | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        if self.masks is not None:
+            check_choice("masks", self.masks, MASKS)
+        if self.whole_share is not None:
+            check_number("whole_share", self.whole_share, 0, 1)
+        if self.save_style is not None and Path(self.save_style).suffix != SUFFIX:
+            raise ArgumentError("save_style", self.save_style, f"give a file that ends in {SUFFIX}")
+        if self.is_statistics:
+            for argument in ("content_mask", "style_mask", "save_style"):
+                self._refuse(argument, f"style={self.style} is a file of statistics, no photo")
+            if self.masks == "auto":
+                expected = "a file of statistics has no regions; give the style photo, or none"
+                raise ArgumentError("masks", self.masks, expected)
+
+    @property
+    def is_statistics(self) -> bool:
+        """Whether the style is a file of statistics, no photo."""
+        return self.style is not None and Path(self.style).suffix == SUFFIX
+
+    def check_for(self, network: StyleNetwork, name: str | Path, *, single: bool) -> None:
+        """Whether all this goes together with a network, and with one photo or many.
+
+        Raises:
+            ArgumentError: it does not.
+        """
+        if not network.is_universal:
+            for argument in ("style", "content_mask", "style_mask", "masks", "save_style"):
+                self._refuse(argument, f"network={name} has a style of its own; leave one out")
+            return
+        if self.style is None:
+            expected = f"network={name} takes any; give a photo or a file of statistics"
+            raise ArgumentError("style", None, expected)
+        if not single:
+            for argument in ("content_mask", "style_mask"):
+                self._refuse(argument, "painted masks are those of one photo; give one as content")
+        if self.save_style is not None and not Path(self.save_style).parent.is_dir():
+            expected = f"there is no folder {Path(self.save_style).parent}"
+            raise ArgumentError("save_style", self.save_style, expected)
+
+    def styled(
+        self, network: StyleNetwork, options: PhotoOptions, device: torch.device, *, single: bool
+    ) -> tuple[Styled, StyleStatistics | None]:
+        """The network with its style for each photo, and what there is to save of the style.
+
+        Args:
+            network: on the device; one with a style of its own stays as it is.
+            options: how the style photo is read.
+            device: to work on.
+            single: whether it will be for one photo; of many each has regions only if
+                ``masks="auto"`` says so.
+        """
+        if not network.is_universal:
+            return _same(network), None
+        if self.is_statistics:
+            statistics = {
+                layer: tuple(part if part is None else part.to(device) for part in parts)
+                for layer, parts in load_style(self.style).items()
+            }
+            return _same(network.with_style(statistics)), None
+        photo = load_photo(self.style, argument="style", max_pixels=options.max_pixels)
+        style = photo.tensor(options.size)
+        with torch.inference_mode():
+            whole = network.net.statistics(style.to(device))
+        painted = self.content_mask is not None or self.style_mask is not None
+        if not painted and (self.masks == "none" or (self.masks is None and not single)):
+            return _same(network.with_style(whole)), whole
+        return lambda guides: self._by_region(network, guides, style, painted), whole
+
+    def save(self, statistics: StyleStatistics | None) -> None:
+        """Write what `styled` returned, if ``save_style`` says where.
+
+        Raises:
+            ArgumentError: it cannot be written.
+        """
+        if self.save_style is None:
+            return
+        try:
+            save_style(statistics, self.save_style)
+        except OSError as error:
+            expected = f"cannot be written: {error.strerror or error}"
+            raise ArgumentError("save_style", self.save_style, expected) from error
+
+    def _by_region(
+        self, network: StyleNetwork, guides: Tensor, style: Tensor, painted: bool
+    ) -> StyleNetwork:
+        sizes = guides.shape[2:], style.shape[2:]
+        if painted:
+            masks = load_masks(self.content_mask, self.style_mask, *sizes)
+        else:
+            masks = automatic_masks(guides.cpu(), style, seed=self.seed)
+        share = WHOLE_SHARE["painted" if painted else "automatic"]
+        masks = masks.with_whole(share if self.whole_share is None else self.whole_share)
+        statistics = network.net.statistics(style.to(guides.device), masks.style.to(guides.device))
+        return network.with_style(statistics, masks.content.to(guides.device))
+
+    def _refuse(self, argument: str, expected: str) -> None:
+        if (value := getattr(self, argument)) is not None:
+            raise ArgumentError(argument, value, expected)
+
+
+def _same(network: StyleNetwork) -> Styled:
+    return lambda guides: network

@@ -1,0 +1,441 @@
+"""The network of any style: what it computes, its files, ``style=PHOTO``, and its training.
+
+Most networks here are not trained: what they add to the base is arbitrary, but not small.
+"""
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from photostyle import stylize, train
+from photostyle.data import TrainingPhotos
+from photostyle.feedforward import (
+    Intervals,
+    RawMattingLoss,
+    RunOptions,
+    Schedule,
+    StyleNetwork,
+    UniversalNet,
+    load_network,
+    load_style,
+    save_style,
+    train_network,
+)
+from photostyle.feedforward.training_objective import AnyStyle
+from photostyle.feedforward.universal_net import LAYERS
+from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
+from photostyle.ops.colour_transfer import colour_moments, match_colours
+from photostyle.ops.transport import Moments
+
+WIDTH, HEIGHT, SIZE = 96, 72, 64
+
+
+def picture(seed, width=WIDTH, height=HEIGHT, tint=(1, 1, 1)):
+    """Smooth colours and some grain, (height, width, 3) uint8."""
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x * 200 / width, y * 200 / height, 100 + 80 * np.sin((x + seed) / 9)]
+    grain = np.random.default_rng(seed).integers(0, 40, (height, width, 3))
+    return ((np.stack(planes, -1) + grain) * tint).clip(0, 255).astype(np.uint8)
+
+
+def tensor(*arguments, **options):
+    return torch.from_numpy(picture(*arguments, **options)).permute(2, 0, 1)[None] / 255
+
+
+def universal(width=4, **arguments):
+    """An untrained network that moves colours by some levels."""
+    torch.manual_seed(0)
+    net = UniversalNet(width, 1, **arguments)
+    torch.nn.init.normal_(net.output.weight, std=0.05)
+    return net.eval()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with networks, photos, a style and a folder of three photos."""
+    monkeypatch.chdir(tmp_path)
+    StyleNetwork(universal(), GuidedFilter(3), "any").save("any.safetensors")
+    Image.fromarray(picture(0)).save("photo.png")
+    Image.fromarray(picture(7, 80, 64, (1, 0.6, 0.3))).save("warm.png")
+    for i in range(3):
+        Path("trip").mkdir(exist_ok=True)
+        Image.fromarray(picture(i + 1)).save(f"trip/{i}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, command):
+    """``run(key=value)`` -> exit code and output; ``None`` leaves a key out."""
+
+    def call(**values):
+        values = {
+            "method": "feedforward", "content": "photo.png", "style": "warm.png",
+            "network": "any.safetensors", "output": "out.png", "size": SIZE, "device": "cpu",
+            "precision": "float32",
+        } | values  # fmt: skip
+        words = (f"{key}={value}" for key, value in values.items() if value is not None)
+        return command(stylize.main, *words)
+
+    return call
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+# ------------------------------------------------------------------------------------ the network
+
+
+def test_untrained_it_is_the_colour_transfer():
+    photo, style = tensor(0), tensor(7, 80, 64, (1, 0.6, 0.3))
+    net = UniversalNet()
+    moments = colour_moments(style, torch.ones(1, *style.shape[2:]))
+    expected = match_colours(photo, Moments(*moments), net.transport.colour_gains).clamp(0, 1)
+    result = net(*net.transported(photo, net.statistics(style)))
+    torch.testing.assert_close(result, expected, rtol=0, atol=0.02)  # shrinkage against noise
+    assert (expected - photo).abs().mean() > 0.1
+
+
+def test_a_photo_in_its_own_style():
+    """Nothing is to be moved, and no feature misses its target."""
+    photo = tensor(0)
+    net = universal()
+    _, base, targets = net.transported(photo, net.statistics(photo))
+    torch.testing.assert_close(base, photo, rtol=0, atol=1e-5)
+    features = net.encoder(torch.nn.functional.avg_pool2d(photo, 2))
+    for layer in LAYERS:
+        torch.testing.assert_close(targets[layer], features[layer], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 15), (33, 50), (64, 47)])
+def test_any_size(size):
+    photo = torch.rand(2, 3, *size)
+    net = universal()
+    result = net(*net.transported(photo, net.statistics(tensor(7))))
+    assert (result.shape, result.dtype) == (photo.shape, torch.float32)
+    assert result.isfinite().all()
+    # Each photo of a batch is treated for itself.
+    alone = net(*net.transported(photo[1:], net.statistics(tensor(7))))
+    # Of few pixels covariances are singular, and rounding decides on the axes of the gains.
+    torch.testing.assert_close(result[1:], alone, rtol=0, atol=5e-3)
+
+
+def test_one_style_for_each_photo_of_a_batch():
+    photos = torch.cat([tensor(0), tensor(1)])
+    styles = torch.cat([tensor(7, tint=(1, 0.5, 0.2)), tensor(8, tint=(0.2, 0.5, 1))])
+    net = universal()
+    together = net(*net.transported(photos, net.statistics(styles)))
+    for i in range(2):
+        one = slice(i, i + 1)
+        alone = net(*net.transported(photos[one], net.statistics(styles[one])))
+        torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-5)
+
+
+def test_regions():
+    """Left to left and right to right: each half is as if it were alone, away from the border."""
+    warm, cold = tensor(7, 48, 72, (1, 0.5, 0.2)), tensor(8, 48, 72, (0.2, 0.5, 1))
+    photo, style = tensor(0), torch.cat([warm, cold], 3)
+    left = (torch.arange(WIDTH) < WIDTH // 2).float().expand(1, HEIGHT, -1)
+    masks = torch.cat([left, 1 - left])
+    net = universal()
+    _, base, _ = net.transported(photo, net.statistics(style, masks), masks)
+    for half, source in ((slice(0, 48), warm), (slice(48, 96), cold)):
+        _, alone, _ = net.transported(photo[..., half], net.statistics(source))
+        torch.testing.assert_close(base[..., half], alone, rtol=0, atol=1e-4)
+
+
+def test_flat_photos():
+    """Black, white and one colour, as content and as style."""
+    net = universal()
+    flat = torch.cat([torch.full((1, 3, 32, 32), value) for value in (0.0, 0.3, 1.0)])
+    for style in (*flat.split(1), tensor(7)):
+        assert net(*net.transported(flat, net.statistics(style))).isfinite().all()
+
+
+def test_gradients_reach_what_is_trained_and_nothing_else():
+    net = universal()
+    result = net(*net.transported(tensor(0), net.statistics(tensor(7))))
+    result.square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+    assert all(parameter.grad is None for parameter in net.encoder.parameters())
+    assert not any(name.startswith("encoder") for name in net.state_dict())
+
+
+def test_bfloat16():
+    photo, statistics = tensor(0), universal().statistics(tensor(7))
+    expected, half = universal(), universal().convolve_in(torch.bfloat16)
+    results = [net(*net.transported(photo, statistics)) for net in (expected, half)]
+    assert results[1].dtype == torch.float32
+    torch.testing.assert_close(*results, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument"),
+    [
+        ({"width": 0}, "width"),
+        ({"blocks": -1}, "blocks"),
+        ({"colour_gains": (2, 3)}, "colour_gains"),
+        ({"feature_gains": 1}, "feature_gains"),
+    ],
+)
+def test_bad_architecture(arguments, argument):
+    with pytest.raises(ArgumentError, match=f"^{argument}="):
+        UniversalNet(**arguments)
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def test_network_file(folder):
+    net = universal(colour_gains=(0.5, 1.2))
+    network = StyleNetwork(net, GuidedFilter(3, 1e-2), "any", {"steps": 3}, {"loss": 0.5})
+    network.save("b.safetensors")
+    loaded = load_network("b.safetensors")
+    assert loaded.net.architecture == net.architecture
+    assert (loaded.guided_filter.radius, loaded.metrics) == (3, {"loss": 0.5})
+    photo, statistics = tensor(0), net.statistics(tensor(7))
+    results = [n.with_style(statistics)(photo) for n in (network, loaded)]
+    torch.testing.assert_close(*results, rtol=0, atol=2e-3)  # weights in float16
+    with pytest.raises(ArgumentError, match=r"^style=None: required by a network"):
+        loaded(photo)
+
+
+def test_statistics_file(tmp_path):
+    statistics = universal().statistics(tensor(7))
+    save_style(statistics, tmp_path / "warm.safetensors")
+    loaded = load_style(tmp_path / "warm.safetensors")
+    assert loaded.keys() == statistics.keys()
+    for layer in statistics:
+        for part, again in zip(statistics[layer][:2], loaded[layer][:2], strict=True):
+            torch.testing.assert_close(part, again, rtol=0, atol=0)
+
+
+# -------------------------------------------------------------------------------- the command line
+
+
+def test_a_photo_in_the_style_of_another(run):
+    code, out, err = run()
+    assert (code, err) == (0, "") or "masks" in err
+    assert out.startswith("out.png: 1 photo")
+    red, _, blue = (pixels("out.png") - pixels("photo.png")).mean((0, 1))
+    assert red > blue + 20
+
+
+def test_the_output_is_named_after_the_style(run):
+    assert run(output=None).code == 0
+    assert Path("photo_warm.jpg").is_file()
+
+
+def test_statistics_instead_of_the_photo(run):
+    assert run(masks="none", save_style="warm.safetensors").code == 0
+    Path("warm.png").unlink()
+    assert run(style="warm.safetensors", output="again.png").code == 0
+    assert Path("out.png").read_bytes() == Path("again.png").read_bytes()
+
+
+def test_a_folder(run):
+    """Without regions unless they are asked for; each photo is as if it were alone."""
+    assert run(content="trip", output="plain").code == 0
+    assert run(content="trip", output="regions", masks="auto").code == 0
+    for name in ("0.png", "1.png", "2.png"):
+        assert run(content=f"trip/{name}", overwrite="true", masks="none").code == 0
+        np.testing.assert_array_equal(pixels(f"plain/{name}"), pixels("out.png"))
+        assert run(content=f"trip/{name}", overwrite="true").code == 0
+        np.testing.assert_array_equal(pixels(f"regions/{name}"), pixels("out.png"))
+
+
+def test_painted_masks(run):
+    """Left takes from left, right from right."""
+    style = np.concatenate(
+        [picture(7, 48, 72, (1, 0.3, 0.2)), picture(8, 48, 72, (0.2, 0.3, 1))], 1
+    )
+    Image.fromarray(style).save("both.png")
+    codes = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    codes[:, : WIDTH // 2, 0] = 255
+    codes[:, WIDTH // 2 :, 2] = 255
+    Image.fromarray(codes).save("mask.png")
+    assert run(style="both.png", content_mask="mask.png", style_mask="mask.png").code == 0
+    tint = (pixels("out.png")[..., 0] - pixels("out.png")[..., 2]).mean(0)
+    assert tint[:40].mean() > tint[56:].mean() + 60
+
+
+BAD = {
+    "no style": ({"style": None}, "style=None: network=any.safetensors takes any; give a photo"),
+    "nothing": ({"style": None, "network": None}, "style=None: required: a photo whose style"),
+    "missing style": ({"style": "no.png"}, "style=no.png: no such file"),
+    "missing statistics": ({"style": "no.safetensors"}, "style=no.safetensors: no such file"),
+    "network as style": (
+        {"style": "any.safetensors"},
+        "style=any.safetensors: not 'photostyle style 1', but photostyle network",
+    ),
+    "other version": (
+        {"style": "old.safetensors"},
+        "style=old.safetensors: not 'photostyle style 1', but photostyle style 0; write it again",
+    ),
+    "another program's": (
+        {"style": "other.safetensors"},
+        "style=other.safetensors: not 'photostyle style 1', but another program's",
+    ),
+    "truncated": ({"style": "cut.safetensors"}, "style=cut.safetensors: no file of statistics"),
+    "damaged": ({"style": "nan.safetensors"}, "style=nan.safetensors: damaged: nothing usable of"),
+    "regions of statistics": (
+        {"style": "warm.safetensors", "masks": "auto"},
+        "masks=auto: a file of statistics has no regions",
+    ),
+    "masks and statistics": (
+        {"style": "warm.safetensors", "content_mask": "a.png", "style_mask": "a.png"},
+        "content_mask=a.png: style=warm.safetensors is a file of statistics",
+    ),
+    "one mask": ({"content_mask": "photo.png"}, "style_mask=None: masks come in pairs"),
+    "masks for a folder": (
+        {"content": "trip", "output": "o", "content_mask": "a.png", "style_mask": "a.png"},
+        "content_mask=a.png: painted masks are those of one photo",
+    ),
+    "masks": ({"masks": "some"}, "masks=some: unknown; choose one of auto, none"),
+    "whole_share": ({"whole_share": 2}, "whole_share=2: give a number from 0 to 1"),
+    "save_style": ({"save_style": "warm.pt"}, "save_style=warm.pt: give a file that ends in .safe"),
+    "save_style in no folder": (
+        {"save_style": "no/warm.safetensors"},
+        "save_style=no/warm.safetensors: there is no folder no",
+    ),
+    "content": ({"content": "no.png", "save_style": "s.safetensors"}, "content=no.png: no such"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_wrong_value(run, folder, case):
+    """Exit code 2, one line on stderr that names it, and nothing written."""
+    values, message = BAD[case]
+    statistics = {
+        f"{layer}.{name}": part
+        for layer, parts in universal().statistics(tensor(7)).items()
+        for name, part in zip(("mean", "root"), parts[:2], strict=True)
+    }
+    now = {"format": "photostyle style 1"}
+    save_file(statistics, "warm.safetensors", now)
+    save_file(statistics, "old.safetensors", {"format": "photostyle style 0"})
+    save_file(statistics, "other.safetensors")
+    Path("cut.safetensors").write_bytes(Path("warm.safetensors").read_bytes()[:5000])
+    save_file(
+        {**statistics, "colours.mean": torch.full((1, 1, 3), torch.nan)}, "nan.safetensors", now
+    )
+    before = sorted(folder.rglob("*"))
+    code, out, err = run(**values)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {message}")
+    assert sorted(folder.rglob("*")) == before
+
+
+# --------------------------------------------------------------------------------------- training
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(12):
+        tint = np.random.default_rng(i).uniform(0.2, 1, 3)
+        Image.fromarray(picture(i, WIDTH, 80, tint)).save(folder / f"{i:02d}.png")
+    return folder
+
+
+class Objective(StyleObjective):
+    """Shallow features. Ctrl-C comes when it is called for the ``interrupt``-th time."""
+
+    def __init__(self, interrupt=None):
+        layers = ["colours", "relu1_1", "relu2_1"]
+        super().__init__(style_layers=layers, layer_weights=None, backend="cpu")
+        self.interrupt = interrupt
+        self.calls = 0
+
+    def forward(self, image, targets):
+        self.calls += 1
+        if self.calls == self.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().forward(image, targets)
+
+
+def trained(photos, output, *, steps=6, region_share=0.0, **arguments):
+    stream = partial(TrainingPhotos, photos, crop=64, batch_size=2, held_out=3, workers=1)
+    defaults = {
+        "photos": stream,
+        "styles": stream,
+        "region_share": region_share,
+        "network": partial(UniversalNet, 8, 1),
+        "objective": Objective(),
+        "guided_filter": GuidedFilter(3),
+        "raw_matting": RawMattingLoss(0.0),
+        "schedule": Schedule(steps, learning_rate=5e-3, warmup=2, ema_decay=0.9),
+        "intervals": Intervals(validation=100, checkpoint=2, pictures=100),
+        "options": RunOptions(64, device="cpu"),
+    }
+    return train_network(None, output, **{**defaults, **arguments})
+
+
+def test_learns(photos, tmp_path):
+    """More than the colour transfer that it starts from, on photos and styles held out."""
+    report = trained(photos, tmp_path / "run", steps=60)
+    assert report.exit_code == 0
+    assert report.metrics["loss"] < 0.97 * report.metrics["colour_transfer_loss"]
+    assert load_network(report.network).is_universal
+
+
+def test_regions_are_a_share_of_the_batches(photos):
+    objective = StyleObjective(style_layers=["relu1_1"], layer_weights=None, backend="cpu")
+    batch = [torch.cat([tensor(i, 64, 64), tensor(i + 1, 64, 64)]) for i in (0, 5)]
+    torch.manual_seed(0)
+    for share, parts in ((0.0, {1}), (1.0, {2}), (0.5, {1, 2})):
+        losses = AnyStyle(objective, RawMattingLoss(0.0), universal(), share)
+        examples = [losses.training_example(*batch) for _ in range(10 if share == 0.5 else 1)]
+        assert {len(example.targets) for example in examples} == parts
+        for example in examples:
+            raw = losses.net(*example.inputs)
+            assert raw.shape == batch[0].shape
+            assert losses(example, raw, raw).total.isfinite()
+
+
+def test_stopped_and_resumed(photos, tmp_path):
+    """The same weights as in one go, bit for bit, regions included."""
+    trained(photos, tmp_path / "whole", region_share=0.5)
+    half = trained(photos, tmp_path / "half", region_share=0.5, objective=Objective(6))
+    assert (0 < half.steps < 6, half.exit_code) == (True, 130)
+    options = RunOptions(64, device="cpu", resume=True)
+    assert trained(photos, tmp_path / "half", region_share=0.5, options=options).steps == 6
+    whole, half = (load_file(tmp_path / name / "network.safetensors") for name in ("whole", "half"))
+    assert all(torch.equal(whole[key], half[key]) for key in whole)
+
+
+def test_init(photos, tmp_path, folder):
+    """From an exported network of the same kind and size; a style's own is refused."""
+    report = trained(photos, tmp_path / "a", steps=1)
+    trained(photos, tmp_path / "b", steps=1, init=report.network)
+    with pytest.raises(ArgumentError, match=r"^init=any.safetensors: has network.width=4; give"):
+        trained(photos, tmp_path / "c", init="any.safetensors")
+    with pytest.raises(ArgumentError, match=r"^init=dusk: a network of any style"):
+        trained(photos, tmp_path / "c", init="dusk")
+    assert not (tmp_path / "c").exists()
+
+
+def test_command_line(photos, folder, command):
+    words = [f"styles={photos}", f"data.root={photos}", "output=run", "steps=1", "crop=64"]
+    words += ["size=64", "batch_size=1", "data.held_out=2", "data.workers=1", "device=cpu"]
+    words += ["architecture@network=universal", "network.width=4", "network.blocks=1"]
+    code, out, err = command(train.main, *words)
+    assert code == 0, err
+    assert out.startswith("run/network.safetensors: 1 steps; validation: loss ")
+    words[2] = "output=other"
+    code, out, err = command(train.main, "styles=empty", *words[1:])
+    assert (code, out) == (2, "")
+    assert err.startswith("error: styles=empty: ")
+    Path("empty").mkdir()
+    code, out, err = command(train.main, "styles=empty", *words[1:])
+    assert (code, out) == (2, "")
+    assert err.startswith("error: styles=empty: holds neither photos")
+    assert not Path("other").exists()
