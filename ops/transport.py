@@ -59,20 +59,18 @@ def moments(vectors: Tensor, weights: Tensor | None = None) -> Moments:
     Returns:
         (B, M, C) and (B, M, C, C), float64. The mean is subtracted first.
     """
+    # What has been rounded to half precision loses nothing in sums of single precision.
+    dtype = torch.float32 if vectors.dtype.itemsize < 4 else torch.float64
     if weights is None:
-        vectors = vectors.double()
-        mean = vectors.mean(1, keepdim=True)
-        covariance = (vectors - mean).mT @ (vectors - mean) / vectors.shape[1]
-        return Moments(mean, covariance[:, None])
+        weights = vectors.new_ones(1, vectors.shape[1])
     means, covariances = [], []
-    for weight in weights.double():
-        support = weight.nonzero()[:, 0]
-        part = vectors if len(support) == len(weight) else vectors[:, support]
-        part, weight = part.double(), weight[support, None] / weight.sum()
-        mean = (part * weight).sum(1)
+    for weight in weights.to(dtype):
+        part, weight = _supported(vectors, weight)
+        part, share = part.to(dtype), weight / weight.sum()
+        mean = share @ part
         centred = part - mean[:, None]
-        means.append(mean)
-        covariances.append(centred.mT @ (centred * weight))
+        means.append(mean.double())
+        covariances.append((centred.mT @ (centred * share[:, None])).double())
     return Moments(torch.stack(means, 1), torch.stack(covariances, 1))
 
 
@@ -143,13 +141,26 @@ def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
         (B, N, C), in the vectors' dtype; of half precision in float32.
     """
     dtype = torch.promote_types(vectors.dtype, torch.float32)
-    result = vectors.new_zeros(vectors.shape, dtype=dtype)
     matrices, offsets = (part.to(dtype).unbind(1) for part in maps)
+    if len(weights) == 1:
+        return torch.baddbmm(offsets[0][:, None], vectors.to(dtype), matrices[0].mT)
+    result = vectors.new_zeros(vectors.shape, dtype=dtype)
     for weight, matrix, offset in zip(weights.to(dtype), matrices, offsets, strict=True):
-        support = weight.nonzero()[:, 0]
-        moved = vectors[:, support].to(dtype) @ matrix.mT + offset[:, None]
-        result[:, support] += weight[support, None] * moved
+        part, share = _supported(vectors, weight)
+        moved = torch.baddbmm(offset[:, None], part.to(dtype), matrix.mT).mul_(share[:, None])
+        if len(share) == len(weight):
+            result += moved
+        else:
+            result[:, weight.nonzero()[:, 0]] += moved
     return result
+
+
+def _supported(vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (B, N, C) and weights (N,) without those of weight 0."""
+    support = weights.nonzero()[:, 0]
+    if len(support) == len(weights):
+        return vectors, weights
+    return vectors[:, support], weights[support]
 
 
 def _lift(matrix: Tensor, axes: Tensor, least: float) -> Tensor:
