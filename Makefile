@@ -14,6 +14,10 @@ demo: .venv/installed
 		$(BIN)/python stylize.py method=feedforward network=$$network content=examples \
 			output=demo/$$network overwrite=true || exit 1; \
 	done
+	for style in dusk sunset autumn; do \
+		$(BIN)/python stylize.py method=feedforward content=examples style=examples/$$style.jpg \
+			output=demo/any/$$style overwrite=true || exit 1; \
+	done
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal

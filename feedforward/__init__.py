@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "train": ["RunOptions", "train_network"],
         "training_objective": ["RawMattingLoss"],
         "transform_net": ["TransformNet"],
+        "universal_image": ["universal_image"],
         "universal_net": ["StyleStatistics", "UniversalNet"],
     },
 )

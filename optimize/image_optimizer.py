@@ -72,7 +72,7 @@ def optimize_image(
     style_masks: Tensor | None = None,
     guided_filter: GuidedFilter | None = DEFAULT_FILTER,
     optimizer: Descent = Descent(),
-    init: str = "colour_transfer",
+    init: str | Tensor = "colour_transfer",
     seed: int = 0,
     callback: Callable[[Step], None] | None = None,
 ) -> OptimizedImage:
@@ -86,8 +86,8 @@ def optimize_image(
             from mask m to mask m. Both or neither.
         guided_filter: ``None`` turns photorealism by guided filter off.
         optimizer: which one, its scales and its steps.
-        init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"`` or the
-            ``"style"``.
+        init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"``, the
+            ``"style"`` or an image, (1, 3, H, W), values in [0, 1].
         seed: of the noise.
         callback: told of each step.
 
@@ -98,7 +98,10 @@ def optimize_image(
     Raises:
         ArgumentError: for values other than these.
     """
-    check_choice("init", init, INITS)
+    if not isinstance(init, Tensor):
+        check_choice("init", init, INITS)
+    elif init.shape != content.shape:
+        raise ArgumentError("init", tuple(init.shape), f"give an image of {tuple(content.shape)}")
     if (content_masks is None) != (style_masks is None):
         missing = "content_masks" if content_masks is None else "style_masks"
         raise ArgumentError(missing, None, "give masks of both photos or of neither")
@@ -237,6 +240,8 @@ def _filtered(x: Tensor, laplacian: MattingLaplacian) -> _Estimate:
 
 
 def _initial(init, content, style, content_masks, style_masks, seed) -> Tensor:
+    if isinstance(init, Tensor):
+        return init
     if init == "colour_transfer":
         coefficients = colour_transfer(content, style, content_masks, style_masks)
         return apply_affine(coefficients, content).clamp(0, 1)

@@ -2,18 +2,20 @@
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from photostyle.data.paths import check_folder
 from photostyle.data.photo_pair import Files
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, select_device
-from photostyle.ops.errors import check_whole
+from photostyle.ops.errors import check_choice, check_whole
 from photostyle.optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
-from photostyle.optimize.image_optimizer import optimize_image
+from photostyle.optimize.image_optimizer import INITS, optimize_image
 from photostyle.optimize.report import Report
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,8 @@ def stylize_photo(
     *,
     objective: StyleObjective,
     guided_filter: GuidedFilter | None,
+    init: str = "colour_transfer",
+    networks: Mapping[str, Callable[..., Tensor]] | None = None,
     device: str = "auto",
     precision: str = "auto",
     log_dir: str | Path | None = None,
@@ -39,6 +43,9 @@ def stylize_photo(
             with ``convolve_in(dtype)``.
         guided_filter: ``None`` leaves it out; the result then has the working size,
             since nothing ties it to the photo's own pixels.
+        init: see `optimize.optimize_image`, or a name in ``networks``.
+        networks: functions of both photos and their masks that return an image to start from, by
+            name.
         device: see `ops.devices.select_device`.
         precision: of the encoder's convolutions, see `ops.devices.convolution_dtype`; it is
             the objective's from then on.
@@ -50,12 +57,18 @@ def stylize_photo(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
+    networks = networks or {}
+    check_choice("init", init, (*INITS, *networks))
     check_whole("intermediate_every", intermediate_every, 1)
     check_folder("log_dir", log_dir)
     check_folder("intermediate_dir", intermediate_dir)
     device = select_device(device)
     objective.encoder.convolve_in(convolution_dtype(precision, device))
     pair = files.load()
+    content, style = pair.content.to(device), pair.style.to(device)
+    masks = pair.masks.content.to(device), pair.masks.style.to(device)
+    if init in networks:
+        init = networks[init](content, style, *masks)
     torch.manual_seed(files.seed)
     with ExitStack() as stack:
         callbacks = [stack.enter_context(ProgressBar())]
@@ -64,12 +77,13 @@ def stylize_photo(
         if intermediate_dir is not None:
             callbacks.append(IntermediatePictures(intermediate_dir, intermediate_every))
         result = optimize_image(
-            pair.content.to(device),
-            pair.style.to(device),
+            content,
+            style,
             objective.to(device),
-            content_masks=pair.masks.content.to(device),
-            style_masks=pair.masks.style.to(device),
+            content_masks=masks[0],
+            style_masks=masks[1],
             guided_filter=guided_filter,
+            init=init,
             seed=files.seed,
             callback=lambda step: [callback(step) for callback in callbacks],
             **optimisation,

@@ -13,7 +13,7 @@ WRITTEN = {
     "guided_filter": ["filtered.png", "filtered_at_full_size.jpg"],
     "colour_transfer": ["closed_form.jpg", "closed_form_half.jpg", "masks/content_mask.png"],
     "optimize_image": ["optimised_transport.jpg", "optimised_gram.jpg"],
-    "stylize_photos": ["stream_in_autumn.jpg", "at_dusk/pavilion.jpg"],
+    "stylize_photos": ["stream_in_autumn.jpg", "at_dusk/pavilion.jpg", "autumn.safetensors"],
     "train_network": ["two_steps/network.safetensors"],
     "evaluate_results": ["figures/evaluation.json", "sheets/sheet_01.png"],
 }

@@ -429,6 +429,17 @@ def test_overwrite(run, folder):
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
 
 
+def test_starts_from_the_network(run, folder):
+    """Its result is on the way to what the optimiser looks for: the first loss is lower."""
+    losses = {}
+    for init in ("colour_transfer", "universal"):
+        options = {"optimizer.scales": "[1.0]", "optimizer.steps": "[1]", "init": init}
+        code, out, err = run(options, output=f"{init}.png", overwrite="true")
+        assert code == 0, err
+        losses[init] = float(out.split("total")[-1])
+    assert losses["universal"] < losses["colour_transfer"]
+
+
 @pytest.mark.parametrize("init", ["colour_transfer", "noise"])
 def test_same_seed_same_file(run, folder, init):
     for name, seed in (("a.png", 3), ("b.png", 3), ("c.png", 4)):

@@ -232,7 +232,8 @@ def test_the_global_random_state_is_neither_used_nor_changed(content, style, obj
 def test_inits(content, style, objective):
     """Each starts where its name says: seen before the first step has moved it."""
     starts = {}
-    for init in INITS:
+    given = content.flip(3)
+    for init in (*INITS, given):
         steps = Recorder()
         result = optimize_image(
             content,
@@ -245,8 +246,9 @@ def test_inits(content, style, objective):
             callback=steps,
         )
         assert result.stopped is None
-        starts[init] = steps[0].image
+        starts[init if isinstance(init, str) else "image"] = steps[0].image
     torch.testing.assert_close(starts["content"], content, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(starts["image"], given, rtol=1e-5, atol=1e-6)
     mean = style.mean((2, 3))
     torch.testing.assert_close(starts["style"].mean((2, 3)), mean, rtol=0, atol=0.01)
     torch.testing.assert_close(starts["colour_transfer"].mean((2, 3)), mean, rtol=0, atol=0.03)
@@ -256,6 +258,11 @@ def test_inits(content, style, objective):
         above, below = image[:, :, :-1].flatten(), image[:, :, 1:].flatten()
         correlation = float(torch.corrcoef(torch.stack([above, below]))[0, 1])
         assert (correlation > 0.5) == (init != "noise"), init
+
+
+def test_image_of_another_size_to_start_from(content, style, objective):
+    with pytest.raises(ArgumentError, match=r"^init=\(1, 3, 5, 6\): give an image of \(1, 3, "):
+        optimize_image(content, style, objective, init=torch.zeros(1, 3, 5, 6))
 
 
 def test_masks(content, style, objective):
