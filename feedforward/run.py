@@ -175,7 +175,7 @@ class Run:
                 with accelerator.autocast():
                     example = self.losses.training_example(*photos)
                 raw = self.net(*example.inputs)
-                result = self.ema.filtered(raw, example.photo)
+                result = self.ema.filtered(raw, example.photo, example.base)
                 with accelerator.autocast():
                     terms = self.losses(example, raw, result)
                 accelerator.backward(terms.total / accumulate)

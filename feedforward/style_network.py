@@ -13,7 +13,7 @@ from torch import Tensor
 
 from photostyle.data.paths import atomic_file
 from photostyle.feedforward.transform_net import TransformNet
-from photostyle.feedforward.universal_net import StyleStatistics, UniversalNet
+from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.transport import EXACT
 
@@ -62,36 +62,50 @@ class StyleNetwork:
         """
         return replace(self, style=style, masks=masks)
 
-    def raw(self, photo: Tensor) -> Tensor:
-        """The network's output, before the guided filter, (B, 3, H, W) both.
+    def __call__(self, photo: Tensor) -> Tensor:
+        """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped.
 
         Raises:
             ArgumentError: the network takes any style and has not been given one.
         """
         if not self.is_universal:
-            return self.net(photo)
-        if self.style is None:
-            raise ArgumentError("style", None, "required by a network of any style")
-        return self.net(*self.net.transported(photo, self.style, self.masks))
+            return self.filtered(self.net(photo), photo)
+        start = self._transported(photo)
+        return self.filtered(self.net(*start.inputs), photo, start.base)
 
-    def __call__(self, photo: Tensor) -> Tensor:
-        """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped."""
-        return self.filtered(self.raw(photo), photo)
+    def filtered(self, raw: Tensor, photo: Tensor, base: Tensor | None = None) -> Tensor:
+        """The network's output made locally affine in the photo, (B, 3, H, W) each.
 
-    def filtered(self, raw: Tensor, photo: Tensor) -> Tensor:
-        """The network's output made locally affine in the photo, (B, 3, H, W) each."""
+        Of a network of any style only what it adds to the base, which is so already: a guided
+        filter takes fine texture away.
+        """
         if self.guided_filter is None:
             return raw
-        return self.guided_filter.laplacian(photo).guided_filter(raw)
+        laplacian = self.guided_filter.laplacian(photo)
+        if base is None:
+            return laplacian.guided_filter(raw)
+        return base + laplacian.guided_filter(raw - base)
 
     def coefficients(self, photo: Tensor) -> Tensor | None:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
         ``None`` without a guided filter.
+
+        Raises:
+            ArgumentError: the network takes any style and has not been given one.
         """
         if self.guided_filter is None:
             return None
-        return self.guided_filter.laplacian(photo).coefficients(self.raw(photo))
+        laplacian = self.guided_filter.laplacian(photo)
+        if not self.is_universal:
+            return laplacian.coefficients(self.net(photo))
+        start = self._transported(photo)
+        return start.coefficients + laplacian.coefficients(self.net(*start.inputs) - start.base)
+
+    def _transported(self, photo: Tensor) -> Transported:
+        if self.style is None:
+            raise ArgumentError("style", None, "required by a network of any style")
+        return self.net.transported(photo, self.style, self.masks)
 
     @property
     def _architecture(self) -> dict:

@@ -102,11 +102,7 @@ class StyleSource:
         if not network.is_universal:
             return _same(network), None
         if self.is_statistics:
-            statistics = {
-                layer: tuple(part if part is None else part.to(device) for part in parts)
-                for layer, parts in load_style(self.style).items()
-            }
-            return _same(network.with_style(statistics)), None
+            return _same(network.with_style(load_style(self.style, device))), None
         photo = load_photo(self.style, argument="style", max_pixels=options.max_pixels)
         style = photo.tensor(options.size)
         with torch.inference_mode():

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -10,10 +11,18 @@ from torch import Tensor
 from photostyle.data.paths import atomic_file
 from photostyle.feedforward.universal_net import LAYERS, StyleStatistics
 from photostyle.ops import ArgumentError
-from photostyle.ops.style_losses import COLOURS
+from photostyle.ops.transport import Moments
 
 FORMAT = "photostyle style 1"
 SUFFIX = ".safetensors"
+SHAPES = {
+    "colours.mean": (3,),
+    "colours.covariance": (3, 3),
+    "relu1_1.mean": (64,),
+    "relu1_1.root": (64, 64),
+    "relu2_1.mean": (128,),
+    "relu2_1.root": (128, 128),
+}
 
 
 def save_style(statistics: StyleStatistics, path: str | os.PathLike) -> None:
@@ -22,15 +31,17 @@ def save_style(statistics: StyleStatistics, path: str | os.PathLike) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    tensors = {}
-    for layer, (mean, root, _) in statistics.items():
-        tensors |= {f"{layer}.mean": mean.contiguous(), f"{layer}.root": root.contiguous()}
+    tensors = {"colours.mean": statistics.colours.mean}
+    tensors["colours.covariance"] = statistics.colours.covariance
+    for layer, (mean, root, _) in statistics.features.items():
+        tensors |= {f"{layer}.mean": mean, f"{layer}.root": root}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_file(path) as file:
         file.write(save(tensors, {"format": FORMAT}))
 
 
-def load_style(path: str | os.PathLike) -> StyleStatistics:
-    """Read what `save_style` wrote; no code from the file is run.
+def load_style(path: str | os.PathLike, device: str | torch.device = "cpu") -> StyleStatistics:
+    """Read what `save_style` wrote, onto a device; no code from the file is run.
 
     Raises:
         ArgumentError: no such file, and a file that is none of these: of another kind or version,
@@ -49,13 +60,14 @@ def load_style(path: str | os.PathLike) -> StyleStatistics:
     except OSError as error:
         expected = f"cannot be read: {error.strerror or error}"
         raise ArgumentError("style", path, expected) from error
-    statistics = {}
-    for layer, channels in zip((COLOURS, *LAYERS), (3, 64, 128), strict=True):
-        mean, root = (tensors.get(f"{layer}.{name}") for name in ("mean", "root"))
-        if not (_fits(mean, (channels,)) and _fits(root, (channels, channels))):
-            raise ArgumentError("style", path, f"damaged: nothing usable of {layer}")
-        statistics[layer] = (mean.double(), root.double(), None)
-    return statistics
+    for name, shape in SHAPES.items():
+        if not _fits(tensors.get(name), shape):
+            raise ArgumentError("style", path, f"damaged: nothing usable as {name}")
+    read = {name: tensors[name].double().to(device) for name in SHAPES}
+    return StyleStatistics(
+        Moments(read["colours.mean"], read["colours.covariance"]),
+        {layer: (read[f"{layer}.mean"], read[f"{layer}.root"], None) for layer in LAYERS},
+    )
 
 
 def _fits(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:

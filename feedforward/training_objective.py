@@ -53,11 +53,13 @@ class Example:
         photo: (B, 3, H, W), values in [0, 1].
         inputs: what the network is called with.
         targets: of the whole batch, or one of each photo.
+        base: what a network of any style adds to, (B, 3, H, W).
     """
 
     photo: Tensor
     inputs: tuple
     targets: list[Targets]
+    base: Tensor | None = None
 
 
 class TrainingObjective:
@@ -160,13 +162,13 @@ class AnyStyle(TrainingObjective):
         photos, bases, targets = zip(*(part.inputs for part in parts), strict=True)
         merged = {layer: torch.cat([target[layer] for target in targets]) for layer in targets[0]}
         inputs = torch.cat(photos), torch.cat(bases), merged
-        return Example(photo, inputs, [part.targets[0] for part in parts])
+        return Example(photo, inputs, [part.targets[0] for part in parts], inputs[1])
 
     def _example(self, photo: Tensor, style: Tensor, masks: Masks) -> Example:
         statistics = self.net.statistics(style, masks.style)
-        inputs = self.net.transported(photo, statistics, masks.content)
+        start = self.net.transported(photo, statistics, masks.content)
         targets = self.objective.targets(photo, style, masks.content, masks.style)
-        return Example(photo, inputs, [targets])
+        return Example(photo, start.inputs, [targets], start.base)
 
 
 def _whole(photo: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ linear Monge-Kantorovich map to the style's mean and covariance, see `ops.Transp
 back from features to colours has no closed form. It is the same for all styles, and small.
 """
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from photostyle.feedforward.transform_net import ResizeConv, reflect_conv
 from photostyle.ops import Transport, VGGFeatures
-from photostyle.ops.colour_transfer import GAINS
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_whole
 from photostyle.ops.gram import average_down
-from photostyle.ops.style_losses import COLOURS
+from photostyle.ops.transport import Moments
 
 LAYERS = ("relu1_1", "relu2_1")
 """Deeper ones made the loss 1 % lower and each photo half as long again."""
@@ -27,17 +28,48 @@ STRIDE = 2 * DOWN
 SCALES = (100.0, 200.0)
 """About the root mean square of the features of each layer."""
 
-StyleStatistics = dict[str, tuple[Tensor, Tensor, None]]
-"""By layer: means (1, M, C) and roots of covariances (1, M, C, C) of M masks, float64, as
-`ops.Transport.statistics` returns them."""
+
+class StyleStatistics(NamedTuple):
+    """What the network needs to know of B styles under M masks.
+
+    Attributes:
+        colours: means (B, M, 3) and covariances (B, M, 3, 3), float64.
+        features: by layer, what `ops.Transport.statistics` returns: means (B, M, C) and roots of
+            covariances (B, M, C, C), float64, and no Gram matrices.
+    """
+
+    colours: Moments
+    features: dict[str, tuple[Tensor, Tensor, None]]
+
+
+class Transported(NamedTuple):
+    """Photos and where their colours and features are to go; nothing of it is learnt.
+
+    Attributes:
+        photo: (B, 3, H, W), values in [0, 1].
+        base: (B, 3, H, W), the photos' colour transfer, not clamped.
+        targets: by layer, of the features at half size, (B, C, H', W').
+        coefficients: (B, 3, 4, H, W) such that the base is A·I + b.
+    """
+
+    photo: Tensor
+    base: Tensor
+    targets: dict[str, Tensor]
+    coefficients: Tensor
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The arguments of `UniversalNet.forward`."""
+        return self[:3]
 
 
 class UniversalNet(nn.Module):
     """Photo and statistics of a style in, stylised photo out, in one pass.
 
-    The base is the photo with its colours transported. The decoder is told how far the features of
-    the base, of an encoder that is not trained, are from where transport wants them, and adds what
-    is missing. Its last convolution starts at zero, so that training starts from the base.
+    The base is the photo's colour transfer, see `ops.colour_transfer`. The decoder is told how far
+    the base's features, of an encoder that is not trained, are from where transport wants them,
+    and adds what is missing. Its last convolution starts at zero, so that training starts from the
+    base. Of the result the residual alone is filtered: the base keeps all the photo's texture.
 
     Args:
         width: channels at half resolution; twice as many further in.
@@ -90,58 +122,64 @@ class UniversalNet(nn.Module):
 
     @torch.no_grad()
     def statistics(self, style: Tensor, masks: Tensor | None = None) -> StyleStatistics:
-        """What the network needs to know of a style.
+        """What the network needs to know of styles.
 
         Args:
             style: (B, 3, H, W), values in [0, 1], at least 8 pixels a side.
             masks: (M, H, W), values in [0, 1]; ``None``: one, everywhere.
-
-        Returns:
-            By layer, for each of B photos and M masks; see `StyleStatistics`.
         """
-        features, masks = self._features_and_masks(style, masks)
-        return {
-            layer: self.transport.statistics(features[layer], masks[layer]) for layer in features
-        }
+        masks = _whole(style) if masks is None else masks
+        features = self.encoder(_halved(style))
+        with torch.autocast(style.device.type, enabled=False):
+            return StyleStatistics(
+                colour_moments(style, masks),
+                {
+                    layer: self.transport.statistics(maps, average_down(masks, maps.shape[2:]))
+                    for layer, maps in features.items()
+                },
+            )
 
     @torch.no_grad()
     def transported(
         self, photo: Tensor, style: StyleStatistics, masks: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """What `forward` takes; nothing of it is learnt.
+    ) -> Transported:
+        """What `forward` starts from.
 
         Args:
             photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.
             style: what `statistics` returned, of one style or of B.
             masks: (M, H, W), values in [0, 1], sum 1 at every pixel, for the M of ``style``;
                 ``None``: one, everywhere.
-
-        Returns:
-            The photo; the base, (B, 3, H, W), values in [0, 1]; and, by layer, where features are
-            to go, (B, C, H', W').
         """
-        features, weights = self._features_and_masks(photo, masks)
+        masks = _whole(photo) if masks is None else masks
+        features = self.encoder(_halved(photo))
         with torch.autocast(photo.device.type, enabled=False):
+            gains = self.transport.colour_gains
+            coefficients = transfer_to(style.colours, photo, masks, gains=gains)
             targets = {
-                layer: self.transport.target(layer, features[layer], weights[layer], style[layer])[
-                    0
-                ]
-                for layer in features
+                layer: self.transport.target(
+                    layer, maps, average_down(masks, maps.shape[2:]), style.features[layer]
+                )[0]
+                for layer, maps in features.items()
             }
-        return photo, targets.pop(COLOURS).clamp(0, 1), targets
+        return Transported(photo, apply_affine(coefficients, photo), targets, coefficients)
 
     def forward(self, photo: Tensor, base: Tensor, targets: dict[str, Tensor]) -> Tensor:
-        """The stylised photo, before the guided filter, from what `transported` returned.
+        """The stylised photo, before its residual is filtered.
+
+        Args:
+            photo, base, targets: see `Transported`.
 
         Returns:
-            (B, 3, H, W), float32: the base, which is in [0, 1], plus a residual in [-1, 1].
+            (B, 3, H, W), float32: the base plus a residual in [-1, 1].
         """
         height, width = photo.shape[2:]
         dtype = self.output.weight.dtype
         with torch.no_grad():
-            features = self.encoder(_halved(base))
+            shown = base.clamp(0, 1)
+            features = self.encoder(_halved(shown))
             error = {layer: targets[layer] - features[layer] for layer in LAYERS}
-            images = torch.cat([_halved(photo), _halved(base)], 1) - 0.5
+            images = torch.cat([_halved(photo), _halved(shown)], 1) - 0.5
             fine = torch.cat([images, error["relu1_1"] / SCALES[0]], 1).to(dtype)
             coarse = torch.cat([features["relu2_1"], error["relu2_1"]], 1)
             coarse = coarse.to(dtype) / SCALES[1]
@@ -158,17 +196,9 @@ class UniversalNet(nn.Module):
         self.encoder.convolve_in(dtype)
         return self
 
-    def _features_and_masks(
-        self, photo: Tensor, masks: Tensor | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """By layer, for the colours at full and for the rest at half size."""
-        if masks is None:
-            masks = photo.new_ones(1, *photo.shape[2:])
-        features = {COLOURS: photo, **self.encoder(_halved(photo))}
-        return features, {
-            layer: masks if layer == COLOURS else average_down(masks, maps.shape[2:])
-            for layer, maps in features.items()
-        }
+
+def _whole(photo: Tensor) -> Tensor:
+    return photo.new_ones(1, *photo.shape[2:])
 
 
 def _halved(photo: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Validation:
         means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
         metrics = dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
         if len(self.styles) > 1:
-            metrics["colour_transfer_loss"] = self._colour_transfer_loss(network)
+            metrics["colour_transfer_loss"] = self._colour_transfer_loss()
         return metrics
 
     @torch.no_grad()
@@ -86,14 +86,12 @@ class Validation:
             rows += [center_crop(image, [side, side]) for image in shown]
         return make_grid(rows, nrow=3)
 
-    def _colour_transfer_loss(self, network: StyleNetwork) -> float:
+    def _colour_transfer_loss(self) -> float:
         """It does not change, and is found once."""
         if self.start_loss is None:
             losses = []
             for example, _ in self._examples(self.photos):
-                base = example.inputs[1]
-                result = network.filtered(base, example.photo)
-                losses.append(float(self.objective(example, base, result).total))
+                losses.append(float(self.objective(example, example.base, example.base).total))
             self.start_loss = sum(losses) / len(losses)
         return self.start_loss
 
@@ -104,7 +102,7 @@ class Validation:
     def _results(self, network: StyleNetwork, photos: Sequence[Path]):
         for example, style in self._examples(photos):
             raw = network.net(*example.inputs)
-            yield example, style, raw, network.filtered(raw, example.photo)
+            yield example, style, raw, network.filtered(raw, example.photo, example.base)
 
 
 def _load(path: Path, size: int) -> Tensor:

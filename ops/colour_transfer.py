@@ -73,11 +73,28 @@ def colour_transfer(
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
-    maps = colour_maps(
-        colour_moments(content, content_masks), colour_moments(style, style_masks), gains
-    )
-    weights = _carried_to_edges(content_masks, content)
+    return transfer_to(colour_moments(style, style_masks), content, content_masks, gains=gains)
+
+
+def transfer_to(
+    style: Moments, content: Tensor, masks: Tensor, *, gains: tuple[float, float] = GAINS
+) -> Tensor:
+    """As `colour_transfer`, to a style of which the moments are known.
+
+    Args:
+        style: (B, M, 3) and (B, M, 3, 3), as of `colour_moments`; of one style or of B.
+        content: (B, 3, H, W), values in [0, 1].
+        masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+        gains: the range of the maps' eigenvalues.
+
+    Returns:
+        Coefficients (B, 3, 4, H, W) in the content's dtype.
+    """
+    maps = colour_maps(colour_moments(content, masks), style, gains)
+    weights = _carried_to_edges(masks, content)
     parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
+    if len(weights) == 1:
+        return parts[:, 0, :, :, None, None].expand(-1, -1, -1, *content.shape[2:])
     # Blending the maps equals blending their results.
     return torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)
 

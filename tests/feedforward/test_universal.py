@@ -31,8 +31,8 @@ from photostyle.feedforward import (
 from photostyle.feedforward.training_objective import AnyStyle
 from photostyle.feedforward.universal_net import LAYERS
 from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
-from photostyle.ops.colour_transfer import colour_moments, match_colours
-from photostyle.ops.transport import Moments
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import colour_transfer
 
 WIDTH, HEIGHT, SIZE = 96, 72, 64
 
@@ -55,6 +55,17 @@ def universal(width=4, **arguments):
     net = UniversalNet(width, 1, **arguments)
     torch.nn.init.normal_(net.output.weight, std=0.05)
     return net.eval()
+
+
+def halves(image):
+    left = (torch.arange(image.shape[3]) < image.shape[3] // 2).float()
+    left = left.expand(1, *image.shape[2:])
+    return torch.cat([left, 1 - left])
+
+
+def apply(net, photo, statistics, masks=None):
+    """The network's output before anything is filtered."""
+    return net(*net.transported(photo, statistics, masks).inputs)
 
 
 @pytest.fixture
@@ -94,21 +105,39 @@ def pixels(path):
 # ------------------------------------------------------------------------------------ the network
 
 
-def test_untrained_it_is_the_colour_transfer():
+@pytest.mark.parametrize("regions", [False, True])
+def test_untrained_it_is_the_colour_transfer(regions):
+    """To the last digit, texture and all, whatever the guided filter."""
     photo, style = tensor(0), tensor(7, 80, 64, (1, 0.6, 0.3))
+    masks = (None, None)
+    if regions:
+        masks = [halves(image) for image in (photo, style)]
     net = UniversalNet()
-    moments = colour_moments(style, torch.ones(1, *style.shape[2:]))
-    expected = match_colours(photo, Moments(*moments), net.transport.colour_gains).clamp(0, 1)
-    result = net(*net.transported(photo, net.statistics(style)))
-    torch.testing.assert_close(result, expected, rtol=0, atol=0.02)  # shrinkage against noise
+    network = StyleNetwork(net, GuidedFilter(16, 0.1)).with_style(
+        net.statistics(style, masks[1]), masks[0]
+    )
+    coefficients = colour_transfer(photo, style, *masks, gains=net.transport.colour_gains)
+    expected = apply_affine(coefficients, photo)
+    torch.testing.assert_close(network(photo), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(network.coefficients(photo), coefficients, rtol=0, atol=1e-5)
     assert (expected - photo).abs().mean() > 0.1
+
+
+def test_coefficients_give_the_result():
+    network = StyleNetwork(universal(), GuidedFilter(3))
+    photo = tensor(0)
+    network = network.with_style(network.net.statistics(tensor(7, tint=(1, 0.6, 0.3))))
+    result = apply_affine(network.coefficients(photo), photo)
+    torch.testing.assert_close(result, network(photo), rtol=0, atol=1e-4)
+    start = network.net.transported(photo, network.style)
+    assert (result - start.base).abs().mean() > 0.005
 
 
 def test_a_photo_in_its_own_style():
     """Nothing is to be moved, and no feature misses its target."""
     photo = tensor(0)
     net = universal()
-    _, base, targets = net.transported(photo, net.statistics(photo))
+    _, base, targets, _ = net.transported(photo, net.statistics(photo))
     torch.testing.assert_close(base, photo, rtol=0, atol=1e-5)
     features = net.encoder(torch.nn.functional.avg_pool2d(photo, 2))
     for layer in LAYERS:
@@ -119,11 +148,11 @@ def test_a_photo_in_its_own_style():
 def test_any_size(size):
     photo = torch.rand(2, 3, *size)
     net = universal()
-    result = net(*net.transported(photo, net.statistics(tensor(7))))
+    result = apply(net, photo, net.statistics(tensor(7)))
     assert (result.shape, result.dtype) == (photo.shape, torch.float32)
     assert result.isfinite().all()
     # Each photo of a batch is treated for itself.
-    alone = net(*net.transported(photo[1:], net.statistics(tensor(7))))
+    alone = apply(net, photo[1:], net.statistics(tensor(7)))
     # Of few pixels covariances are singular, and rounding decides on the axes of the gains.
     torch.testing.assert_close(result[1:], alone, rtol=0, atol=5e-3)
 
@@ -132,10 +161,10 @@ def test_one_style_for_each_photo_of_a_batch():
     photos = torch.cat([tensor(0), tensor(1)])
     styles = torch.cat([tensor(7, tint=(1, 0.5, 0.2)), tensor(8, tint=(0.2, 0.5, 1))])
     net = universal()
-    together = net(*net.transported(photos, net.statistics(styles)))
+    together = apply(net, photos, net.statistics(styles))
     for i in range(2):
         one = slice(i, i + 1)
-        alone = net(*net.transported(photos[one], net.statistics(styles[one])))
+        alone = apply(net, photos[one], net.statistics(styles[one]))
         torch.testing.assert_close(together[one], alone, rtol=0, atol=1e-5)
 
 
@@ -143,13 +172,21 @@ def test_regions():
     """Left to left and right to right: each half is as if it were alone, away from the border."""
     warm, cold = tensor(7, 48, 72, (1, 0.5, 0.2)), tensor(8, 48, 72, (0.2, 0.5, 1))
     photo, style = tensor(0), torch.cat([warm, cold], 3)
-    left = (torch.arange(WIDTH) < WIDTH // 2).float().expand(1, HEIGHT, -1)
-    masks = torch.cat([left, 1 - left])
     net = universal()
-    _, base, _ = net.transported(photo, net.statistics(style, masks), masks)
-    for half, source in ((slice(0, 48), warm), (slice(48, 96), cold)):
-        _, alone, _ = net.transported(photo[..., half], net.statistics(source))
-        torch.testing.assert_close(base[..., half], alone, rtol=0, atol=1e-4)
+    masks = halves(photo)
+    together = net.transported(photo, net.statistics(style, masks), masks)
+    for half, source in ((slice(0, 36), warm), (slice(60, 96), cold)):
+        whole = slice(0, 48) if half.start == 0 else slice(48, 96)
+        alone = net.transported(photo[..., whole], net.statistics(source))
+        inner = slice(half.start - whole.start, half.stop - whole.start)
+        error = (together.base[..., half] - alone.base[..., inner]).abs().mean()
+        assert error < 0.02
+        for layer, stride in zip(LAYERS, (2, 4), strict=True):
+            cells = slice(half.start // stride + 1, half.stop // stride - 1)
+            there = slice(inner.start // stride + 1, inner.stop // stride - 1)
+            expected = alone.targets[layer][..., there]
+            error = (together.targets[layer][..., cells] - expected).norm() / expected.norm()
+            assert error < 0.05
 
 
 def test_flat_photos():
@@ -157,12 +194,12 @@ def test_flat_photos():
     net = universal()
     flat = torch.cat([torch.full((1, 3, 32, 32), value) for value in (0.0, 0.3, 1.0)])
     for style in (*flat.split(1), tensor(7)):
-        assert net(*net.transported(flat, net.statistics(style))).isfinite().all()
+        assert apply(net, flat, net.statistics(style)).isfinite().all()
 
 
 def test_gradients_reach_what_is_trained_and_nothing_else():
     net = universal()
-    result = net(*net.transported(tensor(0), net.statistics(tensor(7))))
+    result = apply(net, tensor(0), net.statistics(tensor(7)))
     result.square().mean().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
     assert all(parameter.grad is None for parameter in net.encoder.parameters())
@@ -172,7 +209,7 @@ def test_gradients_reach_what_is_trained_and_nothing_else():
 def test_bfloat16():
     photo, statistics = tensor(0), universal().statistics(tensor(7))
     expected, half = universal(), universal().convolve_in(torch.bfloat16)
-    results = [net(*net.transported(photo, statistics)) for net in (expected, half)]
+    results = [apply(net, photo, statistics) for net in (expected, half)]
     assert results[1].dtype == torch.float32
     torch.testing.assert_close(*results, rtol=0, atol=0.05)
 
@@ -212,10 +249,12 @@ def test_statistics_file(tmp_path):
     statistics = universal().statistics(tensor(7))
     save_style(statistics, tmp_path / "warm.safetensors")
     loaded = load_style(tmp_path / "warm.safetensors")
-    assert loaded.keys() == statistics.keys()
-    for layer in statistics:
-        for part, again in zip(statistics[layer][:2], loaded[layer][:2], strict=True):
-            torch.testing.assert_close(part, again, rtol=0, atol=0)
+    assert loaded.features.keys() == statistics.features.keys()
+    parts, again = (
+        [*style.colours, *(part for layer in LAYERS for part in style.features[layer][:2])]
+        for style in (statistics, loaded)
+    )
+    assert all(torch.equal(*both) for both in zip(parts, again, strict=True))
 
 
 # -------------------------------------------------------------------------------- the command line
@@ -285,7 +324,7 @@ BAD = {
         "style=other.safetensors: not 'photostyle style 1', but another program's",
     ),
     "truncated": ({"style": "cut.safetensors"}, "style=cut.safetensors: no file of statistics"),
-    "damaged": ({"style": "nan.safetensors"}, "style=nan.safetensors: damaged: nothing usable of"),
+    "damaged": ({"style": "nan.safetensors"}, "style=nan.safetensors: damaged: nothing usable as"),
     "regions of statistics": (
         {"style": "warm.safetensors", "masks": "auto"},
         "masks=auto: a file of statistics has no regions",
@@ -314,13 +353,9 @@ BAD = {
 def test_wrong_value(run, folder, case):
     """Exit code 2, one line on stderr that names it, and nothing written."""
     values, message = BAD[case]
-    statistics = {
-        f"{layer}.{name}": part
-        for layer, parts in universal().statistics(tensor(7)).items()
-        for name, part in zip(("mean", "root"), parts[:2], strict=True)
-    }
+    save_style(universal().statistics(tensor(7)), "warm.safetensors")
+    statistics = load_file("warm.safetensors")
     now = {"format": "photostyle style 1"}
-    save_file(statistics, "warm.safetensors", now)
     save_file(statistics, "old.safetensors", {"format": "photostyle style 0"})
     save_file(statistics, "other.safetensors")
     Path("cut.safetensors").write_bytes(Path("warm.safetensors").read_bytes()[:5000])
