@@ -1,8 +1,10 @@
 """Gatys et al. (2016) on images that are photos by construction.
 
 Optimising pixels under a heavy photorealism loss is badly conditioned. Instead the losses are
-measured on the guided filter P x of the optimised x, which is locally affine in the content, and
-differentiated through P: every iterate is a photo, and a few dozen L-BFGS steps are enough.
+measured on y = c + P (x − c), where x is optimised, c is the closed-form colour transfer and P a
+guided filter, and differentiated through P. Both c and P (x − c) are locally affine in the content:
+every iterate is a photo, and a few dozen L-BFGS steps are enough. P alone, y = P x, would take fine
+texture away, which has less variance than P's ridge; c keeps all of it.
 """
 
 from collections.abc import Callable
@@ -102,6 +104,9 @@ def optimize_image(
         check_choice("init", init, INITS)
     elif init.shape != content.shape:
         raise ArgumentError("init", tuple(init.shape), f"give an image of {tuple(content.shape)}")
+    for argument, photo in (("content", content), ("style", style)):
+        if not photo.isfinite().all():
+            raise ArgumentError(argument, "nan", "give values in [0, 1], all of them finite")
     if (content_masks is None) != (style_masks is None):
         missing = "content_masks" if content_masks is None else "style_masks"
         raise ArgumentError(missing, None, "give masks of both photos or of neither")
@@ -110,7 +115,11 @@ def optimize_image(
         style_masks = style.new_ones(1, *style.shape[2:])
 
     search = _Search(objective, sum(optimizer.steps), callback)
-    estimate = _Estimate(_initial(init, content, style, content_masks, style_masks, seed))
+    base = colour_transfer(content, style, content_masks, style_masks)
+    if isinstance(init, str) and init == "colour_transfer":
+        estimate = _Estimate(apply_affine(base, content), base)
+    else:
+        estimate = _Estimate(_initial(init, content, style, seed))
     stopped = None
     try:
         for scale, count in zip(optimizer.scales, optimizer.steps, strict=True):
@@ -121,9 +130,8 @@ def optimize_image(
                 average_down(content_masks, guide.shape[2:]),
                 average_down(style_masks, scaled_style.shape[2:]),
             )
-            search.start(
-                estimate.at(guide), targets, guided_filter and guided_filter.laplacian(guide)
-            )
+            photo = guided_filter and _Photo(guided_filter.laplacian(guide), base)
+            search.start(estimate.at(guide), targets, photo)
             search.minimise(optimizer.name, optimizer.learning_rate, count)
             estimate = search.best()
     except KeyboardInterrupt:
@@ -133,7 +141,8 @@ def optimize_image(
     if stopped and search.best_terms is not None:
         estimate = search.best()
     if guided_filter is not None and estimate.coefficients is None:  # stopped before the first step
-        estimate = _filtered(estimate.at(content), guided_filter.laplacian(content))
+        photo = _Photo(guided_filter.laplacian(content), base)
+        estimate = photo.estimate(estimate.at(content))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 
@@ -164,6 +173,27 @@ class _Estimate:
         return resize_affine(self.coefficients, guide.shape[2:])
 
 
+class _Photo:
+    """y = c + P (x − c): any x made a photo, at the size of P's guide.
+
+    Args:
+        laplacian: P's.
+        base: coefficients of c at any size.
+    """
+
+    def __init__(self, laplacian: MattingLaplacian, base: Tensor):
+        self.laplacian = laplacian
+        self.base = resize_affine(base, laplacian.guide.shape[2:])
+        self.c = apply_affine(self.base, laplacian.guide)
+
+    def image(self, x: Tensor) -> Tensor:
+        return self.c + self.laplacian.guided_filter(x - self.c)
+
+    def estimate(self, x: Tensor) -> _Estimate:
+        coefficients = self.base + self.laplacian.coefficients(x - self.c)
+        return _Estimate(apply_affine(coefficients, self.laplacian.guide), coefficients)
+
+
 class _Search:
     """The image that is being optimised, its objective, and the best of it so far."""
 
@@ -174,12 +204,12 @@ class _Search:
         self.number = 0
         self.best_terms: LossTerms | None = None
 
-    def start(self, x: Tensor, targets: Targets, laplacian: MattingLaplacian | None) -> None:
+    def start(self, x: Tensor, targets: Targets, photo: _Photo | None) -> None:
         """Begin a scale. Losses of another scale are of other features and do not compare."""
         self.best_terms = None
         self.x = x.detach().clone(memory_format=torch.contiguous_format)
         self.targets = targets
-        self.laplacian = laplacian
+        self.photo = photo
         self.best_x = x.detach().clone()
 
     def minimise(self, optimizer: str, learning_rate: float, steps: int) -> None:
@@ -209,7 +239,7 @@ class _Search:
 
     def evaluate(self, variable: Tensor, x: Tensor) -> Tensor:
         """The loss at x, a function of the variable; leaves the variable's gradient."""
-        y = x if self.laplacian is None else self.laplacian.guided_filter(x)
+        y = x if self.photo is None else self.photo.image(x)
         terms = self.objective(y, self.targets)
         self.number += 1
         if not torch.isfinite(terms.total):
@@ -228,23 +258,13 @@ class _Search:
 
     @torch.no_grad()
     def best(self) -> _Estimate:
-        """The best result of this scale, P x."""
-        if self.laplacian is None:
-            return _Estimate(self.best_x)
-        return _filtered(self.best_x, self.laplacian)
+        """The best result of this scale."""
+        return _Estimate(self.best_x) if self.photo is None else self.photo.estimate(self.best_x)
 
 
-def _filtered(x: Tensor, laplacian: MattingLaplacian) -> _Estimate:
-    coefficients = laplacian.coefficients(x)
-    return _Estimate(apply_affine(coefficients, laplacian.guide), coefficients)
-
-
-def _initial(init, content, style, content_masks, style_masks, seed) -> Tensor:
+def _initial(init, content, style, seed) -> Tensor:
     if isinstance(init, Tensor):
         return init
-    if init == "colour_transfer":
-        coefficients = colour_transfer(content, style, content_masks, style_masks)
-        return apply_affine(coefficients, content).clamp(0, 1)
     if init == "content":
         return content
     if init == "style":

@@ -14,6 +14,8 @@ from photostyle.ops import (
     StyleObjective,
     VGGFeatures,
 )
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import colour_transfer
 from photostyle.optimize import Descent, OptimizedImage
 from photostyle.optimize.image_optimizer import INITS
 
@@ -190,7 +192,7 @@ def test_the_guided_filter_makes_photos(content, style, objective):
 
 
 def test_a_smoother_filter_follows_the_content_less(content, style, objective):
-    """A larger ridge keeps less of the content's contrast."""
+    """From the content, a larger ridge keeps less of its contrast beyond the closed form's."""
     options = {"scales": [1.0], "steps": [1], "init": "content"}
     errors = [
         float(
@@ -206,7 +208,7 @@ def test_a_smoother_filter_follows_the_content_less(content, style, objective):
         for ridge in (1e-5, 1e-3, 1e-1)
     ]
     assert errors == sorted(errors)
-    assert errors[2] > 10 * errors[0]
+    assert errors[2] > 5 * errors[0]
 
 
 @pytest.mark.parametrize("guided_filter", [GuidedFilter(), None], ids=["guided_filter", "none"])
@@ -403,13 +405,23 @@ def test_loss_that_is_not_finite(content, style, objective, optimizer, value):
     torch.testing.assert_close(result.image, steps.best.image.clamp(0, 1), rtol=0, atol=1e-4)
 
 
-def test_style_that_is_not_finite(content, style, objective):
-    style = style.clone()
-    style[0, 0, 3, 3] = math.nan
-    result = optimize_image(content, style, objective, **SCHEDULE, init="content")
-    assert "not finite at step 1" in result.stopped
-    assert result.terms is None
-    assert torch.isfinite(result.image).all()
+@pytest.mark.parametrize("argument", ["content", "style"])
+def test_photo_that_is_not_finite(content, style, objective, argument):
+    photos = {"content": content.clone(), "style": style.clone()}
+    photos[argument][0, 0, 3, 3] = math.nan
+    with pytest.raises(ArgumentError, match=rf"^{argument}=nan: give values in \[0, 1\]"):
+        optimize_image(**photos, objective=objective, **SCHEDULE)
+
+
+def test_untouched_it_is_the_colour_transfer(content, style, objective):
+    """A single step keeps all texture, whatever the guided filter would take of it."""
+    texture = 0.02 * torch.rand(content.shape, generator=torch.Generator().manual_seed(1))
+    content = 0.9 * content + texture
+    seen = Recorder()
+    options = {"scales": [1.0], "steps": [1], "guided_filter": GuidedFilter(8, 1e-1)}
+    optimize_image(content, style, objective, **options, callback=seen)
+    expected = apply_affine(colour_transfer(content, style), content)
+    torch.testing.assert_close(seen[0].image, expected, rtol=0, atol=1e-5)
 
 
 def test_another_error_is_not_swallowed(content, style, objective):
