@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.common import machine, table
-from photostyle.feedforward.training_objective import RawMattingLoss, TrainingObjective
+from photostyle.feedforward.training_objective import OneStyle, RawMattingLoss
 from photostyle.feedforward.transform_net import TransformNet
 from photostyle.ops import GuidedFilter, MattingLaplacian, StyleObjective
 from photostyle.ops.colour_transfer import colour_moments
@@ -153,15 +153,16 @@ def training_step(batch: int, size: int, precision: torch.dtype):
         layers = {"style_layers": TRAINING_LAYERS, "layer_weights": None}
         objective = StyleObjective(matting_weight=0, edges_weight=0, **layers).to(DEVICE)
         raw_matting = RawMattingLoss(weight=1000.0)
-        losses = TrainingObjective(objective, style, raw_matting)
+        losses = OneStyle(objective, raw_matting, style)
 
     def step():
         optimizer.zero_grad()
         with autocast(precision):
+            example = losses.example(photo)
             raw = net(photo)
         result = guided_filter.laplacian(photo).guided_filter(raw)
         with autocast(precision):
-            total = losses(photo, raw, result).total
+            total = losses(example, raw, result).total
         total.backward()
         optimizer.step()
 
