@@ -104,15 +104,23 @@ def match_colours(image: Tensor, style: Moments, gains: tuple[float, float] = EX
 
     Args:
         image: (B, 3, H, W), values in [0, 1].
-        style: (1, 1, 3) and (1, 1, 3, 3), as of `colour_moments`.
+        style: (1, 1, 3) and (1, 1, 3, 3), as of `colour_moments`; or one for each image.
         gains: the range of the maps' eigenvalues.
 
     Returns:
         (B, 3, H, W), not clamped, in the image's dtype.
     """
+    matrix, offset = matching_maps(image, style, gains)
+    return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
+
+
+def matching_maps(
+    image: Tensor, style: Moments, gains: tuple[float, float] = EXACT
+) -> tuple[Tensor, Tensor]:
+    """The maps of `match_colours`, (B, 3, 3) and (B, 3), in the image's dtype."""
     maps = colour_maps(moments(image.flatten(2).mT), style, gains)
     matrix, offset = (part[:, 0].to(image.dtype) for part in maps)
-    return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
+    return matrix, offset
 
 
 def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
