@@ -15,17 +15,14 @@ from photostyle.data.paths import atomic_file
 from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
-from photostyle.ops.affine import apply_affine, compose_affine
-from photostyle.ops.colour_transfer import matching_maps
-from photostyle.ops.transport import EXACT, moments
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import restore_contrast
+from photostyle.ops.transport import EXACT
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 2"
 EARLIER = "photostyle network 1"
 EARLIER_KEYS = {"projection": "guided_filter", "quality": "metrics"}
-CONTRAST_GAINS = (1.0, 1.6)
-"""With which a result is brought back to its base's contrast: a veil is taken away, noise is not
-made stronger than that."""
 UNIVERSAL = "universal"
 """In a file: the kind of a network of any style."""
 
@@ -75,17 +72,15 @@ class StyleNetwork:
         """
         if not self.is_universal:
             return self.filtered(self.net(photo), photo)
-        start = self._transported(photo)
-        result = self.filtered(self.net(*start.inputs), photo, start.base)
-        matrix, offset = _to_contrast_of(start.base, result)
-        return (matrix @ result.flatten(2) + offset[..., None]).view_as(result)
+        if self.guided_filter is None:
+            return self.net(*self._transported(photo).inputs)
+        return apply_affine(self.coefficients(photo), photo)
 
     def filtered(self, raw: Tensor, photo: Tensor, base: Tensor | None = None) -> Tensor:
         """The network's output made locally affine in the photo, (B, 3, H, W) each.
 
         Of a network of any style only what it adds to the base, which is so already: a guided
-        filter takes fine texture away. This is what is trained; a last affine map gives the whole
-        result the base's mean and contrast again.
+        filter takes fine texture away. This is what is trained; at last `restore_contrast` follows.
         """
         if self.guided_filter is None:
             return raw
@@ -109,9 +104,7 @@ class StyleNetwork:
             return laplacian.coefficients(self.net(photo))
         start = self._transported(photo)
         residual = laplacian.coefficients(self.net(*start.inputs) - start.base)
-        coefficients = start.coefficients + residual
-        maps = _to_contrast_of(start.base, apply_affine(coefficients, photo))
-        return compose_affine(*maps, coefficients)
+        return restore_contrast(start.coefficients + residual, start.coefficients, photo)
 
     def _transported(self, photo: Tensor) -> Transported:
         if self.style is None:
@@ -207,13 +200,6 @@ def load_network(
 def shipped_networks() -> list[str]:
     """The names of the networks that come with the program."""
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
-
-
-@torch.no_grad()
-def _to_contrast_of(base: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
-    """The affine maps that give results the mean and contrast of their bases again."""
-    base, result = base.clamp(0, 1), result.clamp(0, 1)
-    return matching_maps(result, moments(base.flatten(2).mT), CONTRAST_GAINS)
 
 
 def _find(network: str | os.PathLike) -> Path:

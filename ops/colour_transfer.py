@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from photostyle.ops.affine import apply_affine, compose_affine
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.transport import (
     EXACT,
@@ -19,6 +20,8 @@ from photostyle.ops.transport import (
 NOISE_VARIANCE = (1 / 255) ** 2
 GAINS = (0.85, 1.8)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show. Saturation may go."""
+CONTRAST_GAINS = (1.0, 1.6)
+"""Of `restore_contrast`: no more than brings back what was lost, and noise stays noise."""
 BORDER = 1 / 20
 """Radius, as a share of the long side, of the guided filter that carries masks to edges."""
 BORDER_RIDGE = 1e-2
@@ -110,17 +113,36 @@ def match_colours(image: Tensor, style: Moments, gains: tuple[float, float] = EX
     Returns:
         (B, 3, H, W), not clamped, in the image's dtype.
     """
-    matrix, offset = matching_maps(image, style, gains)
+    matrix, offset = _matching_maps(image, style, gains)
     return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
 
 
-def matching_maps(
-    image: Tensor, style: Moments, gains: tuple[float, float] = EXACT
+@torch.no_grad()
+def restore_contrast(coefficients: Tensor, base: Tensor, photo: Tensor) -> Tensor:
+    """Affine maps followed by one more, which gives their result the base's colours as a whole.
+
+    What is added to a closed-form transfer in order to match features lifts blacks: a target that
+    cannot be reached everywhere is averaged. The last map has the base's mean and covariance, and
+    contrast from black to white never falls by it.
+
+    Args:
+        coefficients, base: (B, 3, 4, H, W), of the result and of the closed form.
+        photo: (B, 3, H, W), values in [0, 1].
+
+    Returns:
+        Coefficients (B, 3, 4, H, W).
+    """
+    before, after = (apply_affine(maps, photo).clamp(0, 1) for maps in (base, coefficients))
+    maps = _matching_maps(after, moments(before.flatten(2).mT), CONTRAST_GAINS)
+    return compose_affine(*maps, coefficients)
+
+
+def _matching_maps(
+    image: Tensor, style: Moments, gains: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """The maps of `match_colours`, (B, 3, 3) and (B, 3), in the image's dtype."""
+    """(B, 3, 3) and (B, 3), in the image's dtype."""
     maps = colour_maps(moments(image.flatten(2).mT), style, gains)
-    matrix, offset = (part[:, 0].to(image.dtype) for part in maps)
-    return matrix, offset
+    return maps.matrix[:, 0].to(image.dtype), maps.offset[:, 0].to(image.dtype)
 
 
 def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:

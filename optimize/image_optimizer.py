@@ -16,8 +16,8 @@ from torch import Tensor
 
 from photostyle.ops import GuidedFilter, LossTerms, MattingLaplacian, StyleObjective, Targets
 from photostyle.ops.affine import apply_affine, resize_affine
-from photostyle.ops.colour_transfer import colour_transfer
-from photostyle.ops.errors import ArgumentError, check_choice
+from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
+from photostyle.ops.errors import ArgumentError, check_choice, check_flag
 from photostyle.ops.gram import average_down
 from photostyle.optimize.descent import Descent
 
@@ -73,6 +73,7 @@ def optimize_image(
     content_masks: Tensor | None = None,
     style_masks: Tensor | None = None,
     guided_filter: GuidedFilter | None = DEFAULT_FILTER,
+    keep_contrast: bool = True,
     optimizer: Descent = Descent(),
     init: str | Tensor = "colour_transfer",
     seed: int = 0,
@@ -87,6 +88,8 @@ def optimize_image(
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
             from mask m to mask m. Both or neither.
         guided_filter: ``None`` turns photorealism by guided filter off.
+        keep_contrast: give the result the closed form's contrast at last, see
+            `ops.colour_transfer.restore_contrast`; not without a guided filter.
         optimizer: which one, its scales and its steps.
         init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"``, the
             ``"style"`` or an image, (1, 3, H, W), values in [0, 1].
@@ -100,6 +103,7 @@ def optimize_image(
     Raises:
         ArgumentError: for values other than these.
     """
+    check_flag("keep_contrast", keep_contrast)
     if not isinstance(init, Tensor):
         check_choice("init", init, INITS)
     elif init.shape != content.shape:
@@ -143,6 +147,9 @@ def optimize_image(
     if guided_filter is not None and estimate.coefficients is None:  # stopped before the first step
         photo = _Photo(guided_filter.laplacian(content), base)
         estimate = photo.estimate(estimate.at(content))
+    if keep_contrast and guided_filter is not None:
+        coefficients = estimate.coefficients_at(content)
+        estimate = _Estimate(estimate.image, restore_contrast(coefficients, base, content))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 

@@ -15,6 +15,7 @@ from photostyle.ops.colour_transfer import (
     colour_moments,
     colour_transfer,
     match_colours,
+    restore_contrast,
 )
 from photostyle.ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
 
@@ -257,3 +258,28 @@ def test_leaves_its_arguments_alone(content, style):
     transfer_whole(content, style)
     assert torch.equal(content, before[0])
     assert torch.equal(style, before[1])
+
+
+def test_a_veil_is_taken_away(content, style):
+    """What has been pulled towards grey has the closed form's colours again, and no more."""
+    base = colour_transfer(content, style, gains=EXACT)
+    before = apply_affine(base, content)
+    veil = 0.8 * base
+    veil[:, :, 3] += 0.15
+    restored = apply_affine(restore_contrast(veil, base, content), content)
+    torch.testing.assert_close(restored, before, rtol=0, atol=5e-3)  # noise is allowed for
+    torch.testing.assert_close(restore_contrast(base, base, content), base, rtol=0, atol=1e-4)
+
+
+def test_contrast_is_not_lowered_nor_raised_without_limit(content, style):
+    base = colour_transfer(content, style, gains=EXACT)
+
+    def contrast(maps):
+        return float(apply_affine(maps, content).mean(1).std())
+
+    centre = apply_affine(base, content).mean((0, 2, 3))
+    more, flat = base * 1.3, base * 0.3
+    for maps, factor in ((more, 1.3), (flat, 0.3)):
+        maps[:, :, 3] += (1 - factor) * centre[:, None, None]
+    assert contrast(restore_contrast(more, base, content)) >= 0.99 * contrast(more)
+    assert contrast(restore_contrast(flat, base, content)) <= 1.61 * contrast(flat)

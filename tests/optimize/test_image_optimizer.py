@@ -62,7 +62,11 @@ def objective():
 
 
 def optimize_image(*arguments, **options):
-    """The function under test; the options of its optimiser are given beside its own."""
+    """The function under test; the options of its optimiser are given beside its own.
+
+    Without the last map of colours: the result is then what the best step has seen.
+    """
+    options.setdefault("keep_contrast", False)
     names = {"optimizer": "name", "learning_rate": "learning_rate"}
     names |= {"scales": "scales", "steps": "steps"}
     descent = {names[key]: options.pop(key) for key in names if key in options}
@@ -403,6 +407,21 @@ def test_loss_that_is_not_finite(content, style, objective, optimizer, value):
     assert torch.isfinite(result.image).all()
     assert float(result.terms.total) == float(steps.best.terms.total)
     torch.testing.assert_close(result.image, steps.best.image.clamp(0, 1), rtol=0, atol=1e-4)
+
+
+def test_keeps_the_contrast_of_the_closed_form(content, style, objective):
+    """One affine map after the last step: the mean is that of the closed form, blacks are black."""
+    options = {"scales": [1.0], "steps": [6], "init": "content"}
+    plain, kept = (
+        optimize_image(content, style, objective, **options, keep_contrast=keep)
+        for keep in (False, True)
+    )
+    base = apply_affine(colour_transfer(content, style), content).clamp(0, 1)
+    before, after = ((image - base).mean((2, 3)).abs().max() for image in (plain.image, kept.image))
+    assert after < 0.02 < before
+    assert kept.image.mean(1).std() > 0.9 * base.mean(1).std()
+    torch.testing.assert_close(kept.image, applied(kept, content).clamp(0, 1))
+    assert optimize_image(content, style, objective, **options, guided_filter=None).terms
 
 
 @pytest.mark.parametrize("argument", ["content", "style"])
