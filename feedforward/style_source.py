@@ -67,8 +67,10 @@ class StyleSource:
         """Whether the style is a file of statistics, no photo."""
         return self.style is not None and Path(self.style).suffix == SUFFIX
 
-    def check_for(self, network: StyleNetwork, name: str | Path, *, single: bool) -> None:
-        """Whether all this goes together with a network, and with one photo or many.
+    def check_for(
+        self, network: StyleNetwork, name: str | Path, *, single: bool, overwrite: bool
+    ) -> None:
+        """Whether all this goes together with a network, with one photo or many, and with files.
 
         Raises:
             ArgumentError: it does not.
@@ -83,9 +85,14 @@ class StyleSource:
         if not single:
             for argument in ("content_mask", "style_mask"):
                 self._refuse(argument, "painted masks are those of one photo; give one as content")
-        if self.save_style is not None and not Path(self.save_style).parent.is_dir():
-            expected = f"there is no folder {Path(self.save_style).parent}"
-            raise ArgumentError("save_style", self.save_style, expected)
+        if self.save_style is not None:
+            target = Path(self.save_style)
+            if not target.parent.is_dir():
+                expected = f"there is no folder {target.parent}"
+                raise ArgumentError("save_style", target, expected)
+            if target.exists() and not overwrite:
+                expected = "exists; give another name or overwrite=true"
+                raise ArgumentError("save_style", target, expected)
 
     def styled(
         self, network: StyleNetwork, options: PhotoOptions, device: torch.device, *, single: bool

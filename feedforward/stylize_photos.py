@@ -117,7 +117,7 @@ def stylize_photos(
     device = select_device(device)
     trained = load_network(network, device, convolution_dtype(precision, device))
     single = _is_one(content)
-    style.check_for(trained, network, single=single)
+    style.check_for(trained, network, single=single, overwrite=options.overwrite)
     named = Path(network if style.style is None else style.style).stem
     output, jobs = _plan(content, named, output, options.overwrite)
     todo = [job for job in jobs if options.overwrite or not job[1].exists()]
