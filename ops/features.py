@@ -120,6 +120,13 @@ class VGGFeatures(nn.Module):
             raise ArgumentError("weights", weights, expected) from None
 
 
+class _Convolution(nn.Conv2d):
+    """Not initialised, which takes longer than reading its weights."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 def _modules(model: str) -> dict[str, nn.Module]:
     """All layers of the model's convolutional part by name, in order."""
     batch_norm = model.endswith("_bn")
@@ -129,7 +136,7 @@ def _modules(model: str) -> dict[str, nn.Module]:
         zip(BLOCKS[model.removesuffix("_bn")], BLOCK_CHANNELS, strict=True), start=1
     ):
         for i in range(1, depth + 1):
-            conv = nn.Conv2d(channels, width, 3, padding=1)
+            conv = _Convolution(channels, width, 3, padding=1)
             modules[f"conv{block}_{i}"] = (
                 nn.Sequential(conv, nn.BatchNorm2d(width)) if batch_norm else conv
             )
