@@ -62,12 +62,15 @@ def moments(vectors: Tensor, weights: Tensor | None = None) -> Moments:
     # What has been rounded to half precision loses nothing in sums of single precision.
     dtype = torch.float32 if vectors.dtype.itemsize < 4 else torch.float64
     if weights is None:
-        weights = vectors.new_ones(1, vectors.shape[1])
+        vectors = vectors.to(dtype)
+        mean = vectors.mean(1, keepdim=True)
+        covariance = (vectors - mean).mT @ (vectors - mean) / vectors.shape[1]
+        return Moments(mean.double(), covariance[:, None].double())
     means, covariances = [], []
     for weight in weights.to(dtype):
         part, weight = _supported(vectors, weight)
         part, share = part.to(dtype), weight / weight.sum()
-        mean = share @ part
+        mean = (part * share[:, None]).sum(1)
         centred = part - mean[:, None]
         means.append(mean.double())
         covariances.append((centred.mT @ (centred * share[:, None])).double())
@@ -143,7 +146,7 @@ def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     matrices, offsets = (part.to(dtype).unbind(1) for part in maps)
     if len(weights) == 1:
-        return torch.baddbmm(offsets[0][:, None], vectors.to(dtype), matrices[0].mT)
+        return vectors.to(dtype) @ matrices[0].mT + offsets[0][:, None]
     result = vectors.new_zeros(vectors.shape, dtype=dtype)
     for weight, matrix, offset in zip(weights.to(dtype), matrices, offsets, strict=True):
         part, share = _supported(vectors, weight)

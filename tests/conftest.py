@@ -23,6 +23,11 @@ from photostyle.ops.matting import cuda as _cuda
 Outcome = namedtuple("Outcome", "code out err")
 
 
+def pytest_collection_modifyitems(items):
+    """What takes long first: at the end of a run one process would wait for another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") is None:
         return
