@@ -171,7 +171,7 @@ def quantise(photo):
     return np.round(np.clip(photo, 0, 1) * 255) / 255
 
 
-def photo(kind, height=36, width=44):
+def photo(kind, height=32, width=40):
     """(1, 3, H, W): photos that are hard on the arithmetic, each in its way."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
