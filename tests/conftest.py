@@ -23,12 +23,6 @@ from photostyle.ops.matting import cuda as _cuda
 Outcome = namedtuple("Outcome", "code out err")
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config):
-    """One more than cores: now and then a test waits for processes that it has started."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items):
     """What takes long first: at the end of a run one process would wait for another."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
