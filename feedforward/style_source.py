@@ -112,10 +112,13 @@ class StyleSource:
             return _same(network.with_style(load_style(self.style, device))), None
         photo = load_photo(self.style, argument="style", max_pixels=options.max_pixels)
         style = photo.tensor(options.size)
-        with torch.inference_mode():
-            whole = network.net.statistics(style.to(device))
         painted = self.content_mask is not None or self.style_mask is not None
-        if not painted and (self.masks == "none" or (self.masks is None and not single)):
+        regions = painted or self.masks == "auto" or (self.masks is None and single)
+        whole = None
+        if self.save_style is not None or not regions:
+            with torch.inference_mode():
+                whole = network.net.statistics(style.to(device))
+        if not regions:
             return _same(network.with_style(whole)), whole
         return lambda guides: self._by_region(network, guides, style, painted), whole
 

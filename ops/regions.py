@@ -56,7 +56,8 @@ def segment_together(
     Args:
         content: (1, 3, H, W), values in [0, 1].
         style: (1, 3, H', W'), values in [0, 1].
-        encoder: makes a network of features from names of layers.
+        encoder: makes a network of features from names of layers, with ``convolve_in(dtype)``, as
+            `VGGFeatures` has.
         seed: of the first centres.
 
     Returns:
