@@ -440,6 +440,15 @@ def test_stopped_and_resumed(run, folder, monkeypatch):
 # ---------------------------------------------------------------------------------- real processes
 
 
+@pytest.fixture
+def one_thread():
+    """As in the processes that are started: with another number sums come out different."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def started(values, command=()):
     """A process with its own session; it, and what it has started, is gone in the end."""
@@ -532,8 +541,9 @@ def test_signal_to_all(folder, number):
 
 @pytest.mark.slow
 @needs_proc
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.timeout(1800)
-def test_killed_ten_times(folder):
+def test_killed_ten_times(run, folder):
     """SIGKILL at ten moments, and yet the same weights, bit for bit, as if never killed."""
     values = {
         "steps": 60,
@@ -543,15 +553,13 @@ def test_killed_ten_times(folder):
         "intervals.log": 1,
         "schedule.warmup": 5,
     }
-    with started({**values, "output": "whole"}) as process:
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
+    assert run(values, output="whole").code == 0
     rng = random.Random(0)
     for kill in range(10):
         with started(values) as process:
             # Sometimes while it starts, else after some progress and within some steps.
             if kill in (3, 7):
-                time.sleep(rng.uniform(0.5, 5))
+                time.sleep(rng.uniform(0.5, 3))
             else:
                 wait_for(has_reached(4 * kill), process)
                 time.sleep(rng.uniform(0, 0.4))
@@ -561,9 +569,8 @@ def test_killed_ten_times(folder):
             newest = Checkpoints("run/checkpoints", 3).newest()
             assert newest is not None
     assert newest.step < 60
-    with started(values) as process:
-        out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
+    code, out, err = run(values)
+    assert code == 0, err
     assert out.startswith("run/network.safetensors: 60 steps")
     assert "is damaged" not in err
     assert_same_run("run", "whole")
@@ -575,13 +582,12 @@ def test_killed_ten_times(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.timeout(600)
-def test_two_processes(folder):
+def test_two_processes(run, folder):
     """With two photos each they compute what one with four does."""
     values = {"steps": 10, "data.held_out": 0, "intervals.checkpoint": 5, "intervals.log": 1}
-    with started({**values, "batch_size": 4, "output": "one"}) as process:
-        _, err = process.communicate(timeout=240)
-        assert process.returncode == 0, err
+    assert run(values, batch_size=4, output="one").code == 0
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     with started({**values, "batch_size": 2}, command=torchrun) as process:
         out, err = process.communicate(timeout=240)
@@ -603,15 +609,14 @@ def test_two_processes(folder):
         curves.append([event.value for event in log.Scalars("loss/style")])
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
     # Another number of processes would see other batches.
-    with started({**values, "batch_size": 2, "resume": "true"}) as process:
-        out, err = process.communicate(timeout=240)
-    assert (process.returncode, out) == (2, "")
+    code, out, err = run(values, batch_size=2, resume="true")
+    assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "error: resume=true: the run has 2 processes, not 1"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process")
-def test_no_space_for_a_checkpoint(folder):
+def test_no_space_for_a_checkpoint(run, folder):
     """Suddenly the process may not write files of that size: the last good one stays."""
     values = {"steps": 40, "intervals.checkpoint": 1, "resume": "true"}
     with started(values) as process:
@@ -628,7 +633,6 @@ def test_no_space_for_a_checkpoint(folder):
     newest = Checkpoints("run/checkpoints", 3).newest()
     assert 2 <= newest.step < 40
     assert not list(folder.rglob(".*.tmp"))
-    with started(values) as process:
-        out, err = process.communicate(timeout=240)
-    assert (process.returncode, f"going on from step {newest.step}" in err) == (0, True)
+    code, out, err = run(values)
+    assert (code, f"going on from step {newest.step}" in err) == (0, True)
     assert out.startswith("run/network.safetensors: 40 steps")
