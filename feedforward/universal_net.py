@@ -94,7 +94,7 @@ class UniversalNet(nn.Module):
         self.blocks = blocks
         self.transport = Transport(colour_gains, feature_gains)
         # Not a part of the network's file: it comes with the program.
-        object.__setattr__(self, "encoder", VGGFeatures(LAYERS))
+        object.__setattr__(self, "encoder", VGGFeatures(LAYERS, padding_mode="zeros"))
         self.fine = reflect_conv(2 * 3 + 64, width, 3)
         self.coarse = nn.Conv2d(2 * 128, 2 * width, 1)
         self.transform = nn.Sequential(*(ResidualBlock(2 * width) for _ in range(blocks)))

@@ -22,6 +22,7 @@ BLOCKS = {
     "vgg19": (2, 2, 4, 4, 4),
 }
 MODELS = (*BLOCKS, *(f"{name}_bn" for name in BLOCKS))
+PADDING_MODES = ("replicate", "zeros")
 BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 # What the readers raise on bytes that are not what the file's name promised.
 _READER_ERRORS = (
@@ -41,10 +42,13 @@ class VGGFeatures(nn.Module):
         weights: ``None`` for the embedded weights (vgg16) or torchvision's download (the others),
             or a local file: ``.safetensors``, or torchvision's ``.pth``, which is read without
             running code from it.
+        padding_mode: of the convolutions: ``"replicate"``, or the ``"zeros"`` of the training. To
+            every layer these are an edge around the photo, and what is optimised by such features
+            takes on colours of its own along its borders.
 
     Raises:
-        ArgumentError: for an unknown model or layer, and for weights that are missing, cannot be
-            read, belong to another network, or cannot be downloaded.
+        ArgumentError: for an unknown model, layer or padding mode, and for weights that are
+            missing, cannot be read, belong to another network, or cannot be downloaded.
     """
 
     def __init__(
@@ -52,10 +56,12 @@ class VGGFeatures(nn.Module):
         layers: tuple[str, ...] | list[str],
         model: str = "vgg16",
         weights: str | Path | None = None,
+        padding_mode: str = "replicate",
     ):
         super().__init__()
         check_choice("model", model, MODELS)
-        modules = _modules(model)
+        check_choice("padding_mode", padding_mode, PADDING_MODES)
+        modules = _modules(model, padding_mode)
         for layer in layers:
             if layer not in modules:
                 raise ArgumentError(
@@ -127,7 +133,7 @@ class _Convolution(nn.Conv2d):
         pass
 
 
-def _modules(model: str) -> dict[str, nn.Module]:
+def _modules(model: str, padding_mode: str = PADDING_MODES[0]) -> dict[str, nn.Module]:
     """All layers of the model's convolutional part by name, in order."""
     batch_norm = model.endswith("_bn")
     modules: dict[str, nn.Module] = {}
@@ -136,7 +142,7 @@ def _modules(model: str) -> dict[str, nn.Module]:
         zip(BLOCKS[model.removesuffix("_bn")], BLOCK_CHANNELS, strict=True), start=1
     ):
         for i in range(1, depth + 1):
-            conv = _Convolution(channels, width, 3, padding=1)
+            conv = _Convolution(channels, width, 3, padding=1, padding_mode=padding_mode)
             modules[f"conv{block}_{i}"] = (
                 nn.Sequential(conv, nn.BatchNorm2d(width)) if batch_norm else conv
             )

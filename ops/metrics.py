@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
-from scipy.linalg import solve
 from scipy.ndimage import gaussian_filter, uniform_filter
-from scipy.sparse import csr_array, diags_array, eye_array, kron
 from skimage.color import rgb2lab
 from torch import Tensor, nn
 
+from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude, ssim
 from photostyle.ops.gram import average_down, gram_matrix
@@ -17,9 +16,6 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 MATTING_EPSILON = 1e-5
 ROUGHNESS_SIGMA = 2.0
 FLAT_SHARE = 0.1
-TABLE_SIZE = 9
-TABLE_SMOOTHNESS = 1e-3
-TABLE_RIDGE = 1e-6
 
 
 class StyleDistance(nn.Module):
@@ -30,7 +26,7 @@ class StyleDistance(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.features = VGGFeatures(STYLE_LAYERS)
+        self.features = VGGFeatures(STYLE_LAYERS, padding_mode="zeros")
 
     @torch.no_grad()
     def forward(self, image: Tensor, style: Tensor, masks: Tensor, style_masks: Tensor) -> float:
@@ -94,9 +90,9 @@ def flat_roughness(content: Tensor, image: Tensor) -> float:
 def colour_map_residual(content: Tensor, image: Tensor, masks: Tensor) -> float:
     """How far the image is from any smooth map of the content's colours, in ΔE*ab; 0: it is one.
 
-    For each mask a table of 9 x 9 x 9 colours, interpolated trilinearly, is fitted by least squares
-    from the content's RGB to the image's CIELAB; the residual is the root mean square distance to
-    it over the whole photo. A grade of colours leaves little; haze, glows and blotches, which are
+    For each mask a table of 9 x 9 x 9 colours is fitted from the content's RGB to the image's
+    CIELAB, see `colour_map.NearestColourMap`; the residual is the root mean square distance to it
+    over the whole photo. A grade of colours leaves little; haze, glows and blotches, which are
     not in the content's colours, are all of it. An untouched photo has 0: read it beside
     `StyleDistance`.
 
@@ -104,47 +100,11 @@ def colour_map_residual(content: Tensor, image: Tensor, masks: Tensor) -> float:
         content, image: (1, 3, H, W), values in [0, 1].
         masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
     """
-    weights = _trilinear_weights(content[0].double().flatten(1).T.numpy())
-    lab = rgb2lab(image[0].double().permute(1, 2, 0).numpy()).reshape(-1, 3)
-    error = 0.0
-    for mask in masks.double().flatten(1).numpy():
-        table = _fit_table(weights, lab, mask)
-        error += (mask[:, None] * np.square(weights @ table - lab)).sum()
-    return float(np.sqrt(error / len(lab)))
-
-
-def _trilinear_weights(colours: np.ndarray) -> csr_array:
-    """(N, 9³): the share of each entry of the table in each of (N, 3) colours."""
-    position = colours.clip(0, 1) * (TABLE_SIZE - 1)
-    low = np.minimum(position.astype(int), TABLE_SIZE - 2)
-    fraction = position - low
-    corners = np.array(list(np.ndindex(2, 2, 2)))
-    index = low[:, None] + corners
-    share = np.where(corners, fraction[:, None], 1 - fraction[:, None]).prod(2)
-    columns = np.ravel_multi_index(tuple(np.moveaxis(index, 2, 0)), (TABLE_SIZE,) * 3)
-    rows = np.repeat(np.arange(len(colours)), len(corners))
-    shape = len(colours), TABLE_SIZE**3
-    return csr_array((share.ravel(), (rows, columns.ravel())), shape)
-
-
-def _fit_table(weights: csr_array, lab: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(9³, 3): argmin ‖W t − lab‖² + λ N / 9³ ‖second differences of t‖² + 1e-6 N ‖t‖²."""
-    count = mask.sum()
-    size = TABLE_SIZE**3
-    weighted = weights.multiply(mask[:, None]).T.tocsr()
-    second = diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(TABLE_SIZE - 2, TABLE_SIZE))
-    identity = eye_array(TABLE_SIZE)
-    penalty = sum(
-        difference.T @ difference
-        for difference in (
-            kron(kron(second, identity), identity),
-            kron(kron(identity, second), identity),
-            kron(kron(identity, identity), second),
-        )
-    )
-    normal = (weighted @ weights + TABLE_SMOOTHNESS * count / size * penalty).toarray()
-    normal += TABLE_RIDGE * count * np.eye(size)
-    return solve(normal, weighted @ lab, assume_a="pos")
+    lab = rgb2lab(image[0].double().permute(1, 2, 0).numpy())
+    lab = torch.from_numpy(lab).permute(2, 0, 1)[None]
+    maps = NearestColourMap(content.double(), masks).by_mask(lab)
+    errors = (maps - lab).square().sum(1)
+    return float((masks.double() * errors).sum(0).mean().sqrt())
 
 
 def _gram(features: Tensor, masks: Tensor) -> Tensor:

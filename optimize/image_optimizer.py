@@ -1,10 +1,12 @@
 """Gatys et al. (2016) on images that are photos by construction.
 
 Optimising pixels under a heavy photorealism loss is badly conditioned. Instead the losses are
-measured on y = c + P (x − c), where x is optimised, c is the closed-form colour transfer and P a
-guided filter, and differentiated through P. Both c and P (x − c) are locally affine in the content:
-every iterate is a photo, and a few dozen L-BFGS steps are enough. P alone, y = P x, would take fine
-texture away, which has less variance than P's ridge; c keeps all of it.
+measured on y = c + P S (x − c), where x is optimised, c is the closed-form colour transfer, S gives
+the nearest map of the content's colours and P is a guided filter, and differentiated through both.
+What is added to c depends on a pixel's colour, not on its place: no haze, no glow. Both c and the
+rest are locally affine in the content: every iterate is a photo, and a few dozen L-BFGS steps are
+enough. P alone, y = P x, would take fine texture away, which has less variance than P's ridge; c
+keeps all of it.
 """
 
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from photostyle.ops import GuidedFilter, LossTerms, MattingLaplacian, StyleObjective, Targets
 from photostyle.ops.affine import apply_affine, resize_affine
+from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
 from photostyle.ops.errors import ArgumentError, check_choice, check_flag
 from photostyle.ops.gram import average_down
@@ -73,6 +76,7 @@ def optimize_image(
     content_masks: Tensor | None = None,
     style_masks: Tensor | None = None,
     guided_filter: GuidedFilter | None = DEFAULT_FILTER,
+    colour_map: bool = True,
     keep_contrast: bool = True,
     optimizer: Descent = Descent(),
     init: str | Tensor = "colour_transfer",
@@ -88,6 +92,8 @@ def optimize_image(
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
             from mask m to mask m. Both or neither.
         guided_filter: ``None`` turns photorealism by guided filter off.
+        colour_map: add to the closed form a map of the content's colours and nothing else, see
+            `ops.colour_map.NearestColourMap`; not without a guided filter.
         keep_contrast: give the result the closed form's contrast at last, see
             `ops.colour_transfer.restore_contrast`; not without a guided filter.
         optimizer: which one, its scales and its steps.
@@ -103,6 +109,7 @@ def optimize_image(
     Raises:
         ArgumentError: for values other than these.
     """
+    check_flag("colour_map", colour_map)
     check_flag("keep_contrast", keep_contrast)
     if not isinstance(init, Tensor):
         check_choice("init", init, INITS)
@@ -134,7 +141,7 @@ def optimize_image(
                 average_down(content_masks, guide.shape[2:]),
                 average_down(style_masks, scaled_style.shape[2:]),
             )
-            photo = guided_filter and _Photo(guided_filter.laplacian(guide), base)
+            photo = guided_filter and _Photo(guided_filter.laplacian(guide), base, colour_map)
             search.start(estimate.at(guide), targets, photo)
             search.minimise(optimizer.name, optimizer.learning_rate, count)
             estimate = search.best()
@@ -145,7 +152,7 @@ def optimize_image(
     if stopped and search.best_terms is not None:
         estimate = search.best()
     if guided_filter is not None and estimate.coefficients is None:  # stopped before the first step
-        photo = _Photo(guided_filter.laplacian(content), base)
+        photo = _Photo(guided_filter.laplacian(content), base, colour_map)
         estimate = photo.estimate(estimate.at(content))
     if keep_contrast and guided_filter is not None:
         coefficients = estimate.coefficients_at(content)
@@ -181,24 +188,29 @@ class _Estimate:
 
 
 class _Photo:
-    """y = c + P (x − c): any x made a photo, at the size of P's guide.
+    """y = c + P S (x − c): any x made a photo, at the size of P's guide.
 
     Args:
         laplacian: P's.
         base: coefficients of c at any size.
+        colour_map: without it S is the identity.
     """
 
-    def __init__(self, laplacian: MattingLaplacian, base: Tensor):
+    def __init__(self, laplacian: MattingLaplacian, base: Tensor, colour_map: bool):
         self.laplacian = laplacian
         self.base = resize_affine(base, laplacian.guide.shape[2:])
         self.c = apply_affine(self.base, laplacian.guide)
+        self.nearest = NearestColourMap(laplacian.guide) if colour_map else None
 
     def image(self, x: Tensor) -> Tensor:
-        return self.c + self.laplacian.guided_filter(x - self.c)
+        return self.c + self.laplacian.guided_filter(self._added(x))
 
     def estimate(self, x: Tensor) -> _Estimate:
-        coefficients = self.base + self.laplacian.coefficients(x - self.c)
+        coefficients = self.base + self.laplacian.coefficients(self._added(x))
         return _Estimate(apply_affine(coefficients, self.laplacian.guide), coefficients)
+
+    def _added(self, x: Tensor) -> Tensor:
+        return x - self.c if self.nearest is None else self.nearest(x - self.c)
 
 
 class _Search:

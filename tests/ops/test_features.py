@@ -97,7 +97,7 @@ def test_embedded_vgg16_by_hand():
         x = F.max_pool2d(x, 2)
         expected[f"pool{block}"] = x
     del expected["pool5"]  # needs conv5_2 and conv5_3
-    actual = VGGFeatures(list(expected))(image)
+    actual = VGGFeatures(list(expected), padding_mode="zeros")(image)
     assert list(actual) == list(expected)
     for name, value in expected.items():
         assert_near(actual[name], value, name)
@@ -122,7 +122,8 @@ def test_torchvision_weights_give_torchvisions_activations(models, weight_files,
             x = layer(x.clone())  # torchvision's ReLU works in place
             # Batch normalisation belongs to the convolution before it.
             expected[name.replace("bn", "conv")] = x
-    features = VGGFeatures(list(expected), model=encoder, weights=weight_files[encoder, suffix])
+    weights = weight_files[encoder, suffix]
+    features = VGGFeatures(list(expected), encoder, weights, padding_mode="zeros")
     # Within a model that is being trained it does not train along.
     torch.nn.Sequential(features).train()
     features(image)
@@ -176,9 +177,13 @@ def test_builds_no_deeper_than_asked():
             {"layers": ["relu1_1"], "model": "resnet"},
             "^model=resnet: unknown; choose one of vgg11, vgg13, vgg16, vgg19, vgg11_bn",
         ),
+        (
+            {"layers": ["relu1_1"], "padding_mode": "reflect"},
+            "^padding_mode=reflect: unknown; choose one of replicate, zeros",
+        ),
         ({"layers": ["relu5_2"]}, "embedded weights end at relu5_1"),
     ],
-    ids=["layer", "layer of another encoder", "encoder", "beyond the embedded weights"],
+    ids=["layer", "layer of another encoder", "encoder", "padding", "beyond the embedded weights"],
 )
 def test_unknown_names(arguments, message):
     with pytest.raises(ArgumentError, match=message):
@@ -313,6 +318,17 @@ def test_failing_download_says_what_to_do(monkeypatch, tmp_path, encoder, error)
     assert "\n" not in message
 
 
+def test_a_flat_photo_has_flat_features():
+    """Beyond its border the photo goes on; with zeros there, the border is an edge."""
+    image = torch.full((1, 3, 32, 48), 0.3)
+    layers = ["relu1_2", "relu2_2", "relu3_3"]
+    spread = {
+        mode: [x.std((2, 3)).max() for x in VGGFeatures(layers, padding_mode=mode)(image).values()]
+        for mode in ("replicate", "zeros")
+    }
+    assert max(spread["replicate"]) < 1e-3 < min(spread["zeros"])
+
+
 def test_download_is_used(monkeypatch, models):
     """The weights that torchvision hands over are those of the chosen encoder."""
     asked = []
@@ -323,7 +339,7 @@ def test_download_is_used(monkeypatch, models):
 
     monkeypatch.setattr("torchvision.models.WeightsEnum.get_state_dict", state_dict)
     image = random_image(1, 3, 16, 16)
-    actual = VGGFeatures(["conv1_1"], model="vgg11")(image)["conv1_1"]
+    actual = VGGFeatures(["conv1_1"], model="vgg11", padding_mode="zeros")(image)["conv1_1"]
     expected = models["vgg11"].features[0]((image - IMAGENET_MEAN) / IMAGENET_STD)
     assert_near(actual, expected, "conv1_1")
     assert len(asked) == 1

@@ -60,7 +60,7 @@ def noisy(image, amplitude):
 
 def distances_by_hand(image, style, masks, style_masks):
     """‖G(y) − G(s)‖ / ‖G(s)‖ by mask and layer, (M, layers), in NumPy."""
-    features = VGGFeatures(STYLE_LAYERS)
+    features = VGGFeatures(STYLE_LAYERS, padding_mode="zeros")
     result = []
     for layer in STYLE_LAYERS:
         grams = []

