@@ -16,6 +16,7 @@ from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_map import nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
 from photostyle.ops.transport import EXACT
 
@@ -104,7 +105,10 @@ class StyleNetwork:
             return laplacian.coefficients(self.net(photo))
         start = self._transported(photo)
         residual = laplacian.coefficients(self.net(*start.inputs) - start.base)
-        return restore_contrast(start.coefficients + residual, start.coefficients, photo)
+        restored = restore_contrast(start.coefficients + residual, start.coefficients, photo)
+        image = apply_affine(restored, photo).clamp(0, 1)
+        added = nearest_colour_map(photo, image - start.base)
+        return start.coefficients + laplacian.coefficients(added)
 
     def _transported(self, photo: Tensor) -> Transported:
         if self.style is None:

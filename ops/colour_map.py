@@ -6,9 +6,11 @@ interpolated trilinearly.
 """
 
 import warnings
+from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 from torch import Tensor
@@ -59,13 +61,42 @@ class NearestColourMap:
     @torch.no_grad()
     def by_mask(self, image: Tensor) -> Tensor:
         """W t_m, (M, C, H, W) for (1, C, H, W): each mask's map of the whole photo."""
+        maps = [self.weights @ table for table in self._tables(image)]
+        return torch.stack(maps).mT.unflatten(2, image.shape[2:])
+
+    @torch.no_grad()
+    def tables(self, image: Tensor) -> Tensor:
+        """t_m, (M, C, 9, 9, 9), for (1, C, H, W); by red, green and blue from 0 to 1."""
+        return torch.stack(self._tables(image)).mT.unflatten(2, (SIZE, SIZE, SIZE))
+
+    def _tables(self, image: Tensor) -> list[Tensor]:
         values = image[0].flatten(1).mT
-        maps = []
+        tables = []
         for mask, factor in zip(self.masks.flatten(1), self.factors, strict=True):
-            right = self.transposed @ (mask[:, None] * values)
-            table = torch.from_numpy(cho_solve(factor, right.double().cpu().numpy()))
-            maps.append((self.weights @ table.to(values)).mT.unflatten(1, image.shape[2:]))
-        return torch.stack(maps)
+            right = (self.transposed @ (mask[:, None] * values)).double().cpu().numpy()
+            tables.append(torch.from_numpy(cho_solve(factor, right)).to(values))
+        return tables
+
+
+@torch.no_grad()
+def nearest_colour_map(photo: Tensor, image: Tensor, *, size: int = 128) -> Tensor:
+    """The map of the photo's colours nearest to an image, found once, at a small size.
+
+    Args:
+        photo: (B, 3, H, W), values in [0, 1].
+        image: (B, C, H, W).
+        size: long side in pixels at which the table is fitted.
+
+    Returns:
+        (B, C, H, W), the table of each photo at each of its pixels.
+    """
+    photos, images = (_shrunk(batch, size).split(1) for batch in (photo, image))
+    tables = [NearestColourMap(p).tables(r) for p, r in zip(photos, images, strict=True)]
+    # What grid_sample calls x runs along the last axis: blue.
+    positions = 2 * photo.movedim(1, -1)[:, None].flip(-1) - 1
+    return F.grid_sample(
+        torch.cat(tables), positions, padding_mode="border", align_corners=True
+    ).squeeze(2)
 
 
 class _Nearest(torch.autograd.Function):
@@ -77,6 +108,14 @@ class _Nearest(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.nearest(gradient), None
+
+
+def _shrunk(images: Tensor, size: int) -> Tensor:
+    scale = size / max(images.shape[2:])
+    if scale >= 1:
+        return images
+    sides = [max(1, round(scale * side)) for side in images.shape[2:]]
+    return F.interpolate(images, sides, mode="area")
 
 
 def _trilinear_weights(colours: np.ndarray) -> csr_array:
@@ -95,19 +134,22 @@ def _trilinear_weights(colours: np.ndarray) -> csr_array:
 def _factor(weights: csr_array, mask: np.ndarray, smoothness: float) -> tuple[np.ndarray, bool]:
     """Cholesky's of Wᵀ M W + λ N/9³ Dᵀ D + 1e-6 N."""
     count = mask.sum()
+    weighted = weights.multiply(mask[:, None]).T.tocsr()
+    normal = weighted @ weights + smoothness * count / SIZE**3 * _roughness()
+    return cho_factor(normal.toarray() + RIDGE * count * np.eye(SIZE**3))
+
+
+@cache
+def _roughness() -> csr_array:
+    """Dᵀ D."""
     second = diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(SIZE - 2, SIZE))
     identity = eye_array(SIZE)
-    penalty = sum(
-        difference.T @ difference
-        for difference in (
-            kron(kron(second, identity), identity),
-            kron(kron(identity, second), identity),
-            kron(kron(identity, identity), second),
-        )
+    axes = (
+        kron(kron(second, identity), identity),
+        kron(kron(identity, second), identity),
+        kron(kron(identity, identity), second),
     )
-    weighted = weights.multiply(mask[:, None]).T.tocsr()
-    normal = (weighted @ weights + smoothness * count / SIZE**3 * penalty).toarray()
-    return cho_factor(normal + RIDGE * count * np.eye(SIZE**3))
+    return sum(difference.T @ difference for difference in axes).tocsr()
 
 
 def _to_torch(matrix: csr_array, like: Tensor) -> Tensor:

@@ -117,7 +117,10 @@ class Transport:
     def target(
         self, layer: str, features: Tensor, masks: Tensor, statistics: tuple
     ) -> tuple[Tensor, tuple | None]:
-        """F*, (B, C, H, W), at least 0 and at least float32; and what the Gram loss takes."""
+        """F*, (B, C, H, W), at least float32; and what the Gram loss takes.
+
+        Features are at least 0, as a ReLU lets them through, and colours in [0, 1].
+        """
         *style, gram = statistics
         pixels = pixel_vectors(features)
         weights = masks.flatten(1)
@@ -126,8 +129,9 @@ class Transport:
         axes = self._contrast_axes(layer, source) if gains[0] else None
         maps = map_to_root(source, *style, gains, self.shrinkage, axes)
         target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
-        # Features are what a ReLU lets through.
-        target = target.clamp(min=0).to(memory_format=torch.channels_last)
+        target = target.clamp(0, 1 if layer == COLOURS else None).to(
+            memory_format=torch.channels_last
+        )
         return target, gram if gram is None else GRAM.target(layer, features, masks, gram)
 
     def _contrast_axes(self, layer: str, source: Moments) -> Tensor:

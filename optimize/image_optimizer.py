@@ -128,7 +128,7 @@ def optimize_image(
     search = _Search(objective, sum(optimizer.steps), callback)
     base = colour_transfer(content, style, content_masks, style_masks)
     if isinstance(init, str) and init == "colour_transfer":
-        estimate = _Estimate(apply_affine(base, content), base)
+        estimate = _Estimate(apply_affine(base, content).clamp(0, 1))
     else:
         estimate = _Estimate(_initial(init, content, style, seed))
     stopped = None
@@ -151,12 +151,12 @@ def optimize_image(
         stopped = str(error)
     if stopped and search.best_terms is not None:
         estimate = search.best()
-    if guided_filter is not None and estimate.coefficients is None:  # stopped before the first step
+    if guided_filter is not None:
         photo = _Photo(guided_filter.laplacian(content), base, colour_map)
-        estimate = photo.estimate(estimate.at(content))
-    if keep_contrast and guided_filter is not None:
-        coefficients = estimate.coefficients_at(content)
-        estimate = _Estimate(estimate.image, restore_contrast(coefficients, base, content))
+        if estimate.coefficients is None:  # stopped before the first step
+            estimate = photo.estimate(estimate.at(content))
+        if keep_contrast:
+            estimate = photo.estimate(_restored(estimate, base, content))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 
@@ -279,6 +279,11 @@ class _Search:
     def best(self) -> _Estimate:
         """The best result of this scale."""
         return _Estimate(self.best_x) if self.photo is None else self.photo.estimate(self.best_x)
+
+
+def _restored(estimate: _Estimate, base: Tensor, content: Tensor) -> Tensor:
+    coefficients = restore_contrast(estimate.coefficients_at(content), base, content)
+    return apply_affine(coefficients, content).clamp(0, 1)
 
 
 def _initial(init, content, style, seed) -> Tensor:

@@ -108,7 +108,7 @@ def pixels(path):
 @pytest.mark.parametrize("regions", [False, True])
 def test_untrained_it_is_the_colour_transfer(regions):
     """To the last digit, texture and all, whatever the guided filter."""
-    photo, style = tensor(0), tensor(7, 80, 64, (1, 0.6, 0.3))
+    photo, style = tensor(0), 0.3 + 0.4 * tensor(7, 80, 64, (1, 0.6, 0.3))
     masks = (None, None)
     if regions:
         masks = [halves(image) for image in (photo, style)]
@@ -118,6 +118,7 @@ def test_untrained_it_is_the_colour_transfer(regions):
     )
     coefficients = colour_transfer(photo, style, *masks, gains=net.transport.colour_gains)
     expected = apply_affine(coefficients, photo)
+    assert 0 < expected.min() < expected.max() < 1
     torch.testing.assert_close(network(photo), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(network.coefficients(photo), coefficients, rtol=0, atol=1e-5)
     assert (expected - photo).abs().mean() > 0.1

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from photostyle.ops.colour_map import RIDGE, SIZE, SMOOTHNESS, NearestColourMap
+from photostyle.ops.colour_map import (
+    RIDGE,
+    SIZE,
+    SMOOTHNESS,
+    NearestColourMap,
+    nearest_colour_map,
+)
 
 
 def random(*shape, seed=0):
@@ -113,3 +119,16 @@ def test_more_smoothness_leaves_less_of_noise():
     noise = random(1, 1, 24, 24, seed=5) - 0.5
     left = [NearestColourMap(photo, smoothness=s)(noise).std() for s in (1e-4, 1e-2, 1.0)]
     assert left[0] > left[1] > left[2]
+
+
+def test_found_at_a_small_size():
+    """The same map but for the noise that averaging takes away; each photo of a batch has its own."""
+    photos = torch.cat([smooth_photo(96, 160), smooth_photo(96, 160).flip(1)])
+    images = torch.cat([photos[:1] ** 2, 1 - photos[1:]])
+    found = nearest_colour_map(photos, images, size=80)
+    assert found.shape == images.shape
+    for i in range(2):
+        whole = NearestColourMap(photos[i : i + 1])(images[i : i + 1])
+        torch.testing.assert_close(found[i : i + 1], whole, rtol=0, atol=5e-3)
+    same = nearest_colour_map(photos[:1], images[:1], size=160)
+    torch.testing.assert_close(same, NearestColourMap(photos[:1])(images[:1]))

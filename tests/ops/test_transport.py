@@ -217,8 +217,22 @@ def test_equal_features_get_equal_targets():
 @pytest.mark.parametrize(("layer", "channels"), [("colours", 3), ("relu1_1", 12), ("relu4_1", 12)])
 def test_a_style_of_the_same_statistics_changes_nothing(layer, channels):
     content = mixed((1, channels, 20, 17), 1)
+    if layer == "colours":
+        content = content / content.max()
     target = target_of(Transport(), content, content.flip(2, 3), layer)
     torch.testing.assert_close(target, content, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["colours", "relu1_1"])
+def test_targets_can_be_reached(layer):
+    """Neither colours that no screen shows nor features that no ReLU lets through."""
+    content, style = (mixed((1, 3, 20, 17), seed) for seed in (1, 2))
+    content, style = (
+        0.5 + 0.3 * (x - x.mean((2, 3), keepdim=True)) / x.std() for x in (content, style)
+    )
+    target = target_of(Transport((1, 3), (1, 3)), content, 2 * style - 0.5, layer)
+    assert target.min() == 0
+    assert (target.max() == 1) == (layer == "colours")
 
 
 @pytest.mark.parametrize("layer", ["relu1_1", "relu2_1", "relu4_1"])
