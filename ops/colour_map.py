@@ -15,6 +15,9 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 from torch import Tensor
 
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.guided_filter import GuidedFilter
+
 SIZE = 9
 SMOOTHNESS = 1e-3
 """λ: where the photo has few colours the table goes on as it does beside them."""
@@ -108,6 +111,27 @@ class _Nearest(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.nearest(gradient), None
+
+
+@torch.no_grad()
+def roll_off(coefficients: Tensor, photo: Tensor, guided_filter: GuidedFilter) -> Tensor:
+    """Colours that run out of [0, 1] bend towards its ends, as far as a map of colours can say it.
+
+    Of a map y = A·I + b what is below black or above white is cut off, and with it the texture of
+    shadows and highlights. To y is added P S (clamp(y) − y): S spreads the cut over like colours,
+    and P, the guided filter, makes an affine map of it again.
+
+    Args:
+        coefficients: (B, 3, 4, H, W), of y.
+        photo: (B, 3, H, W), values in [0, 1].
+        guided_filter: P.
+
+    Returns:
+        Coefficients (B, 3, 4, H, W).
+    """
+    y = apply_affine(coefficients, photo)
+    bent = nearest_colour_map(photo, y.clamp(0, 1) - y)
+    return coefficients + guided_filter.laplacian(photo).coefficients(bent)
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:

@@ -3,7 +3,9 @@
 import time
 
 from photostyle.data.photo_pair import Files
+from photostyle.ops import GuidedFilter
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_map import roll_off
 from photostyle.ops.colour_transfer import GAINS, colour_transfer
 from photostyle.ops.devices import select_device
 from photostyle.ops.transport import check_gains
@@ -38,6 +40,7 @@ def transfer_colours(
         pair.masks.style.to(device),
         gains=gains,
     )
+    coefficients = roll_off(coefficients, content, GuidedFilter())
     image = apply_affine(coefficients, content).clamp(0, 1)
     stylized = files.save(pair, image, coefficients)
     return Report(files.target, stylized.pixels.shape[:2], time.monotonic() - start)

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 import torch
 
+from photostyle.ops import GuidedFilter
+from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import (
     RIDGE,
     SIZE,
     SMOOTHNESS,
     NearestColourMap,
     nearest_colour_map,
+    roll_off,
 )
 
 
@@ -122,7 +125,7 @@ def test_more_smoothness_leaves_less_of_noise():
 
 
 def test_found_at_a_small_size():
-    """The same map but for the noise that averaging takes away; each photo of a batch has its own."""
+    """The same map but for noise, which averaging takes away; each photo has its own."""
     photos = torch.cat([smooth_photo(96, 160), smooth_photo(96, 160).flip(1)])
     images = torch.cat([photos[:1] ** 2, 1 - photos[1:]])
     found = nearest_colour_map(photos, images, size=80)
@@ -132,3 +135,24 @@ def test_found_at_a_small_size():
         torch.testing.assert_close(found[i : i + 1], whole, rtol=0, atol=5e-3)
     same = nearest_colour_map(photos[:1], images[:1], size=160)
     torch.testing.assert_close(same, NearestColourMap(photos[:1])(images[:1]))
+
+
+def test_rolls_off_instead_of_clipping():
+    """More contrast than there is room for: hardly anything is cut off any more."""
+    photo = 0.9 * smooth_photo(60, 80) + 0.1 * random(1, 3, 60, 80)
+    maps = torch.zeros(1, 3, 4, 60, 80, dtype=torch.float64)
+    maps[:, range(3), range(3)] = 1.8
+    maps[:, :, 3] = -0.4
+    before = apply_affine(maps, photo)
+    after = apply_affine(roll_off(maps, photo, GuidedFilter()), photo)
+    cut = [(image - image.clamp(0, 1)).abs().mean() for image in (before, after)]
+    assert cut[1] < 0.2 * cut[0]
+    assert (after.clamp(0, 1) - before.clamp(0, 1)).abs().mean() < 0.02
+
+
+def test_what_fits_is_left_alone():
+    photo = smooth_photo(24, 32)
+    maps = torch.zeros(1, 3, 4, 24, 32, dtype=torch.float64)
+    maps[:, range(3), range(3)] = 0.8
+    maps[:, :, 3] = 0.1
+    torch.testing.assert_close(roll_off(maps, photo, GuidedFilter()), maps)
