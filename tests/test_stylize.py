@@ -117,7 +117,7 @@ def run(folder, command):
             if isinstance(argument, dict):
                 values |= argument
         words = [argument for argument in arguments if isinstance(argument, str)]
-        if values.get("method") != "colour_transfer":  # which has neither optimiser nor losses
+        if values.get("method", "optimize") == "optimize":
             values = FAST | values
         words += [f"{key}={value}" for key, value in values.items() if value is not None]
         return command(stylize.main, *words)
@@ -430,14 +430,17 @@ def test_overwrite(run, folder):
 
 
 def test_starts_from_the_network(run, folder):
-    """Its result is on the way to what the optimiser looks for: the first loss is lower."""
-    losses = {}
+    """After a single step the result is the network's, rather than the closed form's."""
+    fast = {"method": "feedforward", "size": FAST["size"], "device": "cpu"}
+    assert run(fast, output="network.png", masks="none").code == 0
+    distances = {}
     for init in ("colour_transfer", "universal"):
         options = {"optimizer.scales": "[1.0]", "optimizer.steps": "[1]", "init": init}
-        code, out, err = run(options, output=f"{init}.png", overwrite="true")
+        code, _, err = run(options, output=f"{init}.png")
         assert code == 0, err
-        losses[init] = float(out.split("total")[-1])
-    assert losses["universal"] < losses["colour_transfer"]
+        difference = pixels(f"{init}.png").astype(float) - pixels("network.png")
+        distances[init] = np.abs(difference).mean()
+    assert distances["universal"] < 0.8 * distances["colour_transfer"]
 
 
 @pytest.mark.parametrize("init", ["colour_transfer", "noise"])
