@@ -81,7 +81,8 @@ class StyleNetwork:
         """The network's output made locally affine in the photo, (B, 3, H, W) each.
 
         Of a network of any style only what it adds to the base, which is so already: a guided
-        filter takes fine texture away. This is what is trained; at last `restore_contrast` follows.
+        filter takes fine texture away. This is what is trained; when it is applied `coefficients`
+        goes on from here.
         """
         if self.guided_filter is None:
             return raw
@@ -93,7 +94,8 @@ class StyleNetwork:
     def coefficients(self, photo: Tensor) -> Tensor | None:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
-        ``None`` without a guided filter.
+        ``None`` without a guided filter. Of a network of any style the result has the contrast of
+        its base, and what it adds to the base is a map of the photo's colours alone.
 
         Raises:
             ArgumentError: the network takes any style and has not been given one.

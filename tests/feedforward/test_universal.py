@@ -32,6 +32,7 @@ from photostyle.feedforward.training_objective import AnyStyle
 from photostyle.feedforward.universal_net import LAYERS
 from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer
 
 WIDTH, HEIGHT, SIZE = 96, 72, 64
@@ -132,6 +133,21 @@ def test_coefficients_give_the_result():
     torch.testing.assert_close(result, network(photo), rtol=0, atol=1e-4)
     start = network.net.transported(photo, network.style)
     assert (result - start.base).abs().mean() > 0.005
+
+
+def test_adds_a_map_of_colours_and_nothing_else():
+    """Whatever the decoder says: of two pixels of one colour neither is the lighter one."""
+    net = universal()
+    torch.nn.init.normal_(net.output.weight, std=0.1)
+    network = StyleNetwork(net, GuidedFilter(2, 1e-4))
+    photo = tensor(0)
+    network = network.with_style(net.statistics(tensor(7, tint=(1, 0.6, 0.3))))
+    start = net.transported(photo, network.style)
+    left = []
+    for result in (network(photo), network.filtered(net(*start.inputs), photo, start.base)):
+        added = result - start.base
+        left.append((added - NearestColourMap(photo)(added)).square().mean())
+    assert left[0] < 0.25 * left[1]
 
 
 def test_a_photo_in_its_own_style():
