@@ -1,6 +1,7 @@
 """VGG encoders with named layers: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
 
 import struct
+from itertools import pairwise
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Self
@@ -72,6 +73,9 @@ class VGGFeatures(nn.Module):
         names = list(modules)
         depth = max((names.index(layer) for layer in layers), default=-1)
         self.network = nn.ModuleDict({name: modules[name] for name in names[: depth + 1]})
+        for before, name in pairwise(self.network):
+            if name.startswith("relu"):
+                modules[name].inplace = before not in layers
         self._fill(state, model, weights)
         # Both conventions take RGB in [0, 1]: Caffe's BGR order lives in the first convolution.
         mean = (123.68, 116.779, 103.939) if caffe else (0.485, 0.456, 0.406)

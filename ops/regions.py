@@ -13,8 +13,6 @@ from photostyle.ops.guided_filter import GuidedFilter
 
 LAYERS = ("relu3_3", "relu4_3", "relu5_1")
 """Texture, parts and things."""
-STRIDES = (4, 8, 16)
-MARGIN = 32
 SIZE = 384
 """Long side at which the photos are compared."""
 COMPONENTS = 32
@@ -86,14 +84,9 @@ def segment_together(
 def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Features (N, channels) and colours (N, 3) of the N cells of relu4_3's grid, and its size."""
     photo = _at_size(photo)
-    # Mirrored beyond its edges, for the encoder sees black there and tells the rim from the rest.
-    margin = MARGIN if min(photo.shape[2:]) > MARGIN else 0
-    features = network(F.pad(photo, [margin] * 4, mode="reflect"))
+    features = network(photo)
     features = {layer: maps.float() for layer, maps in features.items()}
-    fine, middle, coarse = (
-        _without_margin(features[layer], margin // stride)
-        for layer, stride in zip(LAYERS, STRIDES, strict=True)
-    )
+    fine, middle, coarse = (features[layer] for layer in LAYERS)
     size = tuple(middle.shape[2:])
     fine = F.interpolate(fine, size, mode="area")
     coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
@@ -114,11 +107,6 @@ def _at_size(photo: Tensor) -> Tensor:
         return photo
     size = [max(16, round(scale * side)) for side in photo.shape[2:]]
     return F.interpolate(photo, size, mode="bicubic", antialias=True).clamp(0, 1)
-
-
-def _without_margin(features: Tensor, cells: int) -> Tensor:
-    height, width = features.shape[2:]
-    return features[:, :, cells : height - cells, cells : width - cells]
 
 
 def _points(
