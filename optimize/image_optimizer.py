@@ -131,7 +131,7 @@ def optimize_image(
         estimate = _Estimate(apply_affine(base, content).clamp(0, 1))
     else:
         estimate = _Estimate(_initial(init, content, style, seed))
-    stopped = None
+    stopped, photo = None, None
     try:
         for scale, count in zip(optimizer.scales, optimizer.steps, strict=True):
             guide, scaled_style = _scale(content, scale), _scale(style, scale)
@@ -152,7 +152,8 @@ def optimize_image(
     if stopped and search.best_terms is not None:
         estimate = search.best()
     if guided_filter is not None:
-        photo = _Photo(guided_filter.laplacian(content), base, colour_map)
+        if photo is None or photo.c.shape != content.shape:
+            photo = _Photo(guided_filter.laplacian(content), base, colour_map)
         if estimate.coefficients is None:  # stopped before the first step
             estimate = photo.estimate(estimate.at(content))
         if keep_contrast:
