@@ -11,7 +11,6 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 from torch import Tensor
 
@@ -38,7 +37,7 @@ class NearestColourMap:
 
     Args:
         photo: (1, 3, H, W), values in [0, 1]. S is computed on its device and in its dtype, the
-            tables in float64 on the CPU.
+            tables in float64.
         masks: (M, H, W), values in [0, 1], sum 1 at every pixel; ``None``: one, everywhere.
         smoothness: λ.
     """
@@ -53,7 +52,7 @@ class NearestColourMap:
         self.transposed = _to_torch(weights.T.tocsr(), photo)
         self.masks = masks.to(photo)
         self.factors = [
-            _factor(weights, mask, smoothness)
+            _factor(weights, mask, smoothness).to(photo.device)
             for mask in masks.detach().double().flatten(1).cpu().numpy()
         ]
 
@@ -76,8 +75,8 @@ class NearestColourMap:
         values = image[0].flatten(1).mT
         tables = []
         for mask, factor in zip(self.masks.flatten(1), self.factors, strict=True):
-            right = (self.transposed @ (mask[:, None] * values)).double().cpu().numpy()
-            tables.append(torch.from_numpy(cho_solve(factor, right)).to(values))
+            right = (self.transposed @ (mask[:, None] * values)).double()
+            tables.append(torch.cholesky_solve(right, factor).to(values))
         return tables
 
 
@@ -155,12 +154,13 @@ def _trilinear_weights(colours: np.ndarray) -> csr_array:
     return csr_array((share.ravel(), (rows, columns.ravel())), (len(colours), SIZE**3))
 
 
-def _factor(weights: csr_array, mask: np.ndarray, smoothness: float) -> tuple[np.ndarray, bool]:
+def _factor(weights: csr_array, mask: np.ndarray, smoothness: float) -> Tensor:
     """Cholesky's of Wᵀ M W + λ N/9³ Dᵀ D + 1e-6 N."""
     count = mask.sum()
     weighted = weights.multiply(mask[:, None]).T.tocsr()
     normal = weighted @ weights + smoothness * count / SIZE**3 * _roughness()
-    return cho_factor(normal.toarray() + RIDGE * count * np.eye(SIZE**3))
+    normal = torch.from_numpy(normal.toarray() + RIDGE * count * np.eye(SIZE**3))
+    return torch.linalg.cholesky(normal)
 
 
 @cache
