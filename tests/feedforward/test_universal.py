@@ -297,14 +297,17 @@ def test_statistics_instead_of_the_photo(run):
 
 
 def test_a_folder(run):
-    """Without regions unless they are asked for; each photo is as if it were alone."""
+    """Without regions unless they are asked for; each photo is as if it were alone.
+
+    To a rounding: it then has all threads to itself, and sums come out in another order.
+    """
     assert run(content="trip", output="plain").code == 0
     assert run(content="trip", output="regions", masks="auto").code == 0
     for name in ("0.png", "1.png", "2.png"):
         assert run(content=f"trip/{name}", overwrite="true", masks="none").code == 0
-        np.testing.assert_array_equal(pixels(f"plain/{name}"), pixels("out.png"))
+        assert np.abs(pixels(f"plain/{name}") - pixels("out.png")).max() <= 1
         assert run(content=f"trip/{name}", overwrite="true").code == 0
-        np.testing.assert_array_equal(pixels(f"regions/{name}"), pixels("out.png"))
+        assert np.abs(pixels(f"regions/{name}") - pixels("out.png")).max() <= 1
 
 
 def test_painted_masks(run):
