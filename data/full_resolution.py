@@ -12,7 +12,9 @@ from photostyle.ops.jit import kernel
 _kernel = kernel(fastmath={"contract"})
 
 
-def apply_coefficients(coefficients: Tensor, pixels: np.ndarray) -> np.ndarray:
+def apply_coefficients(
+    coefficients: Tensor, pixels: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
     """Apply the affine colour map ``y = A·I + b`` of every pixel to a photo of any size.
 
     The coefficients are upsampled bilinearly to the photo's size (half-pixel centres, clamped at
@@ -23,6 +25,7 @@ def apply_coefficients(coefficients: Tensor, pixels: np.ndarray) -> np.ndarray:
         coefficients: (1, 3, 4, h, w), float32 or float64. Per output channel the three slopes over
             the guide's RGB in [0, 1], then the offset.
         pixels: (H, W, 3) uint8, the guide at its own size.
+        out: where to write the result, in C order; may be ``pixels``. ``None``: a new array.
 
     Returns:
         (H, W, 3) uint8: y clamped to [0, 1], times 255, rounded to nearest.
@@ -30,13 +33,13 @@ def apply_coefficients(coefficients: Tensor, pixels: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: a shape or dtype is not as above.
     """
-    _check(coefficients, pixels)
+    _check(coefficients, pixels, out)
     height, width = pixels.shape[:2]
     maps = coefficients.detach()[0].cpu().numpy()
     rows = _interpolation(maps.shape[2], height, maps.dtype)
     columns = _interpolation(maps.shape[3], width, maps.dtype)
     starts = np.searchsorted(columns[0], np.arange(maps.shape[3] + 1)).astype(np.uintp)
-    result = np.empty_like(pixels, order="C")
+    result = np.empty_like(pixels, order="C") if out is None else out
 
     bands = min(torch.get_num_threads(), height)
     edges = [height * band // bands for band in range(bands + 1)]
@@ -120,10 +123,15 @@ def _round_to_bytes(levels, result):
         result[i] = np.uint8(np.int32(level + levels.dtype.type(0.5)))
 
 
-def _check(coefficients: Tensor, pixels: np.ndarray) -> None:
+def _check(coefficients: Tensor, pixels: np.ndarray, out: np.ndarray | None) -> None:
     if coefficients.ndim != 5 or tuple(coefficients.shape[:3]) != (1, 3, 4):
         raise ValueError(f"coefficients must be (1, 3, 4, h, w), not {tuple(coefficients.shape)}")
     if coefficients.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"coefficients must be float32 or float64, not {coefficients.dtype}")
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
+    if out is None:
+        return
+    if out.shape != pixels.shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+        found = f"{out.shape} {out.dtype} with strides {out.strides}"
+        raise ValueError(f"out must be {pixels.shape} uint8 in C order, not {found}")

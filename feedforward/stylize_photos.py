@@ -5,7 +5,7 @@ import itertools
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +29,14 @@ from photostyle.data.photo import to_pixels
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.ops.affine import blend_affine
-from photostyle.ops.devices import convolution_dtype, select_device
+from photostyle.ops.devices import convolution_dtype, return_free_memory, select_device
 from photostyle.ops.errors import ArgumentError, check_whole
 
 logger = logging.getLogger(__name__)
 
 GPU_BATCH = 4
+LARGE = 3 * 10_000_000
+"""Values of a photo whose memory is worth a hundredth of a second."""
 
 Job = tuple[Path, Path]
 """A photo and the file to write."""
@@ -234,7 +236,7 @@ class _Stylist:
                     failures.append(ArgumentError("output", target, expected))
         return failures
 
-    def _results(self, photos: Iterable[Photo], guides: Tensor) -> Iterator[np.ndarray]:
+    def _results(self, photos: Sequence[Photo], guides: Tensor) -> Iterator[np.ndarray]:
         """The photos in the style, (H, W, 3) uint8 each, from their working sizes (B, 3, h, w)."""
         guides = guides.to(self.device)
         network = self.styled(guides)
@@ -244,8 +246,12 @@ class _Stylist:
             return map(to_pixels, blend.split(1))
         if self.options.strength < 1:
             coefficients = blend_affine(coefficients, self.options.strength)
-        return map(
-            apply_coefficients, coefficients.cpu().split(1), (photo.pixels for photo in photos)
+        if max(photo.pixels.size for photo in photos) > LARGE:
+            return_free_memory()
+        # In place: two large photos would be too many.
+        return (
+            apply_coefficients(maps, photo.pixels, out=photo.pixels)
+            for maps, photo in zip(coefficients.cpu().split(1), photos, strict=True)
         )
 
 

@@ -84,6 +84,27 @@ def test_a_strided_view_of_a_photo():
     np.testing.assert_array_equal(result, whole(coefficients, view.copy()))
 
 
+def test_in_place():
+    coefficients, pixels = random_case((5, 6), (20, 30))
+    expected = apply_coefficients(coefficients, pixels)
+    assert apply_coefficients(coefficients, pixels, out=pixels) is pixels
+    np.testing.assert_array_equal(pixels, expected)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((30, 20, 3), np.uint8),
+        np.zeros((20, 30, 3)),
+        np.zeros((20, 60, 3), np.uint8)[:, ::2],
+    ],
+    ids=["shape", "dtype", "strides"],
+)
+def test_refuses_as_out(out):
+    with pytest.raises(ValueError, match=r"out must be \(20, 30, 3\) uint8 in C order"):
+        apply_coefficients(*random_case((5, 6), (20, 30)), out=out)
+
+
 @pytest.mark.parametrize(
     ("coefficients", "pixels", "message"),
     [
