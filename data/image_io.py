@@ -26,14 +26,14 @@ from photostyle.ops.errors import ArgumentError, check_number
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383}
+LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383, "AVIF": 65_536}
 """Where the format's own header ends; the others reach further than memory does."""
 
 MAX_PIXELS = 200_000_000
 """Of the largest cameras' files (150 megapixels) none is refused; decoded, it takes 1.4 GB."""
 
 _READABLE = tuple(dict.fromkeys(FORMATS.values()))
-_READABLE_NAMES = "a JPEG, PNG, WebP, TIFF or BMP file"
+_READABLE_NAMES = "a JPEG, PNG, WebP, AVIF, TIFF or BMP file"
 # What Pillow's decoders raise on bytes that are not what the header promised.
 _DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error,
@@ -81,7 +81,7 @@ _STORED_VIEW: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 def load_photo(
     path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
 ) -> Photo:
-    """Read a photo: JPEG, PNG, WebP, TIFF or BMP, of any colour mode, as upright 8-bit RGB.
+    """Read a photo: JPEG, PNG, WebP, AVIF, TIFF or BMP, of any colour mode, as upright 8-bit RGB.
 
     Grey becomes three equal channels, 16 bits are scaled to 8, a palette is looked up. CMYK and
     grey go to sRGB through the file's ICC profile where it has one; an RGB profile is kept. Of
@@ -299,17 +299,17 @@ def read_exif(image: Image.Image, path: str | os.PathLike) -> tuple[int, bytes |
 def save_photo(
     path: str | os.PathLike, photo: Photo, *, quality: int = 95, argument: str = "output"
 ) -> None:
-    """Write a photo in the format of the suffix: .jpg .jpeg .png .webp .tif .tiff .bmp.
+    """Write a photo in the format of the suffix, see `data.paths.FORMATS`.
 
     ICC profile and EXIF are kept in all but BMP. TIFF is not compressed, since Pillow keeps EXIF in
-    no other. Alpha is kept in PNG, WebP and TIFF; JPEG and BMP
+    no other. Alpha is kept in PNG, WebP, AVIF and TIFF; JPEG and BMP
     hold none, and the pixels are written as they are, over no background. JPEG is written without
     chroma subsampling. An existing file is replaced, and only by a complete one.
 
     Args:
         path: the file; its folder exists.
         photo: what to write.
-        quality: 1 to 100, for JPEG and WebP.
+        quality: 1 to 100, for JPEG, WebP and AVIF.
         argument: the caller's name for ``path``, for error messages.
 
     Raises:
@@ -327,7 +327,7 @@ def save_photo(
         raise ArgumentError(argument, path, f"{expected}; use .png or .tif")
 
     image = Image.fromarray(photo.pixels)
-    if photo.alpha is not None and file_format in ("PNG", "WEBP", "TIFF"):
+    if photo.alpha is not None and file_format in ("PNG", "WEBP", "AVIF", "TIFF"):
         image.putalpha(Image.fromarray(photo.alpha))
     with atomic_file(path) as file:
         image.save(file, format=file_format, **_encoder_options(file_format, photo, quality))
@@ -345,7 +345,7 @@ def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) ->
 
 def _encoder_options(file_format: str, photo: Photo, quality: int) -> dict:
     options: dict = {}
-    if file_format == "JPEG":
+    if file_format in ("JPEG", "AVIF"):
         options = {"quality": quality, "subsampling": "4:4:4"}
     elif file_format == "WEBP":
         # exact: the colours under full transparency belong to the photo as well.

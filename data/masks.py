@@ -274,6 +274,13 @@ def _name(code: int) -> str:
     return f"#{code:06x}"
 
 
+MASK_FILES = {
+    (photo, kind): f"{photo}_{kind}.png"
+    for photo in ("content", "style")
+    for kind in ("mask", "overlay")
+}
+
+
 def save_masks(
     masks: Masks, content: Tensor, style: Tensor, folder: str | os.PathLike
 ) -> list[Path]:
@@ -304,7 +311,7 @@ def save_masks(
         mask = colours[layers.argmax(0).cpu().numpy()].astype(np.uint8)
         overlay = (mask.astype(np.uint16) + to_pixels(photo)) // 2
         for kind, pixels in (("mask", mask), ("overlay", overlay.astype(np.uint8))):
-            files.append(folder / f"{name}_{kind}.png")
+            files.append(folder / MASK_FILES[name, kind])
             with atomic_file(files[-1]) as file:
                 Image.fromarray(pixels).save(file, format="PNG")
     return files

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from photostyle.data.full_resolution import apply_coefficients
 from photostyle.data.image_io import load_photo, save_photo
-from photostyle.data.masks import WHOLE_SHARE, Masks, automatic_masks, load_masks, save_masks
+from photostyle.data.masks import (
+    MASK_FILES,
+    WHOLE_SHARE,
+    Masks,
+    automatic_masks,
+    load_masks,
+    save_masks,
+)
 from photostyle.data.paths import check_folder, check_output
 from photostyle.data.photo import Photo, to_pixels
 from photostyle.data.photo_options import PhotoOptions
@@ -33,7 +40,8 @@ class Files:
             `data.automatic_masks`, or ``"none"``: one style for the whole photo.
         whole_share: how much the whole photos count beside their regions, in [0, 1]; ``None``: see
             `data.masks.WHOLE_SHARE`.
-        masks_dir: folder for the masks, see `data.save_masks`.
+        masks_dir: folder for the masks, see `data.save_masks`; those that are there already are
+            replaced only where the output may be.
         seed: of every random number.
         options: how photos are read and the result is written.
 
@@ -62,7 +70,17 @@ class Files:
         if self.whole_share is not None:
             check_number("whole_share", self.whole_share, 0, 1)
         check_folder("masks_dir", self.masks_dir)
+        self._check_no_masks()
         check_output(self.target, overwrite=self.options.overwrite)
+
+    def _check_no_masks(self) -> None:
+        """Masks may have been edited since they were written."""
+        if self.masks_dir is None or self.options.overwrite:
+            return
+        for name in MASK_FILES.values():
+            if (Path(self.masks_dir) / name).exists():
+                expected = f"{name} exists there; give another folder or overwrite=true"
+                raise ArgumentError("masks_dir", self.masks_dir, expected)
 
     @property
     def target(self) -> Path:

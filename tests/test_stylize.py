@@ -6,6 +6,7 @@ a real one.
 
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -635,6 +636,20 @@ def test_automatic_masks(run, folder):
     assert run({**given, "output": "given.png"}).code == 0
     assert run({**given, "masks": "auto", "output": "both.png"}).code == 0
     assert np.array_equal(pixels("given.png"), pixels("both.png"))
+
+
+def test_edited_masks_are_not_overwritten(run, folder):
+    Path("masks").mkdir()
+    shutil.copy("style_mask.png", "masks/style_mask.png")
+    before = files(folder)
+    values = {"masks": "auto", "masks_dir": "masks"}
+    code, out, err = run(values)
+    assert (code, out) == (2, "")
+    expected = "style_mask.png exists there; give another folder or overwrite=true"
+    assert err == f"error: masks_dir=masks: {expected}\n"
+    assert files(folder) == before
+    assert run(values, overwrite="true").code == 0
+    assert Path("masks/style_mask.png").read_bytes() != Path("style_mask.png").read_bytes()
 
 
 def test_strength(run, folder):

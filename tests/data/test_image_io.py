@@ -11,10 +11,11 @@ from PIL import ExifTags, Image, ImageCms, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from photostyle.data import Photo, check_output, load_image, load_photo, save_image, save_photo
+from photostyle.data.paths import FORMATS
 from photostyle.ops.errors import ArgumentError
 
 HEIGHT, WIDTH = 24, 40
-SUFFIXES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".Png"]
+SUFFIXES = [*FORMATS, ".JPG", ".Png"]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 # Upright pixels -> the pixels that a file of this orientation stores (EXIF 2.3, tag 274).
 STORED = {
@@ -87,12 +88,12 @@ class TestRoundTrip:
         path = tmp_path / f"photo{suffix}"
         save_photo(path, Photo(pixels))
         loaded = load_photo(path)
-        tolerance = 12 if suffix == ".webp" else 6 if suffix.lower() in (".jpg", ".jpeg") else 0
+        tolerance = {"WEBP": 12, "JPEG": 6, "AVIF": 6}.get(FORMATS[suffix.lower()], 0)
         assert np.abs(loaded.pixels.astype(int) - pixels).max() <= tolerance
         assert loaded.pixels.flags.writeable
         assert loaded.alpha is None
 
-    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".tif"])
     def test_metadata(self, tmp_path, pixels, suffix):
         save(tmp_path / "camera.jpg", pixels, exif=exif_block(6), icc_profile=SRGB)
         photo = load_photo(tmp_path / "camera.jpg")
@@ -522,6 +523,16 @@ class TestCheckOutput:
         (tmp_path / "a.png").touch()
         self.check(tmp_path / "a.png", "exists; give another name or overwrite=true")
         check_output(tmp_path / "a.png", overwrite=True)
+
+
+def test_the_first_of_two_pictures(tmp_path, pixels):
+    """As stereo cameras and phones write them."""
+    first, second = Image.fromarray(pixels), Image.fromarray(pixels[::-1, ::-1])
+    first.save(tmp_path / "a.mpo", save_all=True, append_images=[second], quality=95)
+    with Image.open(tmp_path / "a.mpo") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    difference = load_photo(tmp_path / "a.mpo").pixels.astype(int) - pixels
+    assert np.abs(difference).mean() < 3
 
 
 def test_animation_gives_its_first_frame(tmp_path, pixels):

@@ -27,7 +27,7 @@ RIGHT = (
     "give a folder of photos, a folder of .tar shards, one shard, or a pattern of shards such as "
     "train-{0000..0099}.tar"
 )
-SUFFIXES = ".jpg .jpeg .png .webp .tif .tiff .bmp"
+SUFFIXES = ".jpg .jpeg .png .webp .tif .tiff .bmp .avif .jpe .jfif .mpo"
 
 
 def plain(index):
@@ -326,8 +326,8 @@ def test_each_unreadable_photo_is_named_once(folder, caplog, workers):
     photos = TrainingPhotos(folder, crop=64, batch_size=2, workers=workers)
     list(islice(photos.batches(), 25))
     assert [record.getMessage() for record in caplog.records] == [
-        "004.png is passed over: not a picture that can be read; give a JPEG, PNG, WebP, TIFF or "
-        "BMP file"
+        "004.png is passed over: not a picture that can be read; give a JPEG, PNG, WebP, "
+        "AVIF, TIFF or BMP file"
     ]
 
 
