@@ -54,6 +54,14 @@ WHOLE_SHARE = {"automatic": 0.65, "painted": 0.05}
 borders are a little wrong."""
 
 
+MASK_FILES = {
+    (photo, kind): f"{photo}_{kind}.png"
+    for photo in ("content", "style")
+    for kind in ("mask", "overlay")
+}
+"""What `save_masks` writes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Masks:
     """The labels of a content photo and, for each, what it takes its style from.
@@ -272,13 +280,6 @@ def _rgb(codes: np.ndarray) -> np.ndarray:
 
 def _name(code: int) -> str:
     return f"#{code:06x}"
-
-
-MASK_FILES = {
-    (photo, kind): f"{photo}_{kind}.png"
-    for photo in ("content", "style")
-    for kind in ("mask", "overlay")
-}
 
 
 def save_masks(

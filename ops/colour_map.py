@@ -32,19 +32,17 @@ class NearestColourMap:
         t_m = argmin (W t − r)ᵀ M_m (W t − r) + λ N_m/9³ ‖D t‖² + 1e-6 N_m ‖t‖²,  N_m = tr M_m
         S r = Σ_m M_m W t_m
 
-    where D are second differences along the three axes of the table. S is linear and symmetric:
-    its gradient is S itself.
+    where D are second differences along the three axes of the table: lattice regression, Garcia
+    and Gupta (2009). S is linear and symmetric: its gradient is S itself.
 
     Args:
-        photo: (1, 3, H, W), values in [0, 1]. S is computed on its device and in its dtype, the
-            tables in float64.
-        masks: (M, H, W), values in [0, 1], sum 1 at every pixel; ``None``: one, everywhere.
-        smoothness: λ.
+        photo: (1, 3, H, W), float32 or float64, values in [0, 1]. S is computed on its device and
+            in its dtype, the tables in float64; images are to have both.
+        masks: (M, H, W), values in [0, 1], sum 1 at every pixel, none of them empty; ``None``: one,
+            everywhere.
     """
 
-    def __init__(
-        self, photo: Tensor, masks: Tensor | None = None, *, smoothness: float = SMOOTHNESS
-    ):
+    def __init__(self, photo: Tensor, masks: Tensor | None = None):
         if masks is None:
             masks = photo.new_ones(1, *photo.shape[2:])
         weights = _trilinear_weights(photo[0].detach().double().flatten(1).mT.cpu().numpy())
@@ -52,7 +50,7 @@ class NearestColourMap:
         self.transposed = _to_torch(weights.T.tocsr(), photo)
         self.masks = masks.to(photo)
         self.factors = [
-            _factor(weights, mask, smoothness).to(photo.device)
+            _factor(weights, mask).to(photo.device)
             for mask in masks.detach().double().flatten(1).cpu().numpy()
         ]
 
@@ -85,8 +83,8 @@ def nearest_colour_map(photo: Tensor, image: Tensor, *, size: int = 128) -> Tens
     """The map of the photo's colours nearest to an image, found once, at a small size.
 
     Args:
-        photo: (B, 3, H, W), values in [0, 1].
-        image: (B, C, H, W).
+        photo: (B, 3, H, W), float32 or float64, values in [0, 1].
+        image: (B, C, H, W), of the same dtype.
         size: long side in pixels at which the table is fitted.
 
     Returns:
@@ -154,11 +152,11 @@ def _trilinear_weights(colours: np.ndarray) -> csr_array:
     return csr_array((share.ravel(), (rows, columns.ravel())), (len(colours), SIZE**3))
 
 
-def _factor(weights: csr_array, mask: np.ndarray, smoothness: float) -> Tensor:
+def _factor(weights: csr_array, mask: np.ndarray) -> Tensor:
     """Cholesky's of Wᵀ M W + λ N/9³ Dᵀ D + 1e-6 N."""
     count = mask.sum()
     weighted = weights.multiply(mask[:, None]).T.tocsr()
-    normal = weighted @ weights + smoothness * count / SIZE**3 * _roughness()
+    normal = weighted @ weights + SMOOTHNESS * count / SIZE**3 * _roughness()
     normal = torch.from_numpy(normal.toarray() + RIDGE * count * np.eye(SIZE**3))
     return torch.linalg.cholesky(normal)
 
