@@ -1,15 +1,34 @@
 """A result found at working size, applied to the photo at its own size."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from photostyle.data.photo import Photo
 from photostyle.ops.jit import kernel
+
+STRIP_PIXELS = 1 << 18
+"""So many are brought to sRGB at once, in floats."""
 
 # Contract: a product and a sum may become one operation.
 _kernel = kernel(fastmath={"contract"})
+
+
+def apply_to_photo(coefficients: Tensor, photo: Photo, *, in_place: bool = False) -> Photo:
+    """A result found in sRGB at working size, as a photo of its own size, depth and colour space.
+
+    Args:
+        coefficients: (1, 3, 4, h, w), see `apply_coefficients`.
+        photo: the guide.
+        in_place: write over the photo's own pixels: two large photos may be too many.
+    """
+    out = photo.pixels if in_place else None
+    if photo.space is None:
+        return photo.with_pixels(apply_coefficients(coefficients, photo.pixels, out))
+    return photo.with_pixels(_applied_in_srgb(coefficients, photo, out))
 
 
 def apply_coefficients(
@@ -24,35 +43,78 @@ def apply_coefficients(
     Args:
         coefficients: (1, 3, 4, h, w), float32 or float64. Per output channel the three slopes over
             the guide's RGB in [0, 1], then the offset.
-        pixels: (H, W, 3) uint8, the guide at its own size.
+        pixels: (H, W, 3) uint8 or uint16, the guide at its own size.
         out: where to write the result, in C order; may be ``pixels``. ``None``: a new array.
 
     Returns:
-        (H, W, 3) uint8: y clamped to [0, 1], times 255, rounded to nearest.
+        (H, W, 3) of the pixels' dtype: y clamped to [0, 1], times 255 or 65535, rounded to nearest.
 
     Raises:
         ValueError: a shape or dtype is not as above.
     """
     _check(coefficients, pixels, out)
-    height, width = pixels.shape[:2]
-    maps = coefficients.detach()[0].cpu().numpy()
-    rows = _interpolation(maps.shape[2], height, maps.dtype)
-    columns = _interpolation(maps.shape[3], width, maps.dtype)
-    starts = np.searchsorted(columns[0], np.arange(maps.shape[3] + 1)).astype(np.uintp)
+    maps = _Maps(coefficients, pixels.shape[:2])
     result = np.empty_like(pixels, order="C") if out is None else out
 
-    bands = min(torch.get_num_threads(), height)
-    edges = [height * band // bands for band in range(bands + 1)]
+    def apply_band(first: int, last: int) -> None:
+        maps.apply(first, pixels[first:last], np.iinfo(pixels.dtype).max, result[first:last])
+
+    _in_bands(apply_band, len(pixels))
+    return result
+
+
+def _applied_in_srgb(coefficients: Tensor, photo: Photo, out: np.ndarray | None) -> np.ndarray:
+    """As `apply_coefficients`, for a photo whose numbers are not those of sRGB.
+
+    The way to sRGB and back rounds: what is added to the pixels is the difference between the way
+    with and without the result, which is 0 where nothing changes.
+    """
+    pixels, space = photo.pixels, photo.space
+    _check(coefficients, pixels, out)
+    maps = _Maps(coefficients, pixels.shape[:2])
+    result = np.empty_like(pixels, order="C") if out is None else out
+    rows = max(1, STRIP_PIXELS // pixels.shape[1])
 
     def apply_band(first: int, last: int) -> None:
-        _apply_band(first, last, maps, rows, columns[1], starts, pixels, result)
+        for top in range(first, last, rows):
+            strip = slice(top, min(top + rows, last))
+            before = space.to_srgb(pixels[strip])
+            after = np.empty_like(before)
+            maps.apply(top, before, 1, after)
+            added = (space.levels(after) - space.levels(before)) * (photo.white / 65535)
+            result[strip] = np.rint((pixels[strip] + added).clip(0, photo.white))
 
+    _in_bands(apply_band, len(pixels))
+    return result
+
+
+def _in_bands(apply_band: Callable[[int, int], None], height: int) -> None:
+    """Call it with the first row of each of some bands and the row after its last, in parallel."""
+    bands = min(torch.get_num_threads(), height)
+    edges = [height * band // bands for band in range(bands + 1)]
     if bands == 1:
         apply_band(0, height)
-    else:
-        with ThreadPoolExecutor(bands) as executor:
-            list(executor.map(apply_band, edges, edges[1:]))
-    return result
+        return
+    with ThreadPoolExecutor(bands) as executor:
+        list(executor.map(apply_band, edges, edges[1:]))
+
+
+class _Maps:
+    """Coefficients (1, 3, 4, h, w) at any row of a photo of a given height and width."""
+
+    def __init__(self, coefficients: Tensor, size: tuple[int, int]):
+        self.maps = coefficients.detach()[0].cpu().numpy()
+        self.rows = _interpolation(self.maps.shape[2], size[0], self.maps.dtype)
+        columns = _interpolation(self.maps.shape[3], size[1], self.maps.dtype)
+        self.fractions = columns[1]
+        self.starts = np.searchsorted(columns[0], np.arange(self.maps.shape[3] + 1))
+        self.starts = self.starts.astype(np.uintp)
+
+    def apply(self, first: int, pixels: np.ndarray, white: int, result: np.ndarray) -> None:
+        """Write A·I + b of some rows, the first of which is row ``first`` of the photo."""
+        last = first + len(pixels)
+        rows = self.rows[0][first:last], self.rows[1][first:last]
+        _apply(self.maps, rows, self.fractions, self.starts, pixels, white, result)
 
 
 def _interpolation(source: int, target: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -64,10 +126,8 @@ def _interpolation(source: int, target: int, dtype: np.dtype) -> tuple[np.ndarra
 
 
 @_kernel
-def _apply_band(first, last, maps, rows, fractions, starts, pixels, result):
-    """Rows first to last of the result.
-
-    ``fractions`` are the columns' positions between two columns of ``maps``, and ``starts`` the
+def _apply(maps, rows, fractions, starts, pixels, white, result):
+    """``fractions`` are the columns' positions between two columns of ``maps``, and ``starts`` the
     first column of the photo that follows each of ``maps``: what lies between two columns of
     ``maps`` shares the same coefficients and steps, which then stay in registers.
     """
@@ -75,12 +135,12 @@ def _apply_band(first, last, maps, rows, fractions, starts, pixels, result):
     number = maps.dtype.type
     line = np.empty((3, 4, width + 1), maps.dtype)  # the coefficients of one row of the result
     levels = np.empty((pixels.shape[1], 3), maps.dtype)
-    for y in range(first, last):
+    for y in range(pixels.shape[0]):
         low, fraction = rows[0][y], rows[1][y]
         for c in range(3):
             for k in range(4):
                 above, below = maps[c, k, low], maps[c, k, min(low + 1, height - 1)]
-                unit = number(255 if k == 3 else 1)
+                unit = number(white if k == 3 else 1)
                 for x in range(width):
                     line[c, k, x] = (above[x] + fraction * (below[x] - above[x])) * unit
         line[:, :, width] = line[:, :, width - 1]
@@ -95,7 +155,7 @@ def _apply_band(first, last, maps, rows, fractions, starts, pixels, result):
                 levels[x, 0] = _level(to_red, fractions[x], colour)
                 levels[x, 1] = _level(to_green, fractions[x], colour)
                 levels[x, 2] = _level(to_blue, fractions[x], colour)
-        _round_to_bytes(levels.reshape(-1), result[y].reshape(-1))
+        _store(levels.reshape(-1), white, result[y].reshape(-1))
 
 
 @_kernel
@@ -117,10 +177,13 @@ def _level(step, t, colour):
 
 
 @_kernel
-def _round_to_bytes(levels, result):
+def _store(levels, white, result):
+    number = levels.dtype.type
+    if white == 1:  # floats, which go on
+        result[:] = levels
+        return
     for i in range(levels.size):
-        level = min(max(levels[i], levels.dtype.type(0)), levels.dtype.type(255))
-        result[i] = np.uint8(np.int32(level + levels.dtype.type(0.5)))
+        result[i] = np.int32(min(max(levels[i], number(0)), number(white)) + number(0.5))
 
 
 def _check(coefficients: Tensor, pixels: np.ndarray, out: np.ndarray | None) -> None:
@@ -128,10 +191,11 @@ def _check(coefficients: Tensor, pixels: np.ndarray, out: np.ndarray | None) -> 
         raise ValueError(f"coefficients must be (1, 3, 4, h, w), not {tuple(coefficients.shape)}")
     if coefficients.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"coefficients must be float32 or float64, not {coefficients.dtype}")
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise ValueError(f"pixels must be (H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype not in (np.uint8, np.uint16):
+        found = f"{pixels.shape} {pixels.dtype}"
+        raise ValueError(f"pixels must be (H, W, 3) uint8 or uint16, not {found}")
     if out is None:
         return
-    if out.shape != pixels.shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+    if out.shape != pixels.shape or out.dtype != pixels.dtype or not out.flags.c_contiguous:
         found = f"{out.shape} {out.dtype} with strides {out.strides}"
-        raise ValueError(f"out must be {pixels.shape} uint8 in C order, not {found}")
+        raise ValueError(f"out must be {pixels.shape} {pixels.dtype} in C order, not {found}")

@@ -1,77 +1,80 @@
 """Photos between file and array: nothing a camera or an editor stored is lost on the way.
 
-Pillow decodes and encodes; what this module adds is upright RGB whatever the file's colour mode,
-errors that say what is right, little memory, and files that are complete or not there.
+libvips decodes, and Pillow what libvips has no decoder for (HEIC, JPEG 2000, BMP). What this module
+adds is upright RGB whatever the file's colour mode, and errors that say what is right.
 """
 
 import logging
+import mmap
 import os
+import re
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms
 from torch import Tensor
 
-from photostyle.data.paths import FORMATS, atomic_file, format_of
+from photostyle.data import encoders
+from photostyle.data.colour_space import adobe_rgb_profile, colour_space
+from photostyle.data.metadata import Metadata, of_picture, of_tiff
+from photostyle.data.paths import atomic_file, format_of
 from photostyle.data.photo import MIN_SIDE, Photo, to_pixels
+from photostyle.data.vips import attach_profile, libvips, to_vips
 from photostyle.ops.errors import ArgumentError, check_number
+
+if TYPE_CHECKING:
+    import pyvips
 
 logger = logging.getLogger(__name__)
 
-LONGEST_SIDE = {"JPEG": 65_535, "WEBP": 16_383, "AVIF": 65_536}
-"""Where the format's own header ends; the others reach further than memory does."""
-
 MAX_PIXELS = 200_000_000
-"""Of the largest cameras' files (150 megapixels) none is refused; decoded, it takes 1.4 GB."""
+"""Of the largest cameras' files (150 megapixels) none is refused; decoded, it takes 1.2 GB."""
 
-_READABLE = tuple(dict.fromkeys(FORMATS.values()))
-_READABLE_NAMES = "a JPEG, PNG, WebP, AVIF, TIFF or BMP file"
+_READABLE = "a JPEG, PNG, WebP, AVIF, HEIC, TIFF, JPEG 2000 or BMP file"
+_HEIF = rb".{4}ftyp(?:.{4})*?"
+_SIGNATURES = (
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("WEBP", rb"RIFF.{4}WEBP"),
+    ("TIFF", rb"II[*+]\0|MM\0[*+]"),
+    ("AVIF", _HEIF + rb"avi[fs]"),
+    ("HEIC", _HEIF + rb"(?:hei[cxms]|hev[cx]|mif1|msf1)"),
+    ("JPEG2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    ("BMP", rb"BM"),
+)
+_LOADERS = {
+    "JPEG": "jpegload_source", "PNG": "pngload_source", "WEBP": "webpload_source",
+    "AVIF": "heifload_source", "TIFF": "tiffload_source",
+}  # fmt: skip
+"""Of libvips. The others are left to Pillow."""
+_PILLOW_NAMES = {"JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "WEBP": ("WEBP",), "AVIF": ("AVIF",)}
 # What Pillow's decoders raise on bytes that are not what the header promised.
-_DECODER_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error,
+_PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, struct.error,
+    zlib.error,
 )  # fmt: skip
-_GREY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
-_WIDE_GREY_MODES = _GREY_MODES - {"1", "L", "LA"}
-_COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr", "CMYK"}
-_STRIP_PIXELS = 1 << 20
 # Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
 _PILLOW_STATE = threading.Lock()
 
-# Facts about the photo. All other tags are about how one file stored its pixels (in TIFF, EXIF
-# stands among offsets and strip sizes), and the thumbnail would show the photo before the transfer.
-_KEPT_TAGS = {
-    ExifTags.Base.ImageDescription, ExifTags.Base.Make, ExifTags.Base.Model,
-    ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit,
-    ExifTags.Base.Software, ExifTags.Base.DateTime, ExifTags.Base.Artist, ExifTags.Base.Copyright,
-    ExifTags.Base.Rating, ExifTags.Base.RatingPercent,
-    ExifTags.Base.XPTitle, ExifTags.Base.XPComment, ExifTags.Base.XPAuthor,
-    ExifTags.Base.XPKeywords, ExifTags.Base.XPSubject,
-}  # fmt: skip
-_DROPPED_EXIF_TAGS = {
-    ExifTags.Base.ExifImageWidth,
-    ExifTags.Base.ExifImageHeight,
-    ExifTags.IFD.Interop,
-}
-_MAX_JPEG_EXIF = 65_533
-
-# EXIF orientation -> the view of an upright (H, W, ...) array whose rows are the file's rows.
-_STORED_VIEW: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.swapaxes(0, 1),
-    6: lambda upright: upright.swapaxes(0, 1)[::-1],
-    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
+# EXIF orientation -> the upright view of an (H, W, ...) array whose rows are the file's rows.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored[::-1].swapaxes(0, 1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: stored[:, ::-1].swapaxes(0, 1),
 }
 
 
@@ -81,11 +84,13 @@ _STORED_VIEW: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 def load_photo(
     path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
 ) -> Photo:
-    """Read a photo: JPEG, PNG, WebP, AVIF, TIFF or BMP, of any colour mode, as upright 8-bit RGB.
+    """Read a photo, of any colour mode, as upright RGB of 8 or 16 bits.
 
-    Grey becomes three equal channels, 16 bits are scaled to 8, a palette is looked up. CMYK and
-    grey go to sRGB through the file's ICC profile where it has one; an RGB profile is kept. Of
-    several frames the first is read.
+    What is inside a file counts, not its suffix: JPEG, PNG, WebP, AVIF, HEIC, TIFF, JPEG 2000 or
+    BMP. Grey becomes three equal channels, a palette is looked up, floats from 0 to 1 become 16
+    bits. CMYK, Lab and grey go to sRGB, through the file's ICC profile where it has one; an RGB
+    profile is kept. Of several frames the first is read; of a TIFF file the first page that is no
+    thumbnail.
 
     Args:
         path: the file.
@@ -95,19 +100,34 @@ def load_photo(
     Raises:
         ArgumentError: no such file, a folder, not permitted, empty, not a picture, truncated or
             damaged, less than 16 pixels on a side, more than ``max_pixels``, or with numbers that
-            are no colours (Lab, integers beyond 16 bits, floats outside [0, 1]).
+            are no colours (integers beyond 16 bits, floats outside [0, 1]).
     """
-    with open_image(path, argument=argument, max_pixels=max_pixels) as image:
-        transform, icc_profile = _colour_management(image, path)
-        orientation, exif = read_exif(image, path)
-        pixels, alpha = decode(image, path, argument, orientation, transform=transform)
-    return Photo(pixels, alpha, icc_profile, exif)
+    with _opened(path, argument, max_pixels) as picture:
+        colours, alpha = _colours_and_alpha(picture.image, path, argument)
+        colours, profile = _in_rgb(colours, picture, path)
+        return Photo(
+            _upright(colours, picture.orientation),
+            None if alpha is None else _upright(alpha, picture.orientation)[..., 0],
+            profile,
+            picture.metadata,
+        )
+
+
+def load_visible(
+    path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
+) -> Photo:
+    """As `load_photo`, and refuses a photo of which nothing can be seen."""
+    photo = load_photo(path, argument=argument, max_pixels=max_pixels)
+    if photo.alpha is not None and not photo.alpha.any():
+        expected = "is transparent everywhere; give a photo of which something can be seen"
+        raise ArgumentError(argument, path, expected)
+    return photo
 
 
 def load_image(
     path: str | os.PathLike, size: int | None = None, *, argument: str = "content"
 ) -> Tensor:
-    """Read a photo as float32 (1, 3, H, W) in [0, 1], the long side at most ``size`` pixels.
+    """Read a photo in sRGB as float32 (1, 3, H, W), the long side at most ``size`` pixels.
 
     Raises:
         ArgumentError: as `load_photo`.
@@ -115,63 +135,162 @@ def load_image(
     return load_photo(path, argument=argument).tensor(size)
 
 
-@contextmanager
-def open_image(
-    path: str | os.PathLike, *, argument: str, max_pixels: int = MAX_PIXELS
-) -> Iterator[Image.Image]:
-    """Open and decode an image file as Pillow has it: neither turned upright nor made RGB.
+def load_numbers(path: str | os.PathLike, *, argument: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a picture as `load_photo` does, but with its numbers as they are, whatever its profile.
+
+    Returns:
+        (H, W, 3) and, where it has alpha, (H, W), uint8 or uint16.
 
     Raises:
-        ArgumentError: as `load_photo`, for the file and its size.
+        ArgumentError: as `load_photo`.
     """
+    with _opened(path, argument, MAX_PIXELS) as picture:
+        colours, alpha = _colours_and_alpha(picture.image, path, argument)
+        colours, _ = _in_rgb(colours, replace(picture, profile=None, metadata=Metadata()), path)
+        pixels = _upright(colours, picture.orientation)
+        return pixels, None if alpha is None else _upright(alpha, picture.orientation)[..., 0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """An open file. Its image is decoded when its pixels are asked for."""
+
+    image: "pyvips.Image"
+    orientation: int
+    profile: bytes | None
+    metadata: Metadata
+
+
+@contextmanager
+def _opened(path: str | os.PathLike, argument: str, max_pixels: int) -> Iterator[_Picture]:
     with _open_file(path, argument) as file:
-        try:
-            with _pillow_on_our_terms():
-                image = Image.open(file, formats=_READABLE)
-        except _DECODER_ERRORS as error:
-            raise ArgumentError(
-                argument, path, f"not a picture that can be read; give {_READABLE_NAMES}"
-            ) from error
-        width, height = image.size
-        if min(width, height) < MIN_SIDE:
-            expected = f"{width} x {height} pixels are too few; give at least {MIN_SIDE} a side"
-            raise ArgumentError(argument, path, expected)
-        if width * height > max_pixels:
-            expected = f"{width} x {height} pixels are too many; give at most {max_pixels:,} in all"
+        kind = _kind(file.read(64))
+        if kind is None:
+            expected = f"not a picture that can be read; give {_READABLE}"
             raise ArgumentError(argument, path, expected)
         try:
-            # Of our formats only TIFF reads its header again while it decodes.
-            with _pillow_on_our_terms() if image.format == "TIFF" else nullcontext():
-                image.load()
-        except _DECODER_ERRORS as error:
+            read = _by_vips if kind in _LOADERS else _by_pillow
+            check_size = _size_check(path, argument, max_pixels)
+            yield read(file, kind, path, argument, check_size)
+        except ArgumentError:
+            raise
+        except (libvips().Error, *_PILLOW_ERRORS) as error:
             raise ArgumentError(
-                argument, path, f"truncated or damaged ({error}); give a complete file"
+                argument, path, f"truncated or damaged ({_reason(error)}); give a complete file"
             ) from error
-        yield image
 
 
 def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
     path = Path(path)
     try:
         if path.is_dir():
-            raise ArgumentError(argument, path, f"is a folder; give {_READABLE_NAMES}")
+            raise ArgumentError(argument, path, f"is a folder; give {_READABLE}")
         # A named pipe would block for ever.
         if path.exists() and not path.is_file():
-            raise ArgumentError(argument, path, f"is no regular file; give {_READABLE_NAMES}")
+            raise ArgumentError(argument, path, f"is no regular file; give {_READABLE}")
         if path.is_file() and path.stat().st_size == 0:
-            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE_NAMES}")
+            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE}")
         return path.open("rb")
+    except ArgumentError:
+        raise
     except FileNotFoundError as error:
-        raise ArgumentError(argument, path, f"no such file; give {_READABLE_NAMES}") from error
+        raise ArgumentError(argument, path, f"no such file; give {_READABLE}") from error
     except PermissionError as error:
         raise ArgumentError(argument, path, "no permission to read it") from error
-    except OSError as error:
-        raise ArgumentError(argument, path, f"cannot be opened: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArgumentError(argument, path, f"cannot be opened: {reason}") from error
+
+
+def _kind(head: bytes) -> str | None:
+    """The format of a file by its first bytes."""
+    for kind, signature in _SIGNATURES:
+        if re.match(signature, head, re.DOTALL):
+            return kind
+    return None
+
+
+def _size_check(
+    path: str | os.PathLike, argument: str, max_pixels: int
+) -> Callable[[int, int], None]:
+    def check(width: int, height: int) -> None:
+        if min(width, height) < MIN_SIDE:
+            expected = f"{width} x {height} pixels are too few; give at least {MIN_SIDE} a side"
+            raise ArgumentError(argument, path, expected)
+        if width * height > max_pixels:
+            expected = f"{width} x {height} pixels are too many; give at most {max_pixels:,} in all"
+            raise ArgumentError(argument, path, expected)
+
+    return check
+
+
+def _by_vips(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> _Picture:
+    options = {}
+    if kind == "TIFF":
+        options["page"], metadata = _of_tiff(file, path)
+    else:
+        with _pillow_on_our_terms(), Image.open(file, formats=_PILLOW_NAMES[kind]) as header:
+            metadata = of_picture(header)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    source = libvips().Source.new_from_descriptor(file.fileno())
+    load = getattr(libvips().Image, _LOADERS[kind])
+    try:
+        image = load(source, access="sequential", fail_on="error", **options)
+    except libvips().Error as error:
+        expected = f"damaged, or a {kind} file of a kind that cannot be read ({_reason(error)})"
+        raise ArgumentError(argument, path, f"{expected}; save it anew") from error
+    check_size(image.width, image.height)
+    fields = image.get_fields()
+    profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
+    orientation, metadata = _orientation(metadata, path)
+    if kind == "AVIF":  # its decoder has turned the photo as the container says
+        orientation = 1
+    elif kind == "TIFF" and "orientation" in fields:  # that of BigTIFF, too
+        orientation = image.get("orientation")
+    return _Picture(image, orientation, profile, metadata)
+
+
+def _by_pillow(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> _Picture:
+    if kind == "HEIC":
+        import pillow_heif
+
+        image = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+        check_size(*image.size)
+        array, metadata = np.asarray(image), of_picture(image)
+    else:
+        with _pillow_on_our_terms():
+            image = Image.open(file, formats=(kind,))
+        check_size(*image.size)
+        metadata = of_picture(image)
+        image.load()
+        if image.mode not in ("L", "LA", "I;16", "RGB", "RGBA"):
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        array = np.asarray(image)
+    _, metadata = _orientation(metadata, path)
+    array = array.reshape(*array.shape[:2], -1)
+    return _Picture(to_vips(array), 1, image.info.get("icc_profile"), metadata)
+
+
+def _of_tiff(file: BinaryIO, path: str | os.PathLike) -> tuple[int, Metadata]:
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return of_tiff(content)
+    except ValueError as error:
+        logger.warning("%s: its metadata cannot be read and are not kept (%s)", path, error)
+        return 0, Metadata()
+
+
+def _orientation(metadata: Metadata, path: str | os.PathLike) -> tuple[int, Metadata]:
+    try:
+        return metadata.orientation, metadata
+    except ValueError as error:
+        logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
+        return 1, replace(metadata, exif=None)
 
 
 @contextmanager
 def _pillow_on_our_terms() -> Iterator[None]:
-    """Let Pillow decode without its opinions, one thread at a time.
+    """Let Pillow read a header without its opinions, one thread at a time.
 
     It warns of large images and refuses larger ones, where ``max_pixels`` decides, and it warns of
     damaged metadata before it goes on without, or raises.
@@ -186,111 +305,99 @@ def _pillow_on_our_terms() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def decode(
-    image: Image.Image,
-    path: str | os.PathLike,
-    argument: str,
-    orientation: int,
-    *,
-    transform: ImageCms.ImageCmsTransform | None = None,
-    white: int = 65_535,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """The upright pixels (H, W, 3) uint8 and alpha (H, W) uint8 or None of an opened image.
-
-    ``transform`` replaces Pillow's own conversion to RGB; ``white`` is the level of an integer
-    grey image of more than 8 bits that becomes 255.
-
-    Raises:
-        ArgumentError: the image's numbers are no colours.
-    """
-    if image.mode not in _GREY_MODES | _COLOUR_MODES:
-        raise ArgumentError(argument, path, f"colours are {image.mode}; save it as RGB")
-    wide_grey = image.mode in _WIDE_GREY_MODES
-    if wide_grey:
-        white = 1 if image.mode == "F" else white
-        low, high = _extrema(image)
-        if not (low >= 0 and high <= white):  # a NaN is neither
-            expected = f"grey levels from {low:g} to {high:g}; save it with 0 (black) to {white}"
-            raise ArgumentError(argument, path, expected)
-    has_alpha = image.has_transparency_data and not wide_grey
-
-    width, height = image.size
-    shape = (width, height) if orientation >= 5 else (height, width)
-    pixels = np.empty((*shape, 3), np.uint8)
-    alpha = np.empty(shape, np.uint8) if has_alpha else None
-    stored_pixels = _STORED_VIEW[orientation](pixels)
-    stored_alpha = _STORED_VIEW[orientation](alpha) if has_alpha else None
-
-    # In strips, straight into place: no second whole copy for conversion or orientation.
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        strip = image.crop((0, top, width, bottom))
-        if wide_grey:
-            levels = np.asarray(strip).astype(np.float64) * (255 / white)
-            strip = Image.fromarray(np.rint(levels).astype(np.uint8))
-        if has_alpha:
-            strip = strip.convert("RGBA")
-            stored_alpha[top:bottom] = np.asarray(strip)[..., 3]
-        if transform is not None:
-            strip = ImageCms.applyTransform(strip.convert(transform.input_mode), transform)
-        stored_pixels[top:bottom] = np.asarray(
-            strip if strip.mode == "RGB" else strip.convert("RGB")
-        )
-    return pixels, alpha
+def _reason(error: Exception) -> str:
+    """What a decoder complains of, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
-def _extrema(image: Image.Image) -> tuple[float, float]:
-    # Not image.getextrema(), which passes over NaN.
-    levels = np.asarray(image)
-    return levels.min(), levels.max()
+# ----------------------------------------------------------------------------------------- colours
 
 
-def _colour_management(
-    image: Image.Image, path: str | os.PathLike
-) -> tuple[ImageCms.ImageCmsTransform | None, bytes | None]:
-    """The transform to sRGB that the file's profile asks for, and the profile to keep."""
-    icc_profile = image.info.get("icc_profile")
-    if not icc_profile:
+def _colours_and_alpha(
+    image: "pyvips.Image", path: str | os.PathLike, argument: str
+) -> tuple["pyvips.Image", "pyvips.Image | None"]:
+    """Images of 8 or 16 bits: one of 1, 3 or 4 channels, and that of its alpha."""
+    if image.coding != "none":
+        raise ArgumentError(argument, path, "colours are Lab of 8 bits; save it as RGB")
+    if image.interpretation in ("lab", "labs"):
+        image = image.colourspace("rgb16")
+    if image.format not in ("uchar", "ushort"):
+        image = _sixteen_bits(image, path, argument)
+    channels = 4 if image.interpretation == "cmyk" else 3 if image.bands >= 3 else 1
+    if image.bands == channels:
+        return image, None
+    # Both parts are needed, and a file is decoded once.
+    image = image.copy_memory()
+    colours = image[0] if channels == 1 else image[:channels]
+    # Further channels are what an editor has stored beside the photo.
+    return colours, image[channels] if image.bands == channels + 1 else None
+
+
+def _sixteen_bits(image: "pyvips.Image", path: str | os.PathLike, argument: str) -> "pyvips.Image":
+    """Floats from 0 to 1 and integers from 0 to 65535."""
+    levels = image.numpy()
+    white = 1 if np.issubdtype(levels.dtype, np.floating) else 65_535
+    low, high = levels.min(), levels.max()
+    if not (low >= 0 and high <= white):  # a NaN is neither
+        expected = f"levels from {low:g} to {high:g}; save it with 0 (black) to {white}"
+        raise ArgumentError(argument, path, expected)
+    levels = np.rint(levels.astype(np.float64) * (65_535 / white)).astype(np.uint16)
+    return to_vips(levels.reshape(*levels.shape[:2], -1))
+
+
+def _in_rgb(
+    colours: "pyvips.Image", picture: _Picture, path: str | os.PathLike
+) -> tuple["pyvips.Image", bytes | None]:
+    """Colours as RGB, and their profile where it is not that of sRGB or has to be kept."""
+    profile, space = _usable(picture.profile, colours.bands, path)
+    if profile is None and colours.bands == 3 and picture.metadata.is_adobe_rgb:
+        return colours, adobe_rgb_profile()
+    if space == "RGB" and _has_curves(profile):
+        return _three(colours), profile
+    if profile is None and colours.bands != 4:
+        return _three(colours), None
+    if profile is not None:
+        colours = attach_profile(colours, profile)
+    depth = 8 * (2 if colours.format == "ushort" else 1)
+    source = {"embedded": True} if profile is not None else {"input_profile": "cmyk"}
+    return colours.icc_transform("srgb", depth=depth, **source), None
+
+
+def _usable(
+    profile: bytes | None, bands: int, path: str | os.PathLike
+) -> tuple[bytes | None, str | None]:
+    """A profile that is for pixels of so many channels, and the colours that it is of."""
+    if not profile:
         return None, None
     try:
-        profile = ImageCms.ImageCmsProfile(BytesIO(icc_profile))
-        space = profile.profile.xcolor_space.strip()
-        if space == "RGB" and image.mode != "CMYK":
-            return None, icc_profile
-        if space == "CMYK" and image.mode == "CMYK":
-            return _to_srgb(profile, "CMYK"), None
-        if space == "GRAY" and image.mode in _GREY_MODES:
-            return _to_srgb(profile, "L"), None
+        space = ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space.strip()
     except (OSError, ImageCms.PyCMSError) as error:
         logger.warning("%s: its ICC profile is damaged and is not used (%s)", path, error)
         return None, None
-    logger.warning("%s: its ICC profile is for %s, not for its pixels; not used", path, space)
-    return None, None
+    if space not in {1: ("GRAY", "RGB"), 3: ("RGB",), 4: ("CMYK",)}[bands]:
+        logger.warning("%s: its ICC profile is for %s, not for its pixels; not used", path, space)
+        return None, None
+    return profile, space
 
 
-def _to_srgb(profile: ImageCms.ImageCmsProfile, mode: str) -> ImageCms.ImageCmsTransform:
-    return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), mode, "RGB")
-
-
-def read_exif(image: Image.Image, path: str | os.PathLike) -> tuple[int, bytes | None]:
-    """The orientation, 1 to 8, of a decoded image and the EXIF block to keep."""
-    orientation = 1
+def _has_curves(profile: bytes) -> bool:
     try:
-        with _pillow_on_our_terms():
-            exif = image.getexif()
-            stored = exif.get(ExifTags.Base.Orientation, 1)
-            orientation = stored if stored in _STORED_VIEW else 1
-            kept = Image.Exif()
-            kept.update({tag: value for tag, value in exif.items() if tag in _KEPT_TAGS})
-            for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-                tags = exif.get_ifd(ifd).items()
-                if values := {tag: value for tag, value in tags if tag not in _DROPPED_EXIF_TAGS}:
-                    kept[ifd] = values
-            return orientation, kept.tobytes() if len(kept) else None
-    except _DECODER_ERRORS as error:
-        logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
-        return orientation, None
+        colour_space(profile)
+    except ValueError:
+        return False
+    return True
+
+
+def _three(colours: "pyvips.Image") -> "pyvips.Image":
+    return colours if colours.bands == 3 else colours.bandjoin([colours, colours])
+
+
+def _upright(image: "pyvips.Image", orientation: int) -> np.ndarray:
+    """The pixels (H, W, C) of a decoded image, in C order and free to be written to."""
+    stored = image.numpy()
+    upright = _UPRIGHT[orientation](stored.reshape(*stored.shape[:2], -1))
+    return np.require(upright, requirements="CW")
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -301,15 +408,15 @@ def save_photo(
 ) -> None:
     """Write a photo in the format of the suffix, see `data.paths.FORMATS`.
 
-    ICC profile and EXIF are kept in all but BMP. TIFF is not compressed, since Pillow keeps EXIF in
-    no other. Alpha is kept in PNG, WebP, AVIF and TIFF; JPEG and BMP
-    hold none, and the pixels are written as they are, over no background. JPEG is written without
-    chroma subsampling. An existing file is replaced, and only by a complete one.
+    ICC profile, EXIF, XMP and comments are kept where the format has a place for them. 16 bits are
+    kept in PNG and TIFF. JPEG and BMP hold no transparency: there, the photo is put on white. JPEG
+    is written without chroma subsampling, TIFF without compression. An existing file is replaced,
+    and only by a complete one.
 
     Args:
         path: the file; its folder exists.
         photo: what to write.
-        quality: 1 to 100, for JPEG, WebP and AVIF.
+        quality: 1 to 100, for JPEG, WebP, AVIF, HEIC and JPEG 2000.
         argument: the caller's name for ``path``, for error messages.
 
     Raises:
@@ -321,16 +428,12 @@ def save_photo(
     file_format = format_of(path, argument)
     check_number("quality", quality, 1, 100)
     height, width = photo.pixels.shape[:2]
-    longest = LONGEST_SIDE.get(file_format, max(height, width))
-    if max(height, width) > longest:
-        expected = f"{file_format} holds at most {longest} pixels a side, not {width} x {height}"
-        raise ArgumentError(argument, path, f"{expected}; use .png or .tif")
-
-    image = Image.fromarray(photo.pixels)
-    if photo.alpha is not None and file_format in ("PNG", "WEBP", "AVIF", "TIFF"):
-        image.putalpha(Image.fromarray(photo.alpha))
+    check_holds(path, width, height, argument)
+    if not photo.is_opaque and file_format in encoders.OPAQUE:
+        logger.warning("%s holds no transparency: the photo is put on white", path)
+    metadata = photo.metadata.of_upright(width, height)
     with atomic_file(path) as file:
-        image.save(file, format=file_format, **_encoder_options(file_format, photo, quality))
+        encoders.encode(file, file_format, replace(photo, metadata=metadata), quality)
 
 
 def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) -> None:
@@ -343,20 +446,14 @@ def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) ->
     save_photo(path, Photo(to_pixels(tensor)), quality=quality)
 
 
-def _encoder_options(file_format: str, photo: Photo, quality: int) -> dict:
-    options: dict = {}
-    if file_format in ("JPEG", "AVIF"):
-        options = {"quality": quality, "subsampling": "4:4:4"}
-    elif file_format == "WEBP":
-        # exact: the colours under full transparency belong to the photo as well.
-        options = {"quality": quality, "exact": True}
-    if file_format == "BMP":
-        return options
-    if photo.icc_profile is not None:
-        options["icc_profile"] = photo.icc_profile
-    if photo.exif is not None:
-        if file_format == "JPEG" and len(photo.exif) > _MAX_JPEG_EXIF:
-            logger.warning("EXIF data of %d bytes do not fit into a JPEG file", len(photo.exif))
-        else:
-            options["exif"] = photo.exif
-    return options
+def check_holds(path: Path, width: int, height: int, argument: str = "output") -> None:
+    """Check that the format of a file's suffix can hold so many pixels.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
+    file_format = format_of(path, argument)
+    longest = encoders.LONGEST_SIDE.get(file_format, max(height, width))
+    if max(height, width) > longest:
+        expected = f"{file_format} holds at most {longest} pixels a side, not {width} x {height}"
+        raise ArgumentError(argument, path, f"{expected}; use .png or .tif")

@@ -1,17 +1,20 @@
 """Pairs of masks that say which part of the style photo goes to which part of the content photo."""
 
+import itertools
 import logging
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photostyle.data.image_io import decode, open_image, read_exif
+from photostyle.data.image_io import load_numbers
 from photostyle.data.paths import atomic_file
 from photostyle.data.photo import to_pixels
 from photostyle.ops.errors import ArgumentError
@@ -54,6 +57,12 @@ WHOLE_SHARE = {"automatic": 0.65, "painted": 0.05}
 borders are a little wrong."""
 
 
+MASK_STRETCH = 0.01
+"""How much a mask's proportions may differ from its photo's: a scan, an editor's rounding."""
+
+LARGEST_MASK = 4096
+"""Long side in pixels of the masks that are written for a larger photo."""
+
 MASK_FILES = {
     (photo, kind): f"{photo}_{kind}.png"
     for photo in ("content", "style")
@@ -67,7 +76,8 @@ class Masks:
     """The labels of a content photo and, for each, what it takes its style from.
 
     Attributes:
-        content: (M, H, W) float32 in [0, 1]; at each pixel the M values add up to 1.
+        content: (M, H, W) float32 in [0, 1]; at each pixel the M values add up to its weight: 1,
+            less where the photo is transparent.
         style: (M, H', W') float32 in [0, 1].
         labels: M names, the colours as "#rrggbb", by falling area in the content.
     """
@@ -88,23 +98,52 @@ class Masks:
         """
         if share == 0 or len(self.labels) == 1:
             return self
-        content = torch.full_like(self.content[:1], share)
+        content = share * self.content.sum(0, keepdim=True)
         return type(self)(
             torch.cat([(1 - share) * self.content, content]),
             torch.cat([self.style, torch.ones_like(self.style[:1])]),
             (*self.labels, "whole photo"),
         )
 
+    def visible(self, content: Tensor | None, style: Tensor | None) -> Self:
+        """The same of photos that are transparent in places.
 
-def automatic_masks(content: Tensor, style: Tensor, *, seed: int = 0) -> Masks:
+        Args:
+            content, style: opacities, (H, W) and (H', W') in [0, 1], not 0 everywhere; ``None``:
+                opaque. Labels that are nowhere to be seen are left out.
+        """
+        if content is None and style is None:
+            return self
+        masks = self
+        if content is not None:
+            kept = (self.content * content).flatten(1).sum(1) > 0
+            labels = tuple(itertools.compress(self.labels, kept.tolist()))
+            masks = type(self)(self.content[kept] * content, self.style[kept], labels)
+        if style is None:
+            return masks
+        seen = masks.style * style
+        empty = seen.flatten(1).sum(1) == 0
+        seen[empty] = style
+        return replace(masks, style=seen)
+
+
+def automatic_masks(
+    content: Tensor,
+    style: Tensor,
+    *,
+    opacities: tuple[Tensor | None, Tensor | None] = (None, None),
+    seed: int = 0,
+) -> Masks:
     """Masks of the regions that both photos have, see `ops.regions.segment_together`.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].
         style: (1, 3, H', W'), values in [0, 1].
+        opacities: of both, (H, W) and (H', W') in [0, 1]; ``None``: opaque. What is transparent
+            belongs to some region, but decides on none; see `Masks.visible`.
         seed: of the first centres of k-means.
     """
-    masks = segment_together(content, style, seed=seed)
+    masks = segment_together(content, style, weights=opacities, seed=seed)
     names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
     return Masks(*masks, tuple(names[: len(masks[0])]))
 
@@ -140,11 +179,15 @@ def load_masks(
 
     content_codes = _read_codes(content_mask, "content_mask")
     style_codes = _read_codes(style_mask, "style_mask")
+    _check_shape(content_codes, content_size, content_mask, "content_mask")
+    _check_shape(style_codes, style_size, style_mask, "style_mask")
     colours, (in_content, in_style) = _find_labels(content_codes, style_codes)
     content_codes = _resize_nearest(content_codes, content_size)
     style_codes = _resize_nearest(style_codes, style_size)
     content = _assign(content_codes, colours[in_content], content_mask, "content_mask")
     style = _assign(style_codes, colours[in_style], style_mask, "style_mask")
+    _warn_of_vanished(colours[in_content], content, content_mask)
+    _warn_of_vanished(colours[in_style], style, style_mask)
 
     labels, areas = np.unique(content, return_counts=True)
     labels = labels[np.argsort(-areas, kind="stable")]
@@ -161,31 +204,42 @@ def load_masks(
 
 def _read_codes(path: str | os.PathLike, argument: str) -> np.ndarray:
     """The colours of a mask as 0xrrggbb, (H, W) int32. Label indices are shades of grey."""
-    with open_image(path, argument=argument) as image:
-        orientation, _ = read_exif(image, path)
-        white = _white_level(image, path, argument)
-        pixels, alpha = decode(image, path, argument, orientation, white=white)
-    if alpha is not None and alpha.min() < 255:
+    pixels, alpha = load_numbers(path, argument=argument)
+    if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         expected = "has transparent pixels; fill them with the colour of a label"
         raise ArgumentError(argument, path, expected)
     codes = np.zeros(pixels.shape[:2], np.int32)
     for channel in range(3):
         codes <<= 8
-        codes |= pixels[..., channel]
+        codes |= _eight_bits(pixels[..., channel], path, argument)
     return codes
 
 
-def _white_level(image: Image.Image, path: str | os.PathLike, argument: str) -> int:
-    """255 for label indices stored in 16 bits, 65535 for a 16-bit grey picture."""
-    if not image.mode.startswith("I"):
-        return 65_535
-    levels = np.unique(np.asarray(image))
-    if levels[-1] <= 255:
-        return 255
-    if len(levels) <= MAX_LABELS and len(np.unique(np.rint(levels / 257))) < len(levels):
+def _eight_bits(levels: np.ndarray, path: str | os.PathLike, argument: str) -> np.ndarray:
+    """Levels of a 16-bit file are label indices, where none is above 255, or shades."""
+    found = np.unique(levels)
+    if levels.dtype == np.uint8 or found[-1] <= 255:
+        return levels
+    if len(found) <= MAX_LABELS and len(np.unique(np.rint(found / 257))) < len(found):
         expected = "16-bit levels that 8 bits cannot tell apart; give label indices up to 255"
         raise ArgumentError(argument, path, expected)
-    return 65_535
+    return np.rint(levels / 257).astype(np.int32)
+
+
+def _check_shape(
+    codes: np.ndarray, size: tuple[int, int], path: str | os.PathLike, argument: str
+) -> None:
+    """A mask has the proportions of its photo, but for the rounding of its own size."""
+    (mask_height, mask_width), (height, width) = codes.shape, size
+    rounding = 1 / min(*codes.shape, *size)
+    ratio = (mask_height / mask_width) / (height / width)
+    if abs(math.log(ratio)) > MASK_STRETCH + rounding:
+        photo = argument.removesuffix("_mask")
+        expected = (
+            f"has {mask_width} x {mask_height} pixels and the {photo}, at working size, "
+            f"{width} x {height}; give a mask of the whole photo, the same way up"
+        )
+        raise ArgumentError(argument, path, expected)
 
 
 def _find_labels(content: np.ndarray, style: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -265,6 +319,13 @@ def _resize_nearest(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return codes[rows[:, None], columns]
 
 
+def _warn_of_vanished(labels: np.ndarray, found: np.ndarray, path: str | os.PathLike) -> None:
+    if len(vanished := np.setdiff1d(labels, found)):
+        names = ", ".join(map(_name, vanished))
+        width, height = found.shape[::-1]
+        logger.warning("%s: %s vanish at %d x %d pixels; raise size", path, names, width, height)
+
+
 def _warn_of_unmatched(content: np.ndarray, style: np.ndarray) -> None:
     if len(only_content := np.setdiff1d(content, style)):
         names = ", ".join(map(_name, only_content))
@@ -283,7 +344,11 @@ def _name(code: int) -> str:
 
 
 def save_masks(
-    masks: Masks, content: Tensor, style: Tensor, folder: str | os.PathLike
+    masks: Masks,
+    content: Tensor,
+    style: Tensor,
+    folder: str | os.PathLike,
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None,
 ) -> list[Path]:
     """Write masks to look at and to edit.
 
@@ -294,6 +359,8 @@ def save_masks(
         masks: of which each pixel gets its largest.
         content, style: (1, 3, H, W) of the masks' sizes, values in [0, 1].
         folder: created where it is missing.
+        sizes: of the photos themselves, (height, width): the masks are written at these, at most
+            `LARGEST_MASK` pixels a side; ``None``: at their own size.
 
     Returns:
         The files.
@@ -303,19 +370,36 @@ def save_masks(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    colours = np.array([_colour(name) for name in masks.labels])
+    colours = np.array([_colour(name) for name in masks.labels], np.uint8)
     files = []
-    for name, layers, photo in (
-        ("content", masks.content, content),
-        ("style", masks.style, style),
+    for index, (name, layers, photo) in enumerate(
+        (("content", masks.content, content), ("style", masks.style, style))
     ):
-        mask = colours[layers.argmax(0).cpu().numpy()].astype(np.uint8)
+        mask = colours[layers.argmax(0).cpu().numpy()]
         overlay = (mask.astype(np.uint16) + to_pixels(photo)) // 2
-        for kind, pixels in (("mask", mask), ("overlay", overlay.astype(np.uint8))):
+        size = layers.shape[1:] if sizes is None else sizes[index]
+        pictures = {"mask": colours[_labels_at(layers, size)], "overlay": overlay.astype(np.uint8)}
+        for kind, pixels in pictures.items():
             files.append(folder / MASK_FILES[name, kind])
             with atomic_file(files[-1]) as file:
                 Image.fromarray(pixels).save(file, format="PNG")
     return files
+
+
+def _labels_at(layers: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """The largest of layers (M, h, w) at each pixel of a larger size, (H, W)."""
+    scale = min(1, LARGEST_MASK / max(size))
+    size = [max(low, round(scale * side)) for low, side in zip(layers.shape[1:], size, strict=True)]
+    best = labels = None
+    for label, layer in enumerate(layers.cpu()):  # one by one: all would take a gigabyte
+        layer = F.interpolate(layer[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+        if best is None:
+            best, labels = layer, torch.zeros(size, dtype=torch.uint8)
+            continue
+        larger = layer > best
+        best[larger] = layer[larger]
+        labels[larger] = label
+    return labels.numpy()
 
 
 def _colour(label: str) -> tuple[int, ...]:

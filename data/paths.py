@@ -21,6 +21,9 @@ FORMATS = {
     ".jpe": "JPEG",
     ".jfif": "JPEG",
     ".mpo": "JPEG",
+    ".heic": "HEIC",
+    ".heif": "HEIC",
+    ".jp2": "JPEG2000",
 }
 
 
@@ -67,6 +70,12 @@ def format_of(path: Path, argument: str) -> str:
     if file_format is None:
         raise ArgumentError(argument, path, f"end its name in one of {' '.join(FORMATS)}")
     return file_format
+
+
+def suffix_like(path: str | os.PathLike) -> str:
+    """The suffix of a photo, ``.jpg`` where it stands for no format: results are as their photo."""
+    suffix = PurePath(path).suffix
+    return suffix if suffix.lower() in FORMATS else ".jpg"
 
 
 @contextmanager

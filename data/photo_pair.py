@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from photostyle.data.full_resolution import apply_coefficients
-from photostyle.data.image_io import load_photo, save_photo
+from photostyle.data.full_resolution import apply_to_photo
+from photostyle.data.image_io import load_visible, save_photo
 from photostyle.data.masks import (
     MASK_FILES,
     WHOLE_SHARE,
@@ -16,8 +16,8 @@ from photostyle.data.masks import (
     load_masks,
     save_masks,
 )
-from photostyle.data.paths import check_folder, check_output
-from photostyle.data.photo import Photo, to_pixels
+from photostyle.data.paths import check_folder, check_output, suffix_like
+from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
 from photostyle.ops.affine import blend_affine
 from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
@@ -34,7 +34,8 @@ class Files:
 
     Attributes:
         content, style: image files.
-        output: image file; ``None`` for ``<content>_<style>.jpg`` in the current folder.
+        output: image file; ``None`` for ``<content>_<style>`` in the current folder, with the
+            content's own suffix.
         content_mask, style_mask: see `data.load_masks`.
         masks: what to do without these: ``"auto"`` or ``None``, see
             `data.automatic_masks`, or ``"none"``: one style for the whole photo.
@@ -85,23 +86,31 @@ class Files:
     @property
     def target(self) -> Path:
         """The file to write."""
-        return Path(self.output or f"{Path(self.content).stem}_{Path(self.style).stem}.jpg")
+        if self.output is not None:
+            return Path(self.output)
+        content = Path(self.content)
+        return Path(f"{content.stem}_{Path(self.style).stem}{suffix_like(content)}")
 
     def load(self) -> "PhotoPair":
         """Read both photos, and read or make their masks."""
-        photo = load_photo(self.content, argument="content", max_pixels=self.options.max_pixels)
-        content = photo.tensor(self.options.size)
-        style = load_photo(self.style, argument="style", max_pixels=self.options.max_pixels)
-        style = style.tensor(self.options.size)
+        photos = [
+            load_visible(path, argument=argument, max_pixels=self.options.max_pixels)
+            for argument, path in (("content", self.content), ("style", self.style))
+        ]
+        content, style = (photo.tensor(self.options.size) for photo in photos)
+        opacities = tuple(photo.opacity(self.options.size) for photo in photos)
         sizes = content.shape[2:], style.shape[2:]
         masks, kind = load_masks(self.content_mask, self.style_mask, *sizes), "painted"
         if self.content_mask is None and self.masks != "none":
-            masks, kind = automatic_masks(content, style, seed=self.seed), "automatic"
+            masks = automatic_masks(content, style, opacities=opacities, seed=self.seed)
+            kind = "automatic"
             logger.info("masks: %d regions that both photos have", len(masks.labels))
         if self.masks_dir is not None:
-            _save_masks(masks, content, style, self.masks_dir)
+            photo_sizes = tuple(photo.pixels.shape[:2] for photo in photos)
+            _save_masks(masks, content, style, self.masks_dir, photo_sizes)
         share = WHOLE_SHARE[kind] if self.whole_share is None else self.whole_share
-        return PhotoPair(photo, content, style, masks.with_whole(share))
+        masks = masks.with_whole(share).visible(*opacities)
+        return PhotoPair(photos[0], content, style, masks)
 
     def save(self, pair: "PhotoPair", image: Tensor, coefficients: Tensor | None) -> Photo:
         """Write the result.
@@ -112,14 +121,13 @@ class Files:
             coefficients: of the result at any size, (1, 3, 4, H, W), if there are any.
         """
         if self.options.full_resolution and coefficients is not None:
-            pixels = apply_coefficients(
-                blend_affine(coefficients, self.options.strength).cpu(), pair.photo.pixels
-            )
+            coefficients = blend_affine(coefficients, self.options.strength).cpu()
+            result = apply_to_photo(coefficients, pair.photo)
         else:
             if self.options.full_resolution:
                 logger.info("without the guided filter the result has the working size")
-            pixels = to_pixels(pair.content.lerp(image.cpu(), self.options.strength))
-        result = pair.photo.with_pixels(pixels)
+            blend = pair.content.lerp(image.cpu(), self.options.strength)
+            result = pair.photo.with_image(blend)
         save_photo(self.target, result, quality=self.options.quality)
         return result
 
@@ -140,9 +148,11 @@ class PhotoPair:
     masks: Masks
 
 
-def _save_masks(masks: Masks, content: Tensor, style: Tensor, folder: str | Path) -> None:
+def _save_masks(
+    masks: Masks, content: Tensor, style: Tensor, folder: str | Path, sizes: tuple
+) -> None:
     try:
-        files = save_masks(masks, content, style, folder)
+        files = save_masks(masks, content, style, folder, sizes)
     except OSError as error:
         expected = f"masks cannot be written there: {error.strerror or error}"
         raise ArgumentError("masks_dir", folder, expected) from error

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -53,7 +54,8 @@ def own_files(folder: Path, own_file: re.Pattern) -> list[Path]:
 
 def load_like(photo: Photo, content: Tensor, path: Path, argument: str) -> Tensor:
     """A picture resized, with antialiasing, to the content (1, 3, H, W) at working size."""
-    pixels = load_photo(path, argument=argument).pixels
+    picture = load_photo(path, argument=argument)
+    pixels = picture.pixels
     if not _same_shape(pixels.shape[:2], photo.pixels.shape[:2]):
         expected = (
             f"is {pixels.shape[1]} x {pixels.shape[0]}, which is not the shape of its content "
@@ -61,7 +63,7 @@ def load_like(photo: Photo, content: Tensor, path: Path, argument: str) -> Tenso
         )
         raise ArgumentError(argument, path, expected)
     height, width = content.shape[2:]
-    return Photo(resize(pixels, (width, height))).tensor()
+    return replace(picture, pixels=resize(pixels, (width, height)), alpha=None).tensor()
 
 
 def _same_shape(size: tuple[int, int], content_size: tuple[int, int]) -> bool:

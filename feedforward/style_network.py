@@ -18,6 +18,7 @@ from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
+from photostyle.ops.gram import pixel_weights
 from photostyle.ops.transport import EXACT
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -39,7 +40,9 @@ class StyleNetwork:
         config: the configuration it was trained with.
         metrics: means over the validation photos: ``style_distance``, ``edge_ssim``, ...; may be
             empty.
-        style, masks: of a network of any style, see `with_style`.
+        style: of a network of any style, see `with_style`.
+        masks: of the photo it is called with, (M, H, W), values in [0, 1], whose sum is the pixel's
+            weight: 1, less where the photo is transparent; ``None``: one, everywhere.
     """
 
     net: TransformNet | UniversalNet
@@ -60,10 +63,14 @@ class StyleNetwork:
 
         Args:
             style: what `UniversalNet.statistics` or `feedforward.load_style` returned.
-            masks: of the photo that it is then called with, (M, H, W), values in [0, 1], sum 1 at
-                every pixel, one for each of the style's; ``None``: one, everywhere.
+            masks: of the photo that it is then called with, one for each of the style's, see
+                there.
         """
         return replace(self, style=style, masks=masks)
+
+    @property
+    def _weights(self) -> Tensor | None:
+        return self.masks if self.masks is None else pixel_weights(self.masks)
 
     def __call__(self, photo: Tensor) -> Tensor:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped.
@@ -72,7 +79,7 @@ class StyleNetwork:
             ArgumentError: the network takes any style and has not been given one.
         """
         if not self.is_universal:
-            return self.filtered(self.net(photo), photo)
+            return self.filtered(self.net(photo, self._weights), photo)
         if self.guided_filter is None:
             return self.net(*self._transported(photo).inputs)
         return apply_affine(self.coefficients(photo), photo)
@@ -104,12 +111,14 @@ class StyleNetwork:
             return None
         laplacian = self.guided_filter.laplacian(photo)
         if not self.is_universal:
-            return laplacian.coefficients(self.net(photo))
+            return laplacian.coefficients(self.net(photo, self._weights))
         start = self._transported(photo)
         residual = laplacian.coefficients(self.net(*start.inputs) - start.base)
-        restored = restore_contrast(start.coefficients + residual, start.coefficients, photo)
+        restored = restore_contrast(
+            start.coefficients + residual, start.coefficients, photo, self._weights
+        )
         image = apply_affine(restored, photo).clamp(0, 1)
-        added = nearest_colour_map(photo, image - start.base)
+        added = nearest_colour_map(photo, image - start.base, pixel_weights=self._weights)
         return start.coefficients + laplacian.coefficients(added)
 
     def _transported(self, photo: Tensor) -> Transported:

@@ -1,13 +1,13 @@
 """Where a network of any style takes its style from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from photostyle.data import PhotoOptions, automatic_masks, load_masks, load_photo
+from photostyle.data import Masks, PhotoOptions, automatic_masks, load_masks, load_visible
 from photostyle.data.masks import WHOLE_SHARE
 from photostyle.data.photo_pair import LARGEST_SEED, MASKS
 from photostyle.feedforward.style_network import StyleNetwork
@@ -16,8 +16,9 @@ from photostyle.feedforward.universal_net import StyleStatistics
 from photostyle.ops import ArgumentError
 from photostyle.ops.errors import check_choice, check_number, check_whole
 
-Styled = Callable[[Tensor], StyleNetwork]
-"""From photos at working size, (B, 3, H, W), to the network with its style for them."""
+Styled = Callable[[Tensor, Tensor | None], StyleNetwork]
+"""From photos at working size, (B, 3, H, W), and their opacity, (H, W), to the network with its
+style for them; an opacity of ``None``: 1."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,24 @@ class StyleSource:
             return _same(network), None
         if self.is_statistics:
             return _same(network.with_style(load_style(self.style, device))), None
-        photo = load_photo(self.style, argument="style", max_pixels=options.max_pixels)
-        style = photo.tensor(options.size)
+        photo = load_visible(self.style, argument="style", max_pixels=options.max_pixels)
+        style, opacity = photo.tensor(options.size), photo.opacity(options.size)
         painted = self.content_mask is not None or self.style_mask is not None
         regions = painted or self.masks == "auto" or (self.masks is None and single)
         whole = None
         if self.save_style is not None or not regions:
             with torch.inference_mode():
-                whole = network.net.statistics(style.to(device))
+                visible = opacity if opacity is None else opacity[None].to(device)
+                whole = network.net.statistics(style.to(device), visible)
         if not regions:
             return _same(network.with_style(whole)), whole
-        return lambda guides: self._by_region(network, guides, style, painted), whole
+
+        def by_region(guides: Tensor, seen: Tensor | None) -> StyleNetwork:
+            masks = self._masks(guides.cpu(), style, (seen, opacity), painted)
+            statistics = network.net.statistics(style.to(device), masks.style.to(device))
+            return network.with_style(statistics, masks.content.to(device))
+
+        return by_region, whole
 
     def save(self, statistics: StyleStatistics | None) -> None:
         """Write what `styled` returned, if ``save_style`` says where.
@@ -136,18 +144,21 @@ class StyleSource:
             expected = f"cannot be written: {error.strerror or error}"
             raise ArgumentError("save_style", self.save_style, expected) from error
 
-    def _by_region(
-        self, network: StyleNetwork, guides: Tensor, style: Tensor, painted: bool
-    ) -> StyleNetwork:
-        sizes = guides.shape[2:], style.shape[2:]
+    def _masks(
+        self,
+        content: Tensor,
+        style: Tensor,
+        opacities: tuple[Tensor | None, Tensor | None],
+        painted: bool,
+    ) -> Masks:
         if painted:
+            sizes = content.shape[2:], style.shape[2:]
             masks = load_masks(self.content_mask, self.style_mask, *sizes)
         else:
-            masks = automatic_masks(guides.cpu(), style, seed=self.seed)
+            masks = automatic_masks(content, style, opacities=opacities, seed=self.seed)
         share = WHOLE_SHARE["painted" if painted else "automatic"]
-        masks = masks.with_whole(share if self.whole_share is None else self.whole_share)
-        statistics = network.net.statistics(style.to(guides.device), masks.style.to(guides.device))
-        return network.with_style(statistics, masks.content.to(guides.device))
+        share = share if self.whole_share is None else self.whole_share
+        return masks.with_whole(share).visible(*opacities)
 
     def _refuse(self, argument: str, expected: str) -> None:
         if (value := getattr(self, argument)) is not None:
@@ -155,4 +166,11 @@ class StyleSource:
 
 
 def _same(network: StyleNetwork) -> Styled:
-    return lambda guides: network
+    """One style for the whole photo, whatever the photo is."""
+
+    def styled(guides: Tensor, opacity: Tensor | None) -> StyleNetwork:
+        if opacity is None:
+            return network
+        return replace(network, masks=opacity[None].to(guides.device))
+
+    return styled

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -19,13 +18,12 @@ from tqdm import tqdm
 from photostyle.data import (
     Photo,
     PhotoOptions,
-    apply_coefficients,
+    apply_to_photo,
     check_output,
-    load_photo,
+    load_visible,
     save_photo,
 )
-from photostyle.data.paths import FORMATS, check_folder, is_photo, walk_photos
-from photostyle.data.photo import to_pixels
+from photostyle.data.paths import FORMATS, check_folder, is_photo, suffix_like, walk_photos
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.ops.affine import blend_affine
@@ -92,7 +90,7 @@ def stylize_photos(
         content: an image file, a folder or a pattern.
         network: see `feedforward.load_network`; ``None``: ``universal``, which takes any style.
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<style>`` or
-            ``<content>_<network>`` in the current folder, a file with ``.jpg``.
+            ``<content>_<network>`` in the current folder, a file with the content's own suffix.
         style: of a network that takes any.
         options: how photos are read and results are written; a network without a guided filter
             gives the working size all the same.
@@ -159,7 +157,7 @@ def _plan(
     """Where to write, and each photo with its place there."""
     path = Path(content)
     if _is_one(path):
-        output = Path(output or f"{path.stem}_{network}.jpg")
+        output = Path(output or f"{path.stem}_{network}{suffix_like(path)}")
         check_output(output, overwrite=overwrite)
         return output, [(path, output)]
 
@@ -213,22 +211,24 @@ class _Stylist:
     def __call__(self, jobs: list[Job]) -> list[ArgumentError]:
         """Returns what failed."""
         failures = []
-        by_size = defaultdict(list)
+        by_kind = defaultdict(list)
         for source, target in jobs:
             try:
-                photo = load_photo(source, max_pixels=self.options.max_pixels)
+                photo = load_visible(source, max_pixels=self.options.max_pixels)
             except ArgumentError as error:
                 failures.append(error)
             else:
                 guide = photo.tensor(self.options.size)
-                by_size[guide.shape].append((target, photo, guide))
-        for equals in by_size.values():
+                # What is transparent is a matter of each photo's own.
+                kind = guide.shape if photo.is_opaque else target
+                by_kind[kind].append((target, photo, guide))
+        for equals in by_kind.values():
             targets, photos, guides = zip(*equals, strict=True)
             results = self._results(photos, torch.cat(guides))
-            for target, photo, pixels in zip(targets, photos, results, strict=True):
+            for target, result in zip(targets, results, strict=True):
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    save_photo(target, photo.with_pixels(pixels), quality=self.options.quality)
+                    save_photo(target, result, quality=self.options.quality)
                 except ArgumentError as error:
                     failures.append(error)
                 except OSError as error:
@@ -236,21 +236,23 @@ class _Stylist:
                     failures.append(ArgumentError("output", target, expected))
         return failures
 
-    def _results(self, photos: Sequence[Photo], guides: Tensor) -> Iterator[np.ndarray]:
-        """The photos in the style, (H, W, 3) uint8 each, from their working sizes (B, 3, h, w)."""
+    def _results(self, photos: Sequence[Photo], guides: Tensor) -> Iterator[Photo]:
+        """The photos in the style, from their working sizes (B, 3, h, w)."""
         guides = guides.to(self.device)
-        network = self.styled(guides)
+        network = self.styled(guides, photos[0].opacity(self.options.size))
         coefficients = network.coefficients(guides) if self.options.full_resolution else None
         if coefficients is None:
             blend = torch.lerp(guides, network(guides), self.options.strength)
-            return map(to_pixels, blend.split(1))
+            return (
+                photo.with_image(image) for photo, image in zip(photos, blend.split(1), strict=True)
+            )
         if self.options.strength < 1:
             coefficients = blend_affine(coefficients, self.options.strength)
         if max(photo.pixels.size for photo in photos) > LARGE:
             return_free_memory()
         # In place: two large photos would be too many.
         return (
-            apply_coefficients(maps, photo.pixels, out=photo.pixels)
+            apply_to_photo(maps, photo, in_place=True)
             for maps, photo in zip(coefficients.cpu().split(1), photos, strict=True)
         )
 

@@ -81,17 +81,18 @@ class TransformNet(nn.Module):
             "gains": self.gains,
         }
 
-    def forward(self, photo: Tensor) -> Tensor:
+    def forward(self, photo: Tensor, weights: Tensor | None = None) -> Tensor:
         """The stylised photo, before the guided filter.
 
         Args:
             photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.
+            weights: how much each pixel counts in the base, (H, W); ``None``: all alike.
 
         Returns:
             (B, 3, H, W), float32: the base, which is in [0, 1], plus a residual in [-1, 1].
         """
         height, width = photo.shape[2:]
-        start = self.start(photo)
+        start = self.start(photo, weights)
         x = F.pad(photo - 0.5, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
         x = x.to(self.output.weight.dtype, memory_format=torch.channels_last)
         x = self.output(self.decode(self.transform(self.encode(x))))
@@ -108,7 +109,7 @@ class TransformNet(nn.Module):
             module.to(dtype)
         return self
 
-    def start(self, photo: Tensor) -> Tensor:
+    def start(self, photo: Tensor, weights: Tensor | None = None) -> Tensor:
         """What an untrained network returns; of the base ``"none"`` it is grey."""
         if self.base == "content":
             return photo
@@ -116,7 +117,7 @@ class TransformNet(nn.Module):
             return torch.full_like(photo, 0.5)
         style = Moments(self.style_mean.double(), self.style_covariance.double())
         with torch.autocast(photo.device.type, enabled=False), torch.no_grad():
-            return match_colours(photo, style, self.gains).clamp(0, 1)
+            return match_colours(photo, style, self.gains, weights).clamp(0, 1)
 
 
 def reflect_conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:

@@ -148,8 +148,8 @@ class UniversalNet(nn.Module):
         Args:
             photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.
             style: what `statistics` returned, of one style or of B.
-            masks: (M, H, W), values in [0, 1], sum 1 at every pixel, for the M of ``style``;
-                ``None``: one, everywhere.
+            masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight, for the M of
+                ``style``; ``None``: one, everywhere.
         """
         masks = _whole(photo) if masks is None else masks
         features = self.encoder(_halved(photo))

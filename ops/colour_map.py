@@ -33,41 +33,59 @@ class NearestColourMap:
         S r = Σ_m M_m W t_m
 
     where D are second differences along the three axes of the table: lattice regression, Garcia
-    and Gupta (2009). S is linear and symmetric: its gradient is S itself.
+    and Gupta (2009). S is linear and, where all pixels count alike, symmetric: its gradient is S
+    itself.
 
     Args:
         photo: (1, 3, H, W), float32 or float64, values in [0, 1]. S is computed on its device and
             in its dtype, the tables in float64; images are to have both.
         masks: (M, H, W), values in [0, 1], sum 1 at every pixel, none of them empty; ``None``: one,
             everywhere.
+        pixel_weights: how much each pixel counts, Ω, (H, W) in [0, 1]: M_m Ω in the place of M_m in
+            t_m. ``None``: all alike.
     """
 
-    def __init__(self, photo: Tensor, masks: Tensor | None = None):
+    def __init__(
+        self, photo: Tensor, masks: Tensor | None = None, pixel_weights: Tensor | None = None
+    ):
         if masks is None:
             masks = photo.new_ones(1, *photo.shape[2:])
         weights = _trilinear_weights(photo[0].detach().double().flatten(1).mT.cpu().numpy())
         self.weights = _to_torch(weights, photo)
         self.transposed = _to_torch(weights.T.tocsr(), photo)
         self.masks = masks.to(photo)
+        self.pixel_weights = pixel_weights if pixel_weights is None else pixel_weights.to(photo)
+        counted = masks if pixel_weights is None else masks * pixel_weights.to(masks)
         self.factors = [
             _factor(weights, mask).to(photo.device)
-            for mask in masks.detach().double().flatten(1).cpu().numpy()
+            for mask in counted.detach().double().flatten(1).cpu().numpy()
         ]
 
     def __call__(self, image: Tensor) -> Tensor:
         """S r, (1, C, H, W) for (1, C, H, W)."""
         return _Nearest.apply(image, self)
 
+    def counted(self, image: Tensor) -> Tensor:
+        """Ω r."""
+        return image if self.pixel_weights is None else self.pixel_weights * image
+
+    def spread(self, image: Tensor) -> Tensor:
+        """Σ_m M_m W t_m of what has been counted: symmetric in it."""
+        return (self.masks[:, None] * self._by_mask(image)).sum(0, keepdim=True)
+
     @torch.no_grad()
     def by_mask(self, image: Tensor) -> Tensor:
         """W t_m, (M, C, H, W) for (1, C, H, W): each mask's map of the whole photo."""
+        return self._by_mask(self.counted(image))
+
+    def _by_mask(self, image: Tensor) -> Tensor:
         maps = [self.weights @ table for table in self._tables(image)]
         return torch.stack(maps).mT.unflatten(2, image.shape[2:])
 
     @torch.no_grad()
     def tables(self, image: Tensor) -> Tensor:
         """t_m, (M, C, 9, 9, 9), for (1, C, H, W); by red, green and blue from 0 to 1."""
-        return torch.stack(self._tables(image)).mT.unflatten(2, (SIZE, SIZE, SIZE))
+        return torch.stack(self._tables(self.counted(image))).mT.unflatten(2, (SIZE, SIZE, SIZE))
 
     def _tables(self, image: Tensor) -> list[Tensor]:
         values = image[0].flatten(1).mT
@@ -79,19 +97,27 @@ class NearestColourMap:
 
 
 @torch.no_grad()
-def nearest_colour_map(photo: Tensor, image: Tensor, *, size: int = 128) -> Tensor:
+def nearest_colour_map(
+    photo: Tensor, image: Tensor, *, pixel_weights: Tensor | None = None, size: int = 128
+) -> Tensor:
     """The map of the photo's colours nearest to an image, found once, at a small size.
 
     Args:
         photo: (B, 3, H, W), float32 or float64, values in [0, 1].
         image: (B, C, H, W), of the same dtype.
+        pixel_weights: how much each pixel counts, (H, W) in [0, 1]; ``None``: all alike.
         size: long side in pixels at which the table is fitted.
 
     Returns:
         (B, C, H, W), the table of each photo at each of its pixels.
     """
     photos, images = (_shrunk(batch, size).split(1) for batch in (photo, image))
-    tables = [NearestColourMap(p).tables(r) for p, r in zip(photos, images, strict=True)]
+    if pixel_weights is not None:
+        pixel_weights = _shrunk(pixel_weights[None, None], size)[0, 0]
+    tables = [
+        NearestColourMap(p, pixel_weights=pixel_weights).tables(r)
+        for p, r in zip(photos, images, strict=True)
+    ]
     # What grid_sample calls x runs along the last axis: blue.
     positions = 2 * photo.movedim(1, -1)[:, None].flip(-1) - 1
     return F.grid_sample(
@@ -103,15 +129,20 @@ class _Nearest(torch.autograd.Function):
     @staticmethod
     def forward(ctx, image: Tensor, nearest: NearestColourMap) -> Tensor:
         ctx.nearest = nearest
-        return (nearest.masks[:, None] * nearest.by_mask(image)).sum(0, keepdim=True)
+        return nearest.spread(nearest.counted(image))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.nearest(gradient), None
+        return ctx.nearest.counted(ctx.nearest.spread(gradient)), None
 
 
 @torch.no_grad()
-def roll_off(coefficients: Tensor, photo: Tensor, guided_filter: GuidedFilter) -> Tensor:
+def roll_off(
+    coefficients: Tensor,
+    photo: Tensor,
+    guided_filter: GuidedFilter,
+    pixel_weights: Tensor | None = None,
+) -> Tensor:
     """Colours that run out of [0, 1] bend towards its ends, as far as a map of colours can say it.
 
     Of a map y = A·I + b what is below black or above white is cut off, and with it the texture of
@@ -122,12 +153,13 @@ def roll_off(coefficients: Tensor, photo: Tensor, guided_filter: GuidedFilter) -
         coefficients: (B, 3, 4, H, W), of y.
         photo: (B, 3, H, W), values in [0, 1].
         guided_filter: P.
+        pixel_weights: how much each pixel counts, (H, W) in [0, 1]; ``None``: all alike.
 
     Returns:
         Coefficients (B, 3, 4, H, W).
     """
     y = apply_affine(coefficients, photo)
-    bent = nearest_colour_map(photo, y.clamp(0, 1) - y)
+    bent = nearest_colour_map(photo, y.clamp(0, 1) - y, pixel_weights=pixel_weights)
     return coefficients + guided_filter.laplacian(photo).coefficients(bent)
 
 

@@ -13,6 +13,7 @@ from photostyle.ops.transport import (
     check_gains,
     moments,
     monge_kantorovich,
+    shares,
 )
 
 # Added to the colour variances: one 8-bit level of noise. A flat region then stays flat, where the
@@ -61,7 +62,8 @@ def colour_transfer(
     Args:
         content: (1, 3, H, W), values in [0, 1].
         style: (1, 3, H', W'), values in [0, 1].
-        content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel; ``None``: one region.
+        content_masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight: 1, less where
+            the photo is transparent; ``None``: one region.
         style_masks: (M, H', W'), values in [0, 1].
         gains: the range of the maps' eigenvalues.
 
@@ -87,7 +89,7 @@ def transfer_to(
     Args:
         style: (B, M, 3) and (B, M, 3, 3), as of `colour_moments`; of one style or of B.
         content: (B, 3, H, W), values in [0, 1].
-        masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+        masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight.
         gains: the range of the maps' eigenvalues.
 
     Returns:
@@ -102,23 +104,31 @@ def transfer_to(
     return torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)
 
 
-def match_colours(image: Tensor, style: Moments, gains: tuple[float, float] = EXACT) -> Tensor:
+def match_colours(
+    image: Tensor,
+    style: Moments,
+    gains: tuple[float, float] = EXACT,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Each image of a batch with the given colour mean and covariance: one affine map per image.
 
     Args:
         image: (B, 3, H, W), values in [0, 1].
         style: (1, 1, 3) and (1, 1, 3, 3), as of `colour_moments`; or one for each image.
         gains: the range of the maps' eigenvalues.
+        weights: of the image's pixels, (H, W) in [0, 1]; ``None``: all alike.
 
     Returns:
         (B, 3, H, W), not clamped, in the image's dtype.
     """
-    matrix, offset = _matching_maps(image, style, gains)
+    matrix, offset = _matching_maps(image, style, gains, weights)
     return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
 
 
 @torch.no_grad()
-def restore_contrast(coefficients: Tensor, base: Tensor, photo: Tensor) -> Tensor:
+def restore_contrast(
+    coefficients: Tensor, base: Tensor, photo: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Affine maps followed by one more, which gives their result the base's colours as a whole.
 
     What is added to a closed-form transfer in order to match features lifts blacks: a target that
@@ -128,21 +138,26 @@ def restore_contrast(coefficients: Tensor, base: Tensor, photo: Tensor) -> Tenso
     Args:
         coefficients, base: (B, 3, 4, H, W), of the result and of the closed form.
         photo: (B, 3, H, W), values in [0, 1].
+        weights: of its pixels, (H, W) in [0, 1]; ``None``: all alike.
 
     Returns:
         Coefficients (B, 3, 4, H, W).
     """
     before, after = (apply_affine(maps, photo).clamp(0, 1) for maps in (base, coefficients))
-    maps = _matching_maps(after, moments(before.flatten(2).mT), CONTRAST_GAINS)
+    maps = _matching_maps(after, _whole_moments(before, weights), CONTRAST_GAINS, weights)
     return compose_affine(*maps, coefficients)
 
 
 def _matching_maps(
-    image: Tensor, style: Moments, gains: tuple[float, float]
+    image: Tensor, style: Moments, gains: tuple[float, float], weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """(B, 3, 3) and (B, 3), in the image's dtype."""
-    maps = colour_maps(moments(image.flatten(2).mT), style, gains)
+    maps = colour_maps(_whole_moments(image, weights), style, gains)
     return maps.matrix[:, 0].to(image.dtype), maps.offset[:, 0].to(image.dtype)
+
+
+def _whole_moments(image: Tensor, weights: Tensor | None) -> Moments:
+    return moments(image.flatten(2).mT, weights if weights is None else weights.view(1, -1))
 
 
 def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
@@ -152,5 +167,4 @@ def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
     filtered = (
         GuidedFilter(radius, BORDER_RIDGE).laplacian(photo).guided_filter(masks[None].to(photo))[0]
     )
-    filtered = filtered.clamp(min=0)
-    return filtered / filtered.sum(0)
+    return shares(filtered)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TINY = 1e-12
+"""Guards a division where nothing counts."""
 LUMA = (0.299, 0.587, 0.114)
 """Rec. 601."""
 
@@ -23,7 +25,7 @@ def edge_magnitude(image: Tensor) -> Tensor:
     return ((horizontal.square() + vertical.square()) / 2 + 4e-8).sqrt()
 
 
-def ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
+def ssim(x: Tensor, y: Tensor, data_range: float = 1.0, weights: Tensor | None = None) -> Tensor:
     """The mean SSIM of images, a scalar in [-1, 1]; 1: they are equal.
 
     Wang et al. (2004), eq. 13, with a Gaussian window of σ = 1.5, 11 pixels wide, where all of it
@@ -32,6 +34,7 @@ def ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
     Args:
         x, y: (B, 1, H, W), float32 or float64.
         data_range: L of the constants (0.01 L)² and (0.03 L)²: what is far below it counts little.
+        weights: of the windows, by the pixel in their middle, (H, W); ``None``: all alike.
 
     Raises:
         RuntimeError: for fewer than 11 pixels a side.
@@ -50,7 +53,11 @@ def ssim(x: Tensor, y: Tensor, data_range: float = 1.0) -> Tensor:
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return (luminance * structure).mean()
+    similarity = luminance * structure
+    if weights is None:
+        return similarity.mean()
+    weights = weights[5:-5, 5:-5]
+    return (similarity * weights).sum() / (weights.sum() * len(x)).clamp(min=TINY)
 
 
 class _Filter(torch.autograd.Function):

@@ -47,6 +47,12 @@ def pixel_vectors(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def pixel_weights(masks: Tensor) -> Tensor | None:
+    """The sums (H, W) of masks (M, H, W): how much each pixel counts; ``None``: all of them 1."""
+    weights = masks.sum(0)
+    return None if bool((weights > 1 - 1e-4).all()) else weights
+
+
 def average_down(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks (M, H, W) at a smaller size (height, width): the share of each label in each cell."""
     return F.interpolate(masks[None], size=tuple(size), mode="area")[0]

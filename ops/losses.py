@@ -11,11 +11,17 @@ from photostyle.ops.filters import ssim
 from photostyle.ops.gram import TINY, at_least_float32
 
 
-def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """‖F − F_target‖² / ‖F_target‖² of each image of (B, C, H, W), averaged, a scalar."""
+def content_loss(features: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """‖F − F_target‖² / ‖F_target‖² of each image of (B, C, H, W), averaged, a scalar.
+
+    ``weights``, (H, W), are those of the pixels in both sums; ``None``: all alike.
+    """
     features, target = at_least_float32(features), at_least_float32(target)
-    error = (features - target).square().flatten(1).sum(1)
-    return (error / target.square().flatten(1).sum(1).clamp(min=TINY)).mean()
+    error, scale = (features - target).square(), target.square()
+    if weights is not None:
+        error, scale = error * weights, scale * weights
+    error, scale = error.flatten(1).sum(1), scale.flatten(1).sum(1)
+    return (error / scale.clamp(min=TINY)).mean()
 
 
 def style_loss(statistics: Tensor, target: Tensor, areas: Tensor) -> Tensor:
@@ -31,17 +37,18 @@ def style_loss(statistics: Tensor, target: Tensor, areas: Tensor) -> Tensor:
     return (error * areas).sum(1).mean()
 
 
-def edge_loss(edges: Tensor, target: Tensor) -> Tensor:
+def edge_loss(edges: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """1 − SSIM of edge magnitudes (B, 1, H, W), a scalar in [0, 2].
 
     What it compares is where edges are and how they stand out, whatever their colours: edges that
     the photo does not have, halos and steps in a sky, cost as much as those that are lost. The data
-    range is twice that of `metrics.edge_ssim`, so that grain steers the optimiser less.
+    range is twice that of `metrics.edge_ssim`, so that grain steers the optimiser less. ``weights``
+    are those of the pixels, (H, W); ``None``: all alike.
 
     Raises:
         RuntimeError: for fewer than 11 pixels a side, the window's width.
     """
-    return 1 - ssim(edges, target, data_range=2.0)
+    return 1 - ssim(edges, target, data_range=2.0, weights=weights)
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from photostyle.ops.errors import (
 )
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude
-from photostyle.ops.gram import average_down
+from photostyle.ops.gram import average_down, pixel_weights
 from photostyle.ops.losses import LossTerms, content_loss, edge_loss, total_variation
 from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
 from photostyle.ops.style_losses import COLOURS, StyleLoss, Transport
@@ -30,12 +30,14 @@ class Targets:
         style: what the style loss aims at, by layer.
         edges: the content's edge magnitudes, (B, 1, H, W); ``None`` when their weight is zero.
         laplacian: the content's, for the matting loss; ``None`` when its weight is zero.
+        weights: how much each pixel counts, (H, W) in [0, 1]; ``None``: all of them 1.
     """
 
     content: dict[str, Tensor]
     style: dict[str, object]
     edges: Tensor | None
     laplacian: MattingLaplacian | None
+    weights: Tensor | None = None
 
 
 class StyleObjective(nn.Module):
@@ -114,7 +116,8 @@ class StyleObjective(nn.Module):
         Args:
             content: (B, 3, H, W), values in [0, 1].
             style: (1, 3, H', W'), values in [0, 1].
-            content_masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+            content_masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight: 1, less
+                where the photo is transparent.
             style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
                 content.
         """
@@ -143,7 +146,7 @@ class StyleObjective(nn.Module):
 
         Args:
             content: (B, 3, H, W), values in [0, 1].
-            masks: (M, H, W), values in [0, 1], sum 1 at every pixel.
+            masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight.
             statistics: what `style_statistics` returned for as many masks.
         """
         features = self.features(content)
@@ -158,6 +161,7 @@ class StyleObjective(nn.Module):
                 },
                 edges=edge_magnitude(content) if self.weights["edges"] else None,
                 laplacian=self.laplacian(content),
+                weights=pixel_weights(masks),
             )
 
     def laplacian(self, content: Tensor) -> MattingLaplacian | None:
@@ -190,15 +194,24 @@ class StyleObjective(nn.Module):
                 for layer, weight in zip(self.style_layers, self.layer_weights, strict=True)
             )
         if self.weights["content"]:
-            losses = [content_loss(features[layer], f) for layer, f in targets.content.items()]
+            losses = [
+                content_loss(features[layer], f, _weights_at(f, targets.weights))
+                for layer, f in targets.content.items()
+            ]
             terms["content"] = sum(losses) / len(losses)
         if targets.edges is not None:
-            terms["edges"] = edge_loss(edge_magnitude(image), targets.edges)
+            terms["edges"] = edge_loss(edge_magnitude(image), targets.edges, targets.weights)
         if targets.laplacian is not None:
             terms["matting"] = targets.laplacian.matting_loss(image).mean()
+            if targets.weights is not None:  # a mean over what counts; the rest is smooth
+                terms["matting"] = terms["matting"] / targets.weights.mean()
         if self.weights["total_variation"]:
             terms["total_variation"] = total_variation(image)
         return terms
+
+
+def _weights_at(features: Tensor, weights: Tensor | None) -> Tensor | None:
+    return weights if weights is None else average_down(weights[None], features.shape[-2:])[0]
 
 
 def _under(features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

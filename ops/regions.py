@@ -1,6 +1,7 @@
 """Automatic masks: two photos segmented together, so that regions have counterparts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from photostyle.ops.devices import convolution_dtype
 from photostyle.ops.features import VGGFeatures
+from photostyle.ops.gram import average_down
 from photostyle.ops.guided_filter import GuidedFilter
+from photostyle.ops.transport import shares
 
 LAYERS = ("relu3_3", "relu4_3", "relu5_1")
 """Texture, parts and things."""
@@ -41,6 +44,7 @@ def segment_together(
     content: Tensor,
     style: Tensor,
     *,
+    weights: tuple[Tensor | None, Tensor | None] = (None, None),
     encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -54,6 +58,8 @@ def segment_together(
     Args:
         content: (1, 3, H, W), values in [0, 1].
         style: (1, 3, H', W'), values in [0, 1].
+        weights: how much each pixel of both counts, (H, W) and (H', W') in [0, 1]; ``None``: all
+            alike. Where it is less than a half nothing is compared.
         encoder: makes a network of features from names of layers, with ``convolve_in(dtype)``, as
             `VGGFeatures` has.
         seed: of the first centres.
@@ -64,25 +70,36 @@ def segment_together(
     """
     network = encoder(LAYERS).to(content.device)
     network.convolve_in(convolution_dtype("auto", content.device))
-    described = [_describe(network, photo) for photo in (content, style)]
-    points = _points(*zip(*described, strict=True))
-    sizes = [size for *_, size in described]
-    split = len(described[0][0])
+    cells = [
+        _describe(network, photo, weight)
+        for photo, weight in zip((content, style), weights, strict=True)
+    ]
+    points = _points(cells)
+    split = int(cells[0].counted.sum())
     clusters = _clusters(points, REGIONS, seed).numpy()
     labels = _without_counterpart_merged(points.numpy(), clusters, split)
     found = np.unique(labels)
     masks = [
-        _masks(part, size, found, photo)
-        for part, size, photo in zip(
-            (labels[:split], labels[split:]), sizes, (content, style), strict=True
+        _masks(part, photo_cells.counted, found, photo)
+        for part, photo_cells, photo in zip(
+            (labels[:split], labels[split:]), cells, (content, style), strict=True
         )
     ]
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
     return masks[0][order], masks[1][order]
 
 
-def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Features (N, channels) and colours (N, 3) of the N cells of relu4_3's grid, and its size."""
+class _Cells(NamedTuple):
+    """The cells of relu4_3's grid: features (N, channels), colours (N, 3) and heights (N,), from -1
+    to 1, of those N that are counted, (height, width)."""
+
+    features: Tensor
+    colours: Tensor
+    heights: Tensor
+    counted: Tensor
+
+
+def _describe(network: nn.Module, photo: Tensor, weights: Tensor | None) -> _Cells:
     photo = _at_size(photo)
     features = network(photo)
     features = {layer: maps.float() for layer, maps in features.items()}
@@ -90,14 +107,26 @@ def _describe(network: nn.Module, photo: Tensor) -> tuple[Tensor, Tensor, tuple[
     size = tuple(middle.shape[2:])
     fine = F.interpolate(fine, size, mode="area")
     coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-    features = [_normalised(maps.sqrt()) / maps.shape[1] ** 0.5 for maps in (fine, middle, coarse)]
+    counted = _counted(size, weights).to(photo.device)
+    features = [
+        _normalised(maps.sqrt(), counted) / maps.shape[1] ** 0.5 for maps in (fine, middle, coarse)
+    ]
     colours = F.interpolate(photo, size, mode="area")
-    return torch.cat(features, 1), _normalised(colours), size
+    heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
+    return _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, counted)
 
 
-def _normalised(maps: Tensor) -> Tensor:
-    """(1, C, H, W) -> (H · W, C), each channel with mean 0 and deviation 1."""
-    x = maps[0].flatten(1)
+def _counted(size: tuple[int, int], weights: Tensor | None) -> Tensor:
+    """Which cells are compared: (height, width) of bool."""
+    if weights is None:
+        return torch.ones(size, dtype=torch.bool)
+    share = average_down(weights[None], size)[0]
+    return share >= min(0.5, float(share.max()))
+
+
+def _normalised(maps: Tensor, counted: Tensor) -> Tensor:
+    """(1, C, H, W) -> (N, C), each channel with mean 0 and deviation 1 where it is counted."""
+    x = maps[0][:, counted]
     return ((x - x.mean(1, keepdim=True)) / (x.std(1, correction=0, keepdim=True) + 1e-6)).T
 
 
@@ -109,18 +138,17 @@ def _at_size(photo: Tensor) -> Tensor:
     return F.interpolate(photo, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _points(
-    features: tuple[Tensor, ...], colours: tuple[Tensor, ...], sizes: tuple[tuple[int, int], ...]
-) -> Tensor:
+def _points(cells: Sequence[_Cells]) -> Tensor:
     """Both photos' cells: principal components, colours, and the height in the photo."""
-    x = torch.cat(features)
-    x = x - x.mean(0)
-    heights = torch.cat(
-        [torch.linspace(-1, 1, height).repeat_interleave(width) for height, width in sizes]
+    features, colours, heights = (
+        torch.cat([getattr(part, name) for part in cells])
+        for name in ("features", "colours", "heights")
     )
+    x = features - features.mean(0)
     components = x @ _principal_axes(x)
-    colours = COLOUR_WEIGHT * torch.cat(colours)
-    return torch.column_stack([components.cpu(), colours.cpu(), VERTICAL_WEIGHT * heights])
+    return torch.column_stack(
+        [components.cpu(), COLOUR_WEIGHT * colours.cpu(), VERTICAL_WEIGHT * heights]
+    )
 
 
 def _principal_axes(x: Tensor) -> Tensor:
@@ -186,10 +214,13 @@ def _without_counterpart_merged(points: np.ndarray, labels: np.ndarray, split: i
     return labels
 
 
-def _masks(labels: np.ndarray, size: tuple[int, int], found: np.ndarray, photo: Tensor) -> Tensor:
+def _masks(labels: np.ndarray, counted: Tensor, found: np.ndarray, photo: Tensor) -> Tensor:
     """(M, H, W) in [0, 1], sum 1 at every pixel."""
-    grid = torch.from_numpy(labels.reshape(size) == found[:, None, None]).to(photo)[None]
-    coarse = F.interpolate(grid, photo.shape[2:], mode="bilinear", align_corners=False)
-    fine = REFINEMENT.laplacian(photo).guided_filter(coarse)[0]
+    grid = torch.zeros(len(found), *counted.shape)
+    grid[:, counted.cpu()] = torch.from_numpy(labels == found[:, None]).float()
+    coarse = F.interpolate(
+        grid[None].to(photo), photo.shape[2:], mode="bilinear", align_corners=False
+    )
+    fine = shares(REFINEMENT.laplacian(photo).guided_filter(coarse)[0])
     fine = fine.where(fine >= FAINT, 0)
     return fine / fine.sum(0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.errors import check_number
-from photostyle.ops.gram import gram_matrix, mean_std, pixel_vectors
+from photostyle.ops.gram import gram_matrix, mean_std, pixel_vectors, pixel_weights
 from photostyle.ops.losses import content_loss, style_loss
 from photostyle.ops.transport import (
     GREY_AXIS,
@@ -20,6 +20,7 @@ from photostyle.ops.transport import (
     moments,
     principal_axes,
     root,
+    shares,
 )
 
 COLOURS = "colours"
@@ -37,7 +38,7 @@ class StyleLoss(Protocol):
         """What is kept of a style's features (1, C, H, W) under masks (M, H, W)."""
 
     def target(self, layer: str, features: Tensor, masks: Tensor, statistics: object) -> object:
-        """What content features (B, C, H, W) under masks (M, H, W), sum 1, are to become."""
+        """What content features (B, C, H, W) under masks (M, H, W) are to become."""
 
     def __call__(self, features: Tensor, target: object) -> Tensor:
         """How far features (B, C, H, W) are from it, a scalar."""
@@ -116,10 +117,11 @@ class Transport:
 
     def target(
         self, layer: str, features: Tensor, masks: Tensor, statistics: tuple
-    ) -> tuple[Tensor, tuple | None]:
-        """F*, (B, C, H, W), at least float32; and what the Gram loss takes.
+    ) -> tuple[Tensor, Tensor | None, tuple | None]:
+        """F*, (B, C, H, W), at least float32; weights (H, W); and what the Gram loss takes.
 
-        Features are at least 0, as a ReLU lets them through, and colours in [0, 1].
+        Features are at least 0, as a ReLU lets them through, and colours in [0, 1]. The weights
+        are the masks' sums, ``None`` where these are 1 everywhere.
         """
         *style, gram = statistics
         pixels = pixel_vectors(features)
@@ -128,17 +130,20 @@ class Transport:
         source = moments(pixels, weights)
         axes = self._contrast_axes(layer, source) if gains[0] else None
         maps = map_to_root(source, *style, gains, self.shrinkage, axes)
-        target = blend(pixels, weights, maps).mT.unflatten(2, features.shape[2:])
+        target = blend(pixels, shares(weights), maps).mT.unflatten(2, features.shape[2:])
         target = target.clamp(0, 1 if layer == COLOURS else None).to(
             memory_format=torch.channels_last
         )
-        return target, gram if gram is None else GRAM.target(layer, features, masks, gram)
+        gram = gram if gram is None else GRAM.target(layer, features, masks, gram)
+        return target, pixel_weights(masks), gram
 
     def _contrast_axes(self, layer: str, source: Moments) -> Tensor:
         return GREY_AXIS if layer == COLOURS else principal_axes(source, CONTRAST_AXES)
 
-    def __call__(self, features: Tensor, target: tuple[Tensor, tuple | None]) -> Tensor:
+    def __call__(
+        self, features: Tensor, target: tuple[Tensor, Tensor | None, tuple | None]
+    ) -> Tensor:
         """‖F − F*‖² / ‖F*‖², and the weighed Gram loss, a scalar."""
-        moved, gram = target
-        loss = content_loss(features, moved)
+        moved, weights, gram = target
+        loss = content_loss(features, moved, weights)
         return loss if gram is None else loss + self.gram_weight * GRAM(features, gram)

@@ -132,6 +132,13 @@ def map_to_root(
     return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
 
 
+def shares(weights: Tensor) -> Tensor:
+    """Weights (M, ...) as shares of their sum over M; equal ones where it is 0."""
+    weights = weights.clamp(min=0)
+    total = weights.sum(0)
+    return torch.where(total > 1e-4, weights / total.clamp(min=1e-4), 1 / len(weights))
+
+
 def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
     """Σ_m w_m (T_m F + b_m).
 

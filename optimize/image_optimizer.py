@@ -21,7 +21,7 @@ from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
 from photostyle.ops.errors import ArgumentError, check_choice, check_flag
-from photostyle.ops.gram import average_down
+from photostyle.ops.gram import average_down, pixel_weights
 from photostyle.optimize.descent import Descent
 
 INITS = ("colour_transfer", "content", "noise", "style")
@@ -90,7 +90,8 @@ def optimize_image(
         style: (1, 3, H', W'), values in [0, 1].
         objective: the losses and their weights, on the content's device.
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
-            from mask m to mask m. Both or neither.
+            from mask m to mask m. Both or neither. The sum of the content's masks is the pixel's
+            weight: 1, less where the photo is transparent.
         guided_filter: ``None`` turns photorealism by guided filter off.
         colour_map: add to the closed form a map of the content's colours and nothing else, see
             `ops.colour_map.NearestColourMap`; not without a guided filter.
@@ -125,6 +126,7 @@ def optimize_image(
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
 
+    weights = pixel_weights(content_masks)
     search = _Search(objective, sum(optimizer.steps), callback)
     base = colour_transfer(content, style, content_masks, style_masks)
     if isinstance(init, str) and init == "colour_transfer":
@@ -141,7 +143,9 @@ def optimize_image(
                 average_down(content_masks, guide.shape[2:]),
                 average_down(style_masks, scaled_style.shape[2:]),
             )
-            photo = guided_filter and _Photo(guided_filter.laplacian(guide), base, colour_map)
+            photo = guided_filter and _Photo(
+                guided_filter.laplacian(guide), base, colour_map, weights
+            )
             search.start(estimate.at(guide), targets, photo)
             search.minimise(optimizer.name, optimizer.learning_rate, count)
             estimate = search.best()
@@ -153,11 +157,11 @@ def optimize_image(
         estimate = search.best()
     if guided_filter is not None:
         if photo is None or photo.c.shape != content.shape:
-            photo = _Photo(guided_filter.laplacian(content), base, colour_map)
+            photo = _Photo(guided_filter.laplacian(content), base, colour_map, weights)
         if estimate.coefficients is None:  # stopped before the first step
             estimate = photo.estimate(estimate.at(content))
         if keep_contrast:
-            estimate = photo.estimate(_restored(estimate, base, content))
+            estimate = photo.estimate(_restored(estimate, base, content, weights))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 
@@ -195,13 +199,20 @@ class _Photo:
         laplacian: P's.
         base: coefficients of c at any size.
         colour_map: without it S is the identity.
+        weights: how much each pixel counts in S, (H, W); ``None``: all alike.
     """
 
-    def __init__(self, laplacian: MattingLaplacian, base: Tensor, colour_map: bool):
+    def __init__(
+        self, laplacian: MattingLaplacian, base: Tensor, colour_map: bool, weights: Tensor | None
+    ):
         self.laplacian = laplacian
+        if weights is not None:
+            weights = average_down(weights[None], laplacian.guide.shape[2:])[0]
         self.base = resize_affine(base, laplacian.guide.shape[2:])
         self.c = apply_affine(self.base, laplacian.guide)
-        self.nearest = NearestColourMap(laplacian.guide) if colour_map else None
+        self.nearest = None
+        if colour_map:
+            self.nearest = NearestColourMap(laplacian.guide, pixel_weights=weights)
 
     def image(self, x: Tensor) -> Tensor:
         return self.c + self.laplacian.guided_filter(self._added(x))
@@ -282,8 +293,8 @@ class _Search:
         return _Estimate(self.best_x) if self.photo is None else self.photo.estimate(self.best_x)
 
 
-def _restored(estimate: _Estimate, base: Tensor, content: Tensor) -> Tensor:
-    coefficients = restore_contrast(estimate.coefficients_at(content), base, content)
+def _restored(estimate: _Estimate, base: Tensor, content: Tensor, weights: Tensor | None) -> Tensor:
+    coefficients = restore_contrast(estimate.coefficients_at(content), base, content, weights)
     return apply_affine(coefficients, content).clamp(0, 1)
 
 

@@ -120,6 +120,6 @@ def _pixels(photo: Path | bytes) -> np.ndarray:
             file.flush()
             return _pixels(Path(file.name))
     try:
-        return load_photo(photo, argument="photo", max_pixels=MAX_PIXELS).pixels
+        return load_photo(photo, argument="photo", max_pixels=MAX_PIXELS).in_srgb().pixels
     except ArgumentError as error:
         raise _UnreadableError(str(error).removeprefix(f"photo={photo}: ")) from error

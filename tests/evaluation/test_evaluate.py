@@ -183,7 +183,8 @@ def test_a_panorama_saved_at_working_size(tmp_path, pairs):
     panorama.save(pair / "style.png")
     results = tmp_path / "results"
     results.mkdir()
-    Image.fromarray(resize(np.array(panorama), (96, 17))).save(results / "wide.png")
+    result = Image.fromarray(resize(np.array(panorama), (96, 17)))
+    result.save(results / "wide.png", icc_profile=panorama.info["icc_profile"])
     table = evaluate_results(results, pairs, output=tmp_path / "output", size=SIZE)
     assert table.scores["wide"]["results"] == table.scores["wide"]["untouched"]
 

@@ -96,7 +96,7 @@ def test_objective_by_hand(encoder, photos, kind, masked):
         small_masks = [choose(x[layer]) for x in features]
         if kind in ("transport", "both"):
             statistics = Transport().statistics(features[2][layer], small_masks[2])
-            target, _ = Transport().target(layer, features[1][layer], small_masks[1], statistics)
+            target, *_ = Transport().target(layer, features[1][layer], small_masks[1], statistics)
             expected["style"] += share * content_loss(features[0][layer], target)
         if kind != "transport":
             function = mean_std if kind == "mean_std" else gram_matrix

@@ -267,15 +267,15 @@ def test_masks_of_few_pixels_and_features_without_contrast():
     flat = torch.full_like(style, 7.0)
     for y in (style, flat):
         statistics = Transport().statistics(y, halves(y))
-        target, _ = Transport().target("relu2_1", content, few, statistics)
+        target, *_ = Transport().target("relu2_1", content, few, statistics)
         assert target.isfinite().all()
     # One pixel goes to the mean of its style.
     statistics = Transport().statistics(style, halves(style))
-    target, _ = Transport().target("relu2_1", content, few, statistics)
+    target, *_ = Transport().target("relu2_1", content, few, statistics)
     mean = moments(vectors(style), halves(style).flatten(1)).mean[0, 0]
     torch.testing.assert_close(target[0, :, 4, 5], mean)
     statistics = Transport().statistics(style, whole(style))
-    level, _ = Transport().target(
+    level, *_ = Transport().target(
         "relu2_1", torch.full_like(content, 3.0), whole(content), statistics
     )
     torch.testing.assert_close(level[0, :, 0, 0], vectors(style).mean((0, 1)))

@@ -1,0 +1,205 @@
+"""What the numbers of a photo mean: to sRGB and back.
+
+LittleCMS, through libvips, reads the profile. Of the profiles that cameras and editors attach to
+RGB photos, three curves and a matrix (ICC.1:2010, 8.3), it is asked for the curves once: applying
+them to a large photo is then a matter of tables.
+"""
+
+import struct
+from functools import lru_cache
+
+import numpy as np
+
+from photostyle.data.vips import attach_profile, to_vips
+from photostyle.ops.jit import kernel
+
+_LEVELS = 65536
+_SAME = 1.0 / 255
+"""Colours that differ by less are the same: profiles of sRGB differ in their rounding."""
+
+_ADDITIVE = 1e-2
+"""Of white, how far the light of a colour may be from that of its channels: a thousandth by
+LittleCMS's rounding, a tenth and more where a profile has a table instead of a matrix."""
+
+# Of Adobe RGB (1998), adapted to D50 as profiles are: (X, Y, Z) of red, green and blue.
+_ADOBE_RGB = (
+    (b"rXYZ", (0.60974, 0.31111, 0.01947)),
+    (b"gXYZ", (0.20528, 0.62567, 0.06087)),
+    (b"bXYZ", (0.14919, 0.06322, 0.74457)),
+)
+_D50 = (0.9642, 1.0, 0.8249)
+_ADOBE_GAMMA = 563 / 256
+
+_kernel = kernel(fastmath={"contract"})
+
+
+class ColourSpace:
+    """RGB numbers to which an ICC profile of three curves and a matrix gives a meaning.
+
+    Args:
+        profile: of RGB, not damaged.
+
+    Raises:
+        ValueError: the profile is of another kind.
+    """
+
+    def __init__(self, profile: bytes):
+        ramp = np.arange(_LEVELS, dtype=np.uint16)
+        black = _linear_srgb(np.zeros((1, 1, 3), np.uint16), profile)[0, 0]
+        columns, curves = [], []
+        for channel in range(3):
+            pixels = np.zeros((1, _LEVELS, 3), np.uint16)
+            pixels[0, :, channel] = ramp
+            primary = _linear_srgb(pixels, profile)[0] - black
+            columns.append(primary[-1])
+            curves.append(primary @ primary[-1] / (primary[-1] @ primary[-1]))
+        self.matrix = np.stack(columns, 1)
+        self.inverse = np.linalg.inv(self.matrix)
+        self.curves = np.maximum.accumulate(curves, 1).astype(np.float32)
+        self.inverse_curves = _inverse(self.curves)
+
+        grid = np.indices((5, 5, 5)).reshape(3, 1, -1).transpose(1, 2, 0) * 63
+        colours = np.ascontiguousarray(grid, np.uint8)
+        lights = self.curves[np.arange(3), 257 * colours.astype(int)] @ self.matrix.T
+        if np.abs(lights - _linear_srgb(colours, profile)).max() > _ADDITIVE:
+            raise ValueError("no curves and matrix")
+        self.is_srgb = bool(np.abs(self.to_srgb(colours) - colours / 255).max() < _SAME)
+
+    def to_srgb(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (H, W, 3), uint8 or uint16, as sRGB in float32.
+
+        The range of sRGB is [0, 1]; colours that it lacks are outside.
+        """
+        step = 1 if pixels.dtype == np.uint16 else 257
+        image = np.empty(pixels.shape, np.float32)
+        _to_srgb(pixels, step, self.curves, self.matrix, _ENCODED, image)
+        return image
+
+    def levels(self, image: np.ndarray) -> np.ndarray:
+        """What `to_srgb` returned as numbers of this space again, (H, W, 3) float32.
+
+        From 0 to 65535; what the space cannot say is cut.
+        """
+        result = np.empty(image.shape, np.float32)
+        _to_levels(image, self.inverse, self.inverse_curves, _DECODED, result)
+        return result
+
+
+@lru_cache(maxsize=16)
+def colour_space(profile: bytes | None) -> ColourSpace | None:
+    """What a profile of RGB stands for; ``None``: sRGB, with or without a profile.
+
+    Raises:
+        ValueError: as `ColourSpace`.
+    """
+    if profile is None:
+        return None
+    space = ColourSpace(profile)
+    return None if space.is_srgb else space
+
+
+def _linear_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
+    """(H, W, 3) integers as light in the primaries of sRGB, float64."""
+    xyz = attach_profile(to_vips(pixels), profile).icc_import(pcs="xyz", intent="relative")
+    return xyz.colourspace("scrgb").numpy().astype(np.float64)
+
+
+# ------------------------------------------------------------------------------------------ curves
+
+
+def _encoded(linear: np.ndarray) -> np.ndarray:
+    """IEC 61966-2-1, odd beyond black."""
+    size = np.abs(linear)
+    value = np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
+    return np.copysign(value, linear)
+
+
+def _decoded(encoded: np.ndarray) -> np.ndarray:
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+
+_REACH = 4.0
+"""Tables go as far beyond white: to the most saturated colours of any camera's space."""
+# Over the root of the light, which steepens none of these curves anywhere.
+_ROOTS = np.linspace(0, _REACH**0.5, 1 << 14)
+_ENCODED = _encoded(_ROOTS**2).astype(np.float32)
+_DECODED = _decoded(np.linspace(0, _REACH, 1 << 14)).astype(np.float32)
+
+
+def _inverse(curves: np.ndarray) -> np.ndarray:
+    """(3, 65536), the level from 0 to 65535 of each channel over the root of its light."""
+    roots = np.linspace(0, 1, _LEVELS)
+    levels = np.arange(_LEVELS)
+    return np.stack([np.interp(roots**2, curve, levels) for curve in curves]).astype(np.float32)
+
+
+@_kernel
+def _looked_up(table, position):
+    """The table between its entries; its end beyond."""
+    last = table.size - 1
+    position = min(position, np.float32(last))
+    low = min(np.int64(position), last - 1)
+    return table[low] + (position - np.float32(low)) * (table[low + 1] - table[low])
+
+
+@_kernel
+def _to_srgb(pixels, step, curves, matrix, encoded, image):
+    scale = np.float32((encoded.size - 1) / _REACH**0.5)
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            red = curves[0, np.int64(pixels[y, x, 0]) * step]
+            green = curves[1, np.int64(pixels[y, x, 1]) * step]
+            blue = curves[2, np.int64(pixels[y, x, 2]) * step]
+            for c in range(3):
+                light = np.float32(matrix[c, 0] * red + matrix[c, 1] * green + matrix[c, 2] * blue)
+                value = _looked_up(encoded, np.sqrt(abs(light)) * scale)
+                image[y, x, c] = value if light >= 0 else -value
+
+
+@_kernel
+def _to_levels(image, inverse, curves, decoded, result):
+    scale = np.float32((decoded.size - 1) / _REACH)
+    top = np.float32(curves.shape[1] - 1)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            red = _light(image[y, x, 0], decoded, scale)
+            green = _light(image[y, x, 1], decoded, scale)
+            blue = _light(image[y, x, 2], decoded, scale)
+            for c in range(3):
+                light = np.float32(
+                    inverse[c, 0] * red + inverse[c, 1] * green + inverse[c, 2] * blue
+                )
+                root = np.sqrt(min(max(light, np.float32(0)), np.float32(1)))
+                result[y, x, c] = _looked_up(curves[c], root * top)
+
+
+@_kernel
+def _light(value, decoded, scale):
+    light = _looked_up(decoded, abs(value) * scale)
+    return light if value >= 0 else -light
+
+
+# ---------------------------------------------------------------------------------------- Adobe RGB
+
+
+def adobe_rgb_profile() -> bytes:
+    """A profile of Adobe RGB (1998): matrix and power law (ICC.1:2010, 8.3)."""
+    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * _ADOBE_GAMMA)) + bytes(2)
+    name = b"Compatible with Adobe RGB (1998)\0"
+    text = b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78)
+    tags = [(b"desc", text), (b"cprt", b"text" + bytes(4) + b"Public domain\0")]
+    tags += [(b"wtpt", _xyz(_D50)), *((tag, _xyz(colour)) for tag, colour in _ADOBE_RGB)]
+    tags += [(tag, gamma) for tag in (b"rTRC", b"gTRC", b"bTRC")]
+    table, body = struct.pack(">I", len(tags)), b""
+    start = 128 + 4 + 12 * len(tags)
+    for tag, data in tags:
+        table += tag + struct.pack(">II", start + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    layout = ">I4xI4s4s4s12x4s"
+    values = start + len(body), 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+    header = struct.pack(layout, *values).ljust(68, b"\0") + _xyz(_D50)[8:]
+    return header.ljust(128, b"\0") + table + body
+
+
+def _xyz(values: tuple[float, float, float]) -> bytes:
+    return b"XYZ " + bytes(4) + struct.pack(">3i", *(round(65536 * value) for value in values))
