@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from photostyle.data.full_resolution import apply_to_photo
-from photostyle.data.image_io import load_visible, save_photo
+from photostyle.data.image_io import load_visible
 from photostyle.data.masks import (
     MASK_FILES,
     WHOLE_SHARE,
@@ -16,9 +16,17 @@ from photostyle.data.masks import (
     load_masks,
     save_masks,
 )
-from photostyle.data.paths import check_folder, check_output, suffix_like
+from photostyle.data.paths import (
+    check_folder,
+    check_output,
+    expected_size,
+    file_status,
+    suffix_like,
+    written,
+)
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
+from photostyle.data.rescue import save_or_rescue
 from photostyle.ops.affine import blend_affine
 from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
 
@@ -72,14 +80,15 @@ class Files:
             check_number("whole_share", self.whole_share, 0, 1)
         check_folder("masks_dir", self.masks_dir)
         self._check_no_masks()
-        check_output(self.target, overwrite=self.options.overwrite)
+        needed = expected_size(self.content, self.target) if self.options.full_resolution else 0
+        check_output(self.target, overwrite=self.options.overwrite, needed=needed)
 
     def _check_no_masks(self) -> None:
         """Masks may have been edited since they were written."""
         if self.masks_dir is None or self.options.overwrite:
             return
         for name in MASK_FILES.values():
-            if (Path(self.masks_dir) / name).exists():
+            if file_status(Path(self.masks_dir) / name, "masks_dir") is not None:
                 expected = f"{name} exists there; give another folder or overwrite=true"
                 raise ArgumentError("masks_dir", self.masks_dir, expected)
 
@@ -113,12 +122,15 @@ class Files:
         return PhotoPair(photos[0], content, style, masks)
 
     def save(self, pair: "PhotoPair", image: Tensor, coefficients: Tensor | None) -> Photo:
-        """Write the result.
+        """Write the result; where its place cannot be written, to another, see `data.rescue`.
 
         Args:
             pair: what was loaded.
             image: (1, 3, H, W), values in [0, 1], at working size.
             coefficients: of the result at any size, (1, 3, 4, H, W), if there are any.
+
+        Raises:
+            ArgumentError: it could not be written to its place; says where it is.
         """
         if self.options.full_resolution and coefficients is not None:
             coefficients = blend_affine(coefficients, self.options.strength).cpu()
@@ -128,7 +140,7 @@ class Files:
                 logger.info("without the guided filter the result has the working size")
             blend = pair.content.lerp(image.cpu(), self.options.strength)
             result = pair.photo.with_image(blend)
-        save_photo(self.target, result, quality=self.options.quality)
+        save_or_rescue(self.target, result, quality=self.options.quality)
         return result
 
 
@@ -151,9 +163,6 @@ class PhotoPair:
 def _save_masks(
     masks: Masks, content: Tensor, style: Tensor, folder: str | Path, sizes: tuple
 ) -> None:
-    try:
+    with written("masks_dir", folder, "masks cannot be written there"):
         files = save_masks(masks, content, style, folder, sizes)
-    except OSError as error:
-        expected = f"masks cannot be written there: {error.strerror or error}"
-        raise ArgumentError("masks_dir", folder, expected) from error
     logger.info("masks: %s", ", ".join(map(str, files)))

@@ -13,10 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from photostyle.data.image_io import load_image, load_photo
-from photostyle.data.paths import atomic_file
+from photostyle.data.paths import is_folder
 from photostyle.evaluation.contact_sheet import cell, stack
 from photostyle.evaluation.pairs import Pair, find_pairs
-from photostyle.evaluation.report import write_text
+from photostyle.evaluation.report import write_picture, write_text
 from photostyle.evaluation.results import find_results, load_like, prepare_output
 from photostyle.ops.errors import ArgumentError, check_whole
 
@@ -93,11 +93,11 @@ def write_sheets(
             ``other``.
     """
     check_whole("seed", seed, 0)
-    is_folder = Path(other).is_dir()
-    found = find_pairs(pairs, None if is_folder else str(other))
+    of_folder = is_folder(other, "blind")
+    found = find_pairs(pairs, None if of_folder else str(other))
     ours = find_results(results, found)
     found = [pair for pair in found if pair.name in ours]
-    theirs = _other_results(other, found) if is_folder else {p.name: p.baseline for p in found}
+    theirs = _other_results(other, found) if of_folder else {p.name: p.baseline for p in found}
     output = prepare_output(output, _OWN_FILE, "a blind comparison", overwrite)
     shuffle = random.Random(seed)
     shuffle.shuffle(found)
@@ -105,9 +105,8 @@ def write_sheets(
     for number, pair in enumerate(tqdm(found, "sheets", unit="pair"), 1):
         first = shuffle.choice(SIDES)
         files = [ours[pair.name], theirs[pair.name]][:: 1 if first == "A" else -1]
-        sheets.append(output / f"sheet_{number:02d}.png")
-        with atomic_file(sheets[-1]) as file:
-            _sheet(pair, files, size, number).save(file, format="PNG")
+        sheet = _sheet(pair, files, size, number)
+        sheets.append(write_picture(output / f"sheet_{number:02d}.png", sheet))
         key[str(number)] = {"pair": pair.name, "results": first}
     write_text(output / "key.json", json.dumps(key, indent=2) + "\n")
     write_text(output / "question.txt", QUESTION)

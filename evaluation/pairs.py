@@ -49,7 +49,7 @@ def find_pairs(folder: str | os.PathLike, baseline: str | None = None) -> list[P
     subfolders = sorted(
         path
         for path in list_folder(folder, argument="pairs")
-        if path.is_dir() and not path.name.startswith(".")
+        if os.path.isdir(path) and not path.name.startswith(".")
     )
     pairs = [pair for path in subfolders if (pair := _read_pair(path, baseline)) is not None]
     if not pairs:
@@ -84,7 +84,7 @@ def find_image(folder: str | os.PathLike, stem: str, *, argument: str) -> Path |
     found = sorted(
         path
         for path in list_folder(folder, argument=argument)
-        if path.stem == stem and path.suffix.lower() in FORMATS and path.is_file()
+        if path.stem == stem and path.suffix.lower() in FORMATS and os.path.isfile(path)
     )
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
@@ -106,7 +106,7 @@ def _read_pair(folder: Path, baseline: str | None) -> Pair | None:
             expected = f"a pair with {other} but without {stem}; give both or neither"
             raise ArgumentError("pairs", folder, expected)
     baseline_file = None if baseline is None else folder / baseline
-    if baseline_file is not None and not baseline_file.is_file():
+    if baseline_file is not None and not os.path.isfile(baseline_file):
         expected = f"no such file in {folder}; give a file name that every pair has"
         raise ArgumentError("baseline", baseline, expected)
     return Pair(folder.name, **files, baseline=baseline_file)

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from photostyle.data.paths import atomic_file
+from photostyle.data.paths import atomic_file, written
 from photostyle.evaluation.contact_sheet import cell, stack
 from photostyle.evaluation.scores import METRICS, TITLES, UNTOUCHED, Evaluation, Scores
 
@@ -19,9 +19,22 @@ ROWS_PER_PAGE = 8
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file, complete or not at all; returns its path."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
+    """Write a text file, complete or not at all; returns its path.
+
+    Bytes of file names that are no text are written as the escapes that JSON has for them.
+
+    Raises:
+        ArgumentError: it cannot be written.
+    """
+    with written("output", path), atomic_file(path) as file:
+        file.write(text.encode(errors="backslashreplace"))
+    return path
+
+
+def write_picture(path: Path, picture: Image.Image) -> Path:
+    """As `write_text`, a PNG file."""
+    with written("output", path), atomic_file(path) as file:
+        picture.save(file, format="PNG")
     return path
 
 
@@ -79,7 +92,6 @@ def write_sheets(folder: Path, rows: list[Image.Image]) -> list[Path]:
     pages = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
     numbers = [""] if len(pages) == 1 else [f"_{number + 1}" for number in range(len(pages))]
     paths = [folder / f"contact_sheet{number}.png" for number in numbers]
-    for path, page in zip(paths, pages, strict=True):
-        with atomic_file(path) as file:
-            stack(page, axis=0).save(file, format="PNG")
-    return paths
+    return [
+        write_picture(path, stack(page, axis=0)) for path, page in zip(paths, pages, strict=True)
+    ]

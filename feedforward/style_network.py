@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from photostyle.data.paths import atomic_file
+from photostyle.data.paths import atomic_file, is_file
 from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
@@ -221,7 +221,7 @@ def _find(network: str | os.PathLike) -> Path:
     shipped = shipped_networks()
     if str(network) in shipped:
         return SHIPPED / f"{network}.safetensors"
-    if not Path(network).is_file():
+    if not is_file(network, "network"):
         expected = f"no such file; give a network file, or one of {', '.join(shipped)}"
         raise ArgumentError("network", network, expected)
     return Path(network)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from photostyle.data import Masks, PhotoOptions, automatic_masks, load_masks, load_visible
 from photostyle.data.masks import WHOLE_SHARE
+from photostyle.data.paths import check_file, written
 from photostyle.data.photo_pair import LARGEST_SEED, MASKS
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_statistics import SUFFIX, load_style, save_style
@@ -87,13 +88,7 @@ class StyleSource:
             for argument in ("content_mask", "style_mask"):
                 self._refuse(argument, "painted masks are those of one photo; give one as content")
         if self.save_style is not None:
-            target = Path(self.save_style)
-            if not target.parent.is_dir():
-                expected = f"there is no folder {target.parent}"
-                raise ArgumentError("save_style", target, expected)
-            if target.exists() and not overwrite:
-                expected = "exists; give another name or overwrite=true"
-                raise ArgumentError("save_style", target, expected)
+            check_file(self.save_style, overwrite=overwrite, argument="save_style")
 
     def styled(
         self, network: StyleNetwork, options: PhotoOptions, device: torch.device, *, single: bool
@@ -138,11 +133,8 @@ class StyleSource:
         """
         if self.save_style is None:
             return
-        try:
+        with written("save_style", self.save_style):
             save_style(statistics, self.save_style)
-        except OSError as error:
-            expected = f"cannot be written: {error.strerror or error}"
-            raise ArgumentError("save_style", self.save_style, expected) from error
 
     def _masks(
         self,

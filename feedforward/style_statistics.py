@@ -1,14 +1,13 @@
 """What a network of any style knows of a style, and its file."""
 
 import os
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from photostyle.data.paths import atomic_file
+from photostyle.data.paths import atomic_file, is_file
 from photostyle.feedforward.universal_net import LAYERS, StyleStatistics
 from photostyle.ops import ArgumentError
 from photostyle.ops.transport import Moments
@@ -47,7 +46,7 @@ def load_style(path: str | os.PathLike, device: str | torch.device = "cpu") -> S
         ArgumentError: no such file, and a file that is none of these: of another kind or version,
             truncated or damaged.
     """
-    if not Path(path).is_file():
+    if not is_file(path, "style"):
         raise ArgumentError("style", path, "no such file")
     try:
         with safe_open(path, framework="pt") as file:

@@ -3,9 +3,12 @@
 import glob
 import itertools
 import logging
+import os
+import stat
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +26,20 @@ from photostyle.data import (
     load_visible,
     save_photo,
 )
-from photostyle.data.paths import FORMATS, check_folder, is_photo, suffix_like, walk_photos
+from photostyle.data.paths import (
+    FORMATS,
+    check_folder,
+    check_room,
+    expected_size,
+    file_status,
+    free_space,
+    is_folder,
+    is_photo,
+    suffix_like,
+    walk_files,
+    written,
+)
+from photostyle.data.rescue import save_or_rescue
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.ops.affine import blend_affine
@@ -50,20 +66,28 @@ class Report:
     failures: tuple[str, ...]
     left: int | None  # what Ctrl-C prevented
     seconds: float
+    passed_over: Mapping[str, int]  # files that are no photos, by their kind
+    unreadable: tuple[str, ...]  # folders, and why
 
     @property
     def exit_code(self) -> int:
-        """0; 130 after Ctrl-C, 1 when a photo failed."""
-        return int(bool(self.failures)) if self.left is None else 130
+        """0; 130 after Ctrl-C, 1 when a photo failed or a folder could not be read."""
+        return int(bool(self.failures or self.unreadable)) if self.left is None else 130
 
     def __str__(self) -> str:
-        text = f"{self.output}: {_photos(self.done)}, {self.seconds:.1f} s"
+        text = f"{self.output}: {_count(self.done)}, {self.seconds:.1f} s"
         if self.skipped:
-            text += f"\nskipped: {_photos(self.skipped)} that exist; overwrite=true replaces them"
+            text += f"\nskipped: {_count(self.skipped)} that exist; overwrite=true replaces them"
+        if self.passed_over:
+            kinds = (f"{number} {kind}" for kind, number in self.passed_over.items())
+            text += f"\npassed over: {', '.join(kinds)}"
+        if self.unreadable:
+            text += f"\n{_count(len(self.unreadable), 'folder')} not read: "
+            text += ", ".join(self.unreadable)
         for failure in self.failures:
             text += f"\nfailed: {failure}"
         if self.left is not None:
-            text += f"\ninterrupted; {_photos(self.left)} left"
+            text += f"\ninterrupted; {_count(self.left)} left"
         return text
 
 
@@ -84,7 +108,9 @@ def stylize_photos(
     Of a folder, with all below it, and of a pattern such as ``trip/**/*.jpg``, each photo goes to
     the same place below ``output``. Hidden files and what is in ``output`` are passed over, and
     photos that ``output`` has already are skipped. A photo that cannot be read or written does not
-    stop the others. After Ctrl-C the photos begun are finished.
+    stop the others, nor does a folder below that cannot be read. After Ctrl-C the photos begun are
+    finished. Of a single photo the result goes elsewhere where its place cannot be written, see
+    `data.rescue`; those of many the next run makes again.
 
     Args:
         content: an image file, a folder or a pattern.
@@ -119,10 +145,10 @@ def stylize_photos(
     single = _is_one(content)
     style.check_for(trained, network, single=single, overwrite=options.overwrite)
     named = Path(network if style.style is None else style.style).stem
-    output, jobs = _plan(content, named, output, options.overwrite)
-    todo = [job for job in jobs if options.overwrite or not job[1].exists()]
+    plan = _plan(content, named, output, options)
+    todo = [job for job in plan.jobs if options.overwrite or not os.path.exists(job[1])]
     styled, statistics = style.styled(trained, options, device, single=single)
-    stylist = _Stylist(styled, device, options)
+    stylist = _Stylist(styled, device, options, save_or_rescue if single else save_photo)
     if trained.guided_filter is None and options.full_resolution:
         logger.info("without a guided filter the results have the working size")
     if single:
@@ -130,73 +156,138 @@ def stylize_photos(
         if failures:
             raise failures[0]
     else:
+        if options.full_resolution:
+            _check_room(plan.output, todo)
         if style.masks == "auto":  # each photo has regions of its own
             batch_size = 1
         batch_size = batch_size or (1 if device.type == "cpu" else GPU_BATCH)
         failures, left = _run(stylist, todo, batch_size, workers or torch.get_num_threads())
-    style.save(statistics)
+    done = len(todo) - len(failures) - (left or 0)
+    try:
+        style.save(statistics)
+    except ArgumentError as error:
+        if single:
+            raise
+        failures.append(error)
     return Report(
-        output,
-        len(todo) - len(failures) - (left or 0),
-        len(jobs) - len(todo),
+        plan.output,
+        done,
+        len(plan.jobs) - len(todo),
         tuple(map(str, failures)),
         left,
         time.monotonic() - start,
+        _by_kind(plan.passed_over),
+        tuple(plan.unreadable),
     )
 
 
 def _is_one(content: str | Path) -> bool:
     """Whether this is one photo, be it there or not; otherwise it is a folder or a pattern."""
-    path = Path(content)
-    return not path.is_dir() and (path.exists() or glob.escape(str(path)) == str(path))
+    status = file_status(content, "content")
+    if status is None:
+        return glob.escape(str(content)) == str(content)
+    return not stat.S_ISDIR(status.st_mode)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where to write, and each photo with its place there; and what is left out."""
+
+    output: Path
+    jobs: list[Job]
+    passed_over: Sequence[Path] = ()
+    unreadable: Sequence[str] = ()
 
 
 def _plan(
-    content: str | Path, network: str, output: str | Path | None, overwrite: bool
-) -> tuple[Path, list[Job]]:
-    """Where to write, and each photo with its place there."""
+    content: str | Path, network: str, output: str | Path | None, options: PhotoOptions
+) -> _Plan:
     path = Path(content)
     if _is_one(path):
         output = Path(output or f"{path.stem}_{network}{suffix_like(path)}")
-        check_output(output, overwrite=overwrite)
-        return output, [(path, output)]
+        needed = expected_size(path, output) if options.full_resolution else 0
+        check_output(output, overwrite=options.overwrite, needed=needed)
+        return _Plan(output, [(path, output)])
 
     parts = path.parts
-    if not path.is_dir():
+    if not is_folder(path, "content"):
         parts = tuple(itertools.takewhile(lambda part: glob.escape(part) == part, path.parts))
     folder, pattern = Path(*parts), path.parts[len(parts) :]
+    file_status(folder, "content")
     output = Path(output or f"{folder.resolve().name}_{network}")
     check_folder("output", output)
-    if output.resolve() == folder.resolve():
+    places = [Path(os.path.realpath(place)) for place in (folder, output)]
+    if places[0] == places[1]:
         raise ArgumentError("output", output, "holds the photos; give another folder")
-    photos = [
-        photo
-        for photo in _matching(folder, pattern, content)
-        if output.resolve() not in (folder.resolve() / photo).parents
-    ]
+    files, unreadable = _matching(folder, pattern, content)
+    files = [name for name in files if places[1] not in (places[0] / name).parents]
+    photos = [name for name in files if is_photo(name)]
     if not photos:
+        if unreadable:
+            expected = f"no photos there, and not read: {', '.join(unreadable)}"
+            raise ArgumentError("content", content, expected)
         expected = f"no photos there; give a photo, or a folder or pattern of {' '.join(FORMATS)}"
         raise ArgumentError("content", content, expected)
-    return output, [(folder / photo, output / photo) for photo in photos]
+    jobs = [(folder / photo, output / photo) for photo in photos]
+    passed_over = [name for name in files if not is_photo(name)]
+    return _Plan(output, jobs, passed_over, unreadable)
 
 
-def _matching(folder: Path, pattern: tuple[str, ...], content: str | Path) -> list[Path]:
-    """The photos of a folder that match a pattern, or all below it; sorted, relative to it."""
+def _matching(
+    folder: Path, pattern: tuple[str, ...], content: str | Path
+) -> tuple[list[Path], list[str]]:
+    """The files of a folder that match a pattern, or all below it; and folders not read."""
+    unreadable = []
     if not pattern:
-        return [Path(name) for name in sorted(walk_photos(folder, argument="content"))]
+        files = walk_files(
+            folder,
+            argument="content",
+            unreadable=lambda path, reason: unreadable.append(f"{path} ({reason})"),
+        )
+        return sorted(map(Path, files)), unreadable
     if pattern[-1] == "**":
         pattern = (*pattern, "*")
     try:
-        found = {path.relative_to(folder) for path in folder.glob(str(Path(*pattern)))}
+        found = [path.relative_to(folder) for path in folder.glob(str(Path(*pattern)))]
+        searched = [folder]
+        for length in range(1, len(pattern)):
+            searched += folder.glob(str(Path(*pattern[:length])))
     except ValueError as error:
         raise ArgumentError("content", content, f"no pattern: {error}") from error
-    return sorted(
-        photo
-        for photo in found
-        if is_photo(photo)
-        and not any(part.startswith(".") for part in photo.parts)
-        and (folder / photo).is_file()
+    except OSError as error:
+        raise ArgumentError("content", content, f"cannot be read: {error}") from error
+    files = {name for name in found if not _in_hidden(name) and not os.path.isdir(folder / name)}
+    # The search passes over folders that it must not enter without a word.
+    closed = {
+        f"{path} (no permission)"
+        for path in searched
+        if not _in_hidden(path.relative_to(folder) / "*")
+        and os.path.isdir(path)
+        and not os.access(path, os.R_OK | os.X_OK)
+    }
+    return sorted(files), sorted(closed)
+
+
+def _in_hidden(name: Path) -> bool:
+    return any(part.startswith(".") and part != ".." for part in name.parts[:-1])
+
+
+def _by_kind(files: Sequence[Path]) -> dict[str, int]:
+    """How many there are of each kind, most first: by suffix, and those that are hidden."""
+    kinds = Counter(
+        "hidden" if name.name.startswith(".") else name.suffix.lower() or "without a suffix"
+        for name in files
     )
+    return dict(kinds.most_common())
+
+
+def _check_room(output: Path, jobs: list[Job]) -> None:
+    """Refuse a disk without room for the largest photo, warn of one without room for all."""
+    sizes = [expected_size(*job) for job in jobs]
+    check_room("output", output, output, max(sizes, default=0))
+    if (free := free_space(output)) < sum(sizes):
+        message = "%s: %.1f MB are free there, the photos take %.1f MB: not all may fit"
+        logger.warning(message, output, free / 1e6, sum(sizes) / 1e6)
 
 
 @dataclass(frozen=True)
@@ -206,6 +297,7 @@ class _Stylist:
     styled: Styled
     device: torch.device
     options: PhotoOptions
+    save: Callable[..., None]
 
     @torch.inference_mode()
     def __call__(self, jobs: list[Job]) -> list[ArgumentError]:
@@ -227,13 +319,11 @@ class _Stylist:
             results = self._results(photos, torch.cat(guides))
             for target, result in zip(targets, results, strict=True):
                 try:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    save_photo(target, result, quality=self.options.quality)
+                    with written("output", target):
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        self.save(target, result, quality=self.options.quality)
                 except ArgumentError as error:
                     failures.append(error)
-                except OSError as error:
-                    expected = f"cannot be written: {error.strerror or error}"
-                    failures.append(ArgumentError("output", target, expected))
         return failures
 
     def _results(self, photos: Sequence[Photo], guides: Tensor) -> Iterator[Photo]:
@@ -276,7 +366,7 @@ def _run(
     interrupted = False
     with (
         _torch_threads(max(1, torch.get_num_threads() // workers)),
-        tqdm(total=len(jobs), unit="photo", disable=not jobs) as bar,
+        tqdm(total=len(jobs), unit="photo", disable=not jobs or sys.stderr is None) as bar,
         ThreadPoolExecutor(workers) as executor,
     ):
         try:
@@ -306,5 +396,5 @@ def _torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _photos(number: int) -> str:
-    return f"{number} photo{'' if number == 1 else 's'}"
+def _count(number: int, what: str = "photo") -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,5 +1,6 @@
 """VGG encoders with named layers: conv1_1, relu1_1, ..., pool1, conv2_1, ..."""
 
+import os
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -183,7 +184,7 @@ def _from_torchvision(state: dict[str, Tensor], model: str) -> dict[str, Tensor]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file it never raises
         raise ArgumentError("weights", path, "no such file")
     try:
         if path.suffix == ".safetensors":

@@ -1,11 +1,59 @@
-"""What can be told of each step of an optimisation: a progress bar, TensorBoard, pictures."""
+"""What can be told of each step of an optimisation: a progress bar, TensorBoard, pictures.
 
+None of it is worth the result: see `Expendable`.
+"""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from photostyle.data import save_image
+from photostyle.data.paths import reason_of
 from photostyle.optimize.image_optimizer import Step
+
+logger = logging.getLogger(__name__)
+
+
+class Expendable:
+    """A callback that may fail to write, on a full disk, say: it is told once and left out then.
+
+    A context manager, as the callback is.
+
+    Args:
+        callback: told of each step.
+        what: its name in the warning.
+    """
+
+    def __init__(self, callback: AbstractContextManager[Callable[[Step], None]], what: str):
+        self._callback = callback
+        self._what = what
+        self._failed = False
+
+    def __call__(self, step: Step) -> None:
+        """Show one step."""
+        if not self._failed:
+            self._try(self._callback, step)
+
+    def __enter__(self) -> "Expendable":
+        self._try(self._callback.__enter__)
+        return self
+
+    def __exit__(self, *details) -> None:
+        self._try(self._callback.__exit__, *details)
+
+    def _try(self, function: Callable, *arguments) -> None:
+        try:
+            function(*arguments)
+        except OSError as error:
+            if not self._failed:
+                message = "%s: cannot be written, and is left out from here on (%s)"
+                logger.warning(message, self._what, reason_of(error))
+            self._failed = True
 
 
 class ProgressBar:
@@ -20,7 +68,7 @@ class ProgressBar:
     def __call__(self, step: Step) -> None:
         """Show one step."""
         if self._bar is None:
-            self._bar = tqdm(total=step.total, unit="step")
+            self._bar = tqdm(total=step.total, unit="step", disable=sys.stderr is None)
         self._bar.total = max(step.number, step.total)
         self._bar.set_postfix_str(f"{step.size} px  {step.terms}", refresh=False)
         self._bar.update()
@@ -58,15 +106,27 @@ class TensorBoardLog:
             self._writer.add_image("result", step.image[0].clamp(0, 1), step.number)
 
     def __enter__(self) -> "TensorBoardLog":
+        self._hook, threading.excepthook = threading.excepthook, self._pass_over
         return self
 
     def __exit__(self, *_) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _pass_over(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread fails with a traceback, and its writer again at the next step."""
+        if not issubclass(failure.exc_type, OSError):
+            self._hook(failure)
 
 
 class IntermediatePictures:
-    """``step_0010.png``, ... every ``every`` steps, at the size of the current scale."""
+    """``step_0010.png``, ... every ``every`` steps, at the size of the current scale.
+
+    A context manager like the others.
+    """
 
     def __init__(self, folder: str | Path, every: int):
         self._folder = Path(folder)
@@ -77,3 +137,9 @@ class IntermediatePictures:
         if step.number % self._every == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_image(step.image.clamp(0, 1), self._folder / f"step_{step.number:04d}.png")
+
+    def __enter__(self) -> "IntermediatePictures":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass

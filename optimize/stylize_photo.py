@@ -14,7 +14,12 @@ from photostyle.data.photo_pair import Files
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, select_device
 from photostyle.ops.errors import check_choice, check_whole
-from photostyle.optimize.callbacks import IntermediatePictures, ProgressBar, TensorBoardLog
+from photostyle.optimize.callbacks import (
+    Expendable,
+    IntermediatePictures,
+    ProgressBar,
+    TensorBoardLog,
+)
 from photostyle.optimize.image_optimizer import INITS, optimize_image
 from photostyle.optimize.report import Report
 
@@ -36,6 +41,9 @@ def stylize_photo(
     **optimisation,
 ) -> Report:
     """Write the content photo in the style photo's light.
+
+    What is shown on the way may fail to be written; it is left out then, with a warning. The result
+    goes elsewhere where its place cannot be written, see `data.rescue`.
 
     Args:
         files: both photos, their masks and the result.
@@ -70,12 +78,16 @@ def stylize_photo(
     if init in networks:
         init = networks[init](content, style, *masks)
     torch.manual_seed(files.seed)
+    shown = {"progress": ProgressBar()}
+    if log_dir is not None:
+        shown[f"log_dir={log_dir}"] = TensorBoardLog(log_dir, intermediate_every)
+    if intermediate_dir is not None:
+        pictures = IntermediatePictures(intermediate_dir, intermediate_every)
+        shown[f"intermediate_dir={intermediate_dir}"] = pictures
     with ExitStack() as stack:
-        callbacks = [stack.enter_context(ProgressBar())]
-        if log_dir is not None:
-            callbacks.append(stack.enter_context(TensorBoardLog(log_dir, intermediate_every)))
-        if intermediate_dir is not None:
-            callbacks.append(IntermediatePictures(intermediate_dir, intermediate_every))
+        callbacks = [
+            stack.enter_context(Expendable(callback, name)) for name, callback in shown.items()
+        ]
         result = optimize_image(
             content,
             style,
