@@ -9,10 +9,13 @@ import os
 # would take them from the rest. Read when PyTorch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
+import errno
+import io
 import logging
 import signal
 import sys
 from collections import namedtuple
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -75,3 +78,58 @@ def command(monkeypatch, capsys):
     signal.signal(signal.SIGTERM, terminate)
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+class Disk:
+    """Files below some folders can be written to so many times, and then the disk is full."""
+
+    def __init__(self, open_file):
+        self.open_file = open_file
+        self.folders = ()
+        self.writes = 0
+
+    def fills(self, *folders, writes):
+        self.folders = [Path(folder).resolve() for folder in folders]
+        self.writes = writes
+
+    def open(self, path, mode="r", *arguments, **options):
+        file = self.open_file(path, mode, *arguments, **options)
+        if isinstance(path, int) or not set(mode) & set("wxa+"):
+            return file
+        inside = any(folder in Path(path).resolve().parents for folder in self.folders)
+        return _OnDisk(file, self) if inside else file
+
+    def take(self):
+        if self.writes == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.writes -= 1
+
+
+class _OnDisk:
+    def __init__(self, file, disk):
+        self._file = file
+        self._disk = disk
+
+    def write(self, content):
+        self._disk.take()
+        return self._file.write(content)
+
+    def fileno(self):  # or else Pillow would write past us
+        raise io.UnsupportedOperation
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that can be told when to be full: ``disk.fills(*folders, writes=N)``."""
+    disk = Disk(io.open)
+    monkeypatch.setattr("io.open", disk.open)
+    return disk
