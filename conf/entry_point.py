@@ -15,8 +15,8 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from photostyle.conf.console import secure_streams
 from photostyle.conf.renamed import new_name
+from photostyle.ops.console import safe_console
 from photostyle.ops.errors import ArgumentError
 
 USER_ERROR = 2
@@ -59,10 +59,10 @@ def entry_point(config_name: str):
                 sys.exit(code or 0)
 
         @functools.wraps(main)
+        @safe_console()
         def run():
             # Lets Hydra raise its errors to us instead of printing them over many lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            secure_streams()
             # A polite kill saves what Ctrl-C saves.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:

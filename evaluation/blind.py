@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from photostyle.evaluation.contact_sheet import cell, stack
 from photostyle.evaluation.pairs import Pair, find_pairs
 from photostyle.evaluation.report import write_picture, write_text
 from photostyle.evaluation.results import find_results, load_like, prepare_output
+from photostyle.ops.console import Console
 from photostyle.ops.errors import ArgumentError, check_whole
 
 SIDES = ("A", "B")
@@ -102,7 +104,7 @@ def write_sheets(
     shuffle = random.Random(seed)
     shuffle.shuffle(found)
     sheets, key = [], {}
-    for number, pair in enumerate(tqdm(found, "sheets", unit="pair"), 1):
+    for number, pair in enumerate(tqdm(found, "sheets", unit="pair", file=Console(sys.stderr)), 1):
         first = shuffle.choice(SIDES)
         files = [ours[pair.name], theirs[pair.name]][:: 1 if first == "A" else -1]
         sheet = _sheet(pair, files, size, number)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -26,6 +27,7 @@ from photostyle.evaluation.scores import (
 )
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import colour_transfer
+from photostyle.ops.console import Console
 from photostyle.ops.errors import ArgumentError
 from photostyle.ops.metrics import (
     StyleDistance,
@@ -113,7 +115,8 @@ def evaluate_results(
 
     style_distance = StyleDistance()
     scores, rows = {}, []
-    for pair in tqdm([pair for pair in found if pair.name in files], "evaluate", unit="pair"):
+    scored = [pair for pair in found if pair.name in files]
+    for pair in tqdm(scored, "evaluate", unit="pair", file=Console(sys.stderr)):
         case = _Case.load(pair, files[pair.name], size)
         scores[case.name] = _score(case, style_distance)
         rows.append(sheet_row(case, scores[case.name]))

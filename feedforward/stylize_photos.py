@@ -43,6 +43,7 @@ from photostyle.data.rescue import save_or_rescue
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.ops.affine import blend_affine
+from photostyle.ops.console import Console
 from photostyle.ops.devices import convolution_dtype, return_free_memory, select_device
 from photostyle.ops.errors import ArgumentError, check_whole
 
@@ -213,7 +214,6 @@ def _plan(
     if not is_folder(path, "content"):
         parts = tuple(itertools.takewhile(lambda part: glob.escape(part) == part, path.parts))
     folder, pattern = Path(*parts), path.parts[len(parts) :]
-    file_status(folder, "content")
     output = Path(output or f"{folder.resolve().name}_{network}")
     check_folder("output", output)
     places = [Path(os.path.realpath(place)) for place in (folder, output)]
@@ -278,7 +278,7 @@ def _by_kind(files: Sequence[Path]) -> dict[str, int]:
         "hidden" if name.name.startswith(".") else name.suffix.lower() or "without a suffix"
         for name in files
     )
-    return dict(kinds.most_common())
+    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
 
 
 def _check_room(output: Path, jobs: list[Job]) -> None:
@@ -366,7 +366,7 @@ def _run(
     interrupted = False
     with (
         _torch_threads(max(1, torch.get_num_threads() // workers)),
-        tqdm(total=len(jobs), unit="photo", disable=not jobs or sys.stderr is None) as bar,
+        tqdm(total=len(jobs), unit="photo", disable=not jobs, file=Console(sys.stderr)) as bar,
         ThreadPoolExecutor(workers) as executor,
     ):
         try:

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -78,16 +77,15 @@ def stylize_photo(
     if init in networks:
         init = networks[init](content, style, *masks)
     torch.manual_seed(files.seed)
-    shown = {"progress": ProgressBar()}
+    callbacks = []
     if log_dir is not None:
-        shown[f"log_dir={log_dir}"] = TensorBoardLog(log_dir, intermediate_every)
+        log = TensorBoardLog(log_dir, intermediate_every)
+        callbacks.append(Expendable(log, "log_dir", log_dir))
     if intermediate_dir is not None:
         pictures = IntermediatePictures(intermediate_dir, intermediate_every)
-        shown[f"intermediate_dir={intermediate_dir}"] = pictures
-    with ExitStack() as stack:
-        callbacks = [
-            stack.enter_context(Expendable(callback, name)) for name, callback in shown.items()
-        ]
+        callbacks.append(Expendable(pictures, "intermediate_dir", intermediate_dir))
+    with ProgressBar() as bar:
+        callbacks.append(bar)
         result = optimize_image(
             content,
             style,

@@ -96,7 +96,7 @@ class Disk:
         file = self.open_file(path, mode, *arguments, **options)
         if isinstance(path, int) or not set(mode) & set("wxa+"):
             return file
-        inside = any(folder in Path(path).resolve().parents for folder in self.folders)
+        inside = any(folder in Path(os.fsdecode(path)).resolve().parents for folder in self.folders)
         return _OnDisk(file, self) if inside else file
 
     def take(self):

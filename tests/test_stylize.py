@@ -11,8 +11,10 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
+from collections import namedtuple
 from io import BytesIO
 from pathlib import Path
 
@@ -44,6 +46,7 @@ FAST = {
 }
 THREE_SCALES = {"optimizer.scales": "[0.4,0.7,1.0]", "optimizer.steps": "[2,1,1]"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+Usage = namedtuple("Usage", "total used free")
 
 pytestmark = pytest.mark.usefixtures("no_network")
 
@@ -345,6 +348,65 @@ def test_folder_that_must_not_be_written_to(run, folder, monkeypatch, values, me
     assert err.startswith(f"error: {message}")
     assert err.count("\n") == 1
     assert files(folder) == before
+
+
+@pytest.mark.parametrize("argument", ["output", "masks_dir", "log_dir", "intermediate_dir"])
+@pytest.mark.parametrize("name", ["n" * 300, "circle"])
+def test_path_out_of_reach(run, folder, argument, name):
+    Path("circle.png").symlink_to("circle.png")
+    before = set(folder.rglob("*"))
+    code, out, err = run({argument: f"{name}.png"})
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {argument}={name}.png: cannot be reached: ")
+    assert err.count("\n") == 1
+    assert set(folder.rglob("*")) == before
+
+
+def test_no_room_for_the_result(run, folder, monkeypatch):
+    """Told before the work; of another format or at working size it may well fit."""
+    photo = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
+    Image.fromarray(photo).save("large.png")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 400_000))
+    values = {"method": "colour_transfer", "content": "large.png", "masks": "none"}
+    code, out, err = run(values)
+    assert (code, out) == (2, "")
+    size = Path("large.png").stat().st_size / 1e6
+    expected = f"0.4 MB are free there, at least {size:.1f} MB are needed"
+    assert err == f"error: output=out.png: {expected}\n"
+    assert run(values, output="out.jpg").code == 0
+    assert run(values, full_resolution="false").code == 0
+
+
+@pytest.mark.parametrize("method", ["optimize", "colour_transfer"])
+def test_disk_that_is_full_at_last(run, folder, disk, monkeypatch, method):
+    """The result is somewhere else."""
+    Path("results").mkdir()
+    Path("elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", "elsewhere")
+    assert run(method=method).code == 0
+    disk.fills("results", writes=2)
+    code, out, err = run(method=method, output="results/out.png")
+    assert (code, out) == (2, "")
+    reason = "cannot be written: No space left on device"
+    where = "the result is in elsewhere/out_rescued.png"
+    assert err.splitlines()[-1] == f"error: output=results/out.png: {reason}; {where}"
+    np.testing.assert_array_equal(pixels("elsewhere/out_rescued.png"), pixels("out.png"))
+    assert os.listdir("results") == []
+
+
+def test_disk_that_is_full_on_the_way(run, folder, disk):
+    """What is shown of the steps is left out, with a warning each."""
+    values = {"optimizer.steps": "[3]", "intermediate_every": 1}
+    assert run(values).code == 0
+    disk.fills("log", "pictures", writes=5)
+    values |= {"log_dir": "log", "intermediate_dir": "pictures", "output": "full.png"}
+    code, _, err = run(values)
+    assert code == 0
+    for where in ("log_dir=log", "intermediate_dir=pictures"):
+        warning = f"WARNING: {where}: nothing more can be written there (No space left on device)"
+        assert err.count(warning) == 1
+    assert "Traceback" not in err
+    np.testing.assert_array_equal(pixels("full.png"), pixels("out.png"))
 
 
 @pytest.mark.parametrize("log", ["log_dir", "intermediate_dir"])
@@ -739,6 +801,38 @@ def test_process_with_a_wrong_value(folder):
     assert out == ""
     assert re.fullmatch(r"error: content=nope\.png: no such file; .*\n", err)
     assert files(folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", [">&- 2>&-", ">/dev/full 2>/dev/full", "| true"])
+def test_process_that_cannot_print(folder, streams):
+    words = f"{sys.executable} {stylize.__file__} method=feedforward content=trip style=style.png"
+    Path("trip").mkdir()
+    shutil.copy("content.png", "trip")
+    script = f"set -o pipefail; {words} output=out size=48 device=cpu {streams}"
+    process = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert (process.returncode, process.stdout) == (0, "")
+    assert "Traceback" not in process.stderr
+    assert pixels("out/content.png").shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_process_that_cannot_print_a_name(folder, encoding):
+    """One in Cyrillic, then a byte that is no UTF-8."""
+    name = os.fsdecode("фото".encode() + b"\xe9")
+    shutil.copy("content.png", f"{name}.png")
+    words = ["method=colour_transfer", f"content={name}.png", "style=style.png", "device=cpu"]
+    process = subprocess.run(
+        [sys.executable, stylize.__file__, *words, f"output={name}_out.png", "masks=none"],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+        timeout=120,
+    )
+    assert process.returncode == 0
+    shown = name.encode(encoding, "backslashreplace")
+    assert process.stdout.startswith(shown + b"_out.png: 96 x 72, ")
+    assert pixels(f"{name}_out.png").shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.slow

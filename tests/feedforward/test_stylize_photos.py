@@ -8,8 +8,11 @@ import errno
 import json
 import os
 import pickle
+import shutil
 import signal
+import tempfile
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from photostyle import stylize
-from photostyle.data import PhotoOptions, apply_coefficients, load_photo
+from photostyle.data import PhotoOptions, apply_coefficients, load_photo, paths
 from photostyle.feedforward import StyleNetwork, TransformNet, load_network
 from photostyle.feedforward import style_network as network_file
 from photostyle.feedforward.stylize_photos import stylize_photos
@@ -496,6 +499,97 @@ def test_bad_photos_among_good_ones(run, folder):
     assert names("out") == ["a.png", "day 1/b.JPG", "day 1/c.webp"]
 
 
+def test_files_that_are_passed_over(run, folder):
+    """Counted by their kind; those in the output folder are not the user's."""
+    for name in ("1.CR2", "2.cr2", "day 1/3.Cr2", "film.mov", "README", "day 1/.hidden"):
+        Path("trip", name).touch()
+    Path("trip/.thumbnails").mkdir()
+    picture(5).save("trip/.thumbnails/a.png")
+    Path("trip/out").mkdir()
+    Path("trip/out/notes.txt").touch()
+    code, out, _ = run(content="trip", output="trip/out")
+    assert code == 0
+    assert out.startswith("trip/out: 3 photos, ")
+    expected = "passed over: 3 .cr2, 3 hidden, 1 .mov, 1 .txt, 1 without a suffix"
+    assert out.splitlines()[1:] == [expected]
+    code, out, _ = run(content="trip/*", output="out")
+    expected = "passed over: 2 .cr2, 1 .mov, 1 .txt, 1 hidden, 1 without a suffix"
+    assert out.splitlines()[1:] == [expected]
+    assert "passed over" not in run(content="trip/a*.png", output="out 2").out
+
+
+@pytest.fixture
+def closed(folder, monkeypatch):
+    """A folder among the photos that cannot be read, not even by an administrator."""
+    Path("trip/closed").mkdir()
+    scandir, access = os.scandir, os.access
+
+    def refuses(path="."):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: Path(path).name != "closed" and access(path, mode)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("trip", "Permission denied"), ("trip/**/*", "no permission"), ("*/*/*", "no permission")],
+)
+def test_a_folder_below_that_cannot_be_read(run, closed, content, reason):
+    """The others are done; the exit code says that not all is."""
+    code, out, _ = run(content=content, output="out")
+    assert code == 1
+    assert out.splitlines()[-1] == f"1 folder not read: trip/closed ({reason})"
+    assert "out/day 1/b.JPG" in names(".") or "out/trip/day 1/b.JPG" in names(".")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("trip/closed", "cannot be read: Permission denied"),
+        ("trip/closed/*", "no photos there, and not read: trip/closed (no permission)"),
+        ("trip/closed/**", "no photos there, and not read: trip/closed (no permission)"),
+    ],
+)
+def test_the_folder_itself_cannot_be_read(run, closed, content, message):
+    code, out, err = run(content=content, output="out")
+    assert (code, out) == (2, "")
+    assert err == f"error: content={content}: {message}\n"
+
+
+@pytest.mark.parametrize("argument", ["content", "network", "output", "style", "save_style"])
+@pytest.mark.parametrize("value", ["n" * 300, "circle"])
+def test_path_out_of_reach(run, folder, argument, value):
+    suffix = ".safetensors" if argument in ("style", "save_style") else ""
+    Path(f"circle{suffix}").symlink_to(f"circle{suffix}")
+    before = files(folder)
+    universal = {"network": None, "style": "photo.png"} if "style" in argument else {}
+    code, out, err = run(**universal | {argument: value + suffix})
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {argument}={value}{suffix}: cannot be reached: ")
+    assert err.count("\n") == 1
+    assert files(folder) == before
+
+
+def test_pattern_below_what_is_out_of_reach(run, folder):
+    Path("circle").symlink_to("circle")
+    code, out, err = run(content="circle/*.png", output="out")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: content=circle/*.png: cannot be reached: Too many levels")
+
+
+def test_link_as_output(run, folder):
+    Path("elsewhere").mkdir()
+    Path("out.png").symlink_to("elsewhere/result.png")
+    assert run().code == 0
+    assert os.readlink("out.png") == "elsewhere/result.png"
+    assert pixels("elsewhere/result.png").shape == (HEIGHT, WIDTH, 3)
+
+
 def test_places_that_cannot_be_written(run, folder):
     Path("out").mkdir()
     Path("out/day 1").write_text("a file where a folder should be")
@@ -522,8 +616,64 @@ def test_full_disk(run, folder, monkeypatch):
     assert names("out") == ["a.png", "day 1/c.webp"]
     code, out, err = run(output="out.jpg")
     assert (code, out) == (2, "")
-    assert "output=out.jpg: cannot be written: No space left on device" in err
+    where = "No space left on device; the result is in out_rescued.png"
+    assert f"output=out.jpg: cannot be written: {where}\n" in err
     assert not list(folder.glob("*.jpg"))
+    assert pixels("out_rescued.png").shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_disk_that_fills_at_any_moment(folder, disk, monkeypatch):
+    """What was written before is whole, what was not is named, and the next run makes it."""
+    monkeypatch.setattr(tempfile, "tempdir", "elsewhere")
+    Path("elsewhere").mkdir()
+    writes, complete = 0, False
+    while not complete:
+        disk.fills("out", writes=writes)
+        report = stylize_photos(
+            "trip", "tiny.safetensors", "out", options=OPTIONS, device="cpu", workers=1
+        )
+        complete = not report.failures
+        assert report.done + len(report.failures) == 3
+        assert report.exit_code == (not complete)
+        full = f"cannot be written: {os.strerror(errno.ENOSPC)}"
+        assert all(failure.endswith(full) for failure in report.failures)
+        assert len(names("out")) == report.done
+        for name in names("out"):
+            assert pixels(f"out/{name}").shape[2] == 3
+        shutil.rmtree("out")
+        writes += 1
+    assert writes > 6
+    assert os.listdir("elsewhere") == []
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_room_on_the_disk(run, folder, monkeypatch):
+    """Without any for the largest photo no work begins; without enough for all there is a warning.
+
+    A result of the working size takes less.
+    """
+    sizes = [
+        Path(f"trip/{name}").stat().st_size for name in ("a.png", "day 1/b.JPG", "day 1/c.webp")
+    ]
+    free = sum(sizes) - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, free))
+    monkeypatch.setattr(paths, "LEAST_ROOM", 1)
+    code, _, err = run(content="trip", output="new/out")
+    assert code == 0
+    assert "WARNING: new/out: 0.0 MB are free there, the photos take 0.0 MB: not all may" in err
+    free = max(sizes) - 1
+    code, out, err = run(content="trip", output="other")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: output=other: 0.0 MB are free there, at least 0.0 MB are needed")
+    assert not Path("other").exists()
+    assert run(content="trip", output="other", full_resolution="false").code == 0
+    free = Path("photo.png").stat().st_size - 1
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert err.startswith("error: output=out.png: 0.0 MB are free there, at least")
+    assert run(full_resolution="false").code == 0
 
 
 @pytest.mark.parametrize("full_resolution", ["true", "false"])
