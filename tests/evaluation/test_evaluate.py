@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -332,6 +333,28 @@ def test_pages_and_what_an_earlier_evaluation_left(tmp_path, pairs, results, mon
 
 
 # ----------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.usefixtures("no_network")
+def test_full_disk(tmp_path, pairs, results, disk):
+    """One line; of files with these names there are whole ones alone."""
+    output = tmp_path / "output"
+    for writes in (0, 1, 2, 5):
+        disk.fills(output, writes=writes)
+        with pytest.raises(ArgumentError, match="cannot be written: No space left on device"):
+            evaluate_results(results, pairs, output=output, size=SIZE, overwrite=True)
+        written = {path.name for path in output.iterdir()}
+        assert written == set(["evaluation.json", "evaluation.csv"][:writes])
+
+
+@pytest.mark.usefixtures("no_network")
+def test_pair_whose_name_is_no_text(tmp_path, pairs, results):
+    name = os.fsdecode(b"caf\xe9")
+    (pairs / "01").rename(pairs / name)
+    (results / "01.png").rename(results / f"{name}.png")
+    output = tmp_path / "output"
+    evaluate_results(results, pairs, output=output, size=SIZE)
+    assert set(json.loads((output / "evaluation.json").read_text())["pairs"]) == {"02", "03", name}
 
 
 def refused(results, pairs, output, **options):

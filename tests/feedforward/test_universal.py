@@ -296,6 +296,22 @@ def test_statistics_instead_of_the_photo(run):
     assert Path("out.png").read_bytes() == Path("again.png").read_bytes()
 
 
+def test_statistics_that_cannot_be_written(run, disk):
+    """The photos are done by then, and of many the report still tells."""
+    Path("full").mkdir()
+    disk.fills("full", writes=0)
+    values = {"masks": "none", "save_style": "full/warm.safetensors"}
+    expected = "save_style=full/warm.safetensors: cannot be written: No space left on device"
+    code, out, err = run(**values)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"error: {expected}"
+    assert Path("out.png").is_file()
+    code, out, _ = run(content="trip", output="out", **values)
+    assert code == 1
+    assert out.startswith("out: 3 photos, ")
+    assert out.splitlines()[-1] == f"failed: {expected}"
+
+
 def test_a_folder(run):
     """Without regions unless they are asked for; each photo is as if it were alone.
 
