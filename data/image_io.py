@@ -8,6 +8,7 @@ import logging
 import mmap
 import os
 import re
+import stat
 import struct
 import threading
 import warnings
@@ -26,7 +27,7 @@ from torch import Tensor
 from photostyle.data import encoders
 from photostyle.data.colour_space import adobe_rgb_profile, colour_space
 from photostyle.data.metadata import Metadata, of_picture, of_tiff
-from photostyle.data.paths import atomic_file, format_of
+from photostyle.data.paths import atomic_file, file_status, format_of, reason_of
 from photostyle.data.photo import MIN_SIDE, Photo, to_pixels
 from photostyle.data.vips import attach_profile, libvips, to_vips
 from photostyle.ops.errors import ArgumentError, check_number
@@ -181,25 +182,23 @@ def _opened(path: str | os.PathLike, argument: str, max_pixels: int) -> Iterator
 
 
 def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
-    path = Path(path)
-    try:
-        if path.is_dir():
+    status = file_status(path, argument)
+    if status is not None:
+        if stat.S_ISDIR(status.st_mode):
             raise ArgumentError(argument, path, f"is a folder; give {_READABLE}")
-        # A named pipe would block for ever.
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
             raise ArgumentError(argument, path, f"is no regular file; give {_READABLE}")
-        if path.is_file() and path.stat().st_size == 0:
+        if status.st_size == 0:
             raise ArgumentError(argument, path, f"the file is empty; give {_READABLE}")
-        return path.open("rb")
-    except ArgumentError:
-        raise
+    try:
+        return open(path, "rb")
     except FileNotFoundError as error:
         raise ArgumentError(argument, path, f"no such file; give {_READABLE}") from error
     except PermissionError as error:
         raise ArgumentError(argument, path, "no permission to read it") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ArgumentError(argument, path, f"cannot be opened: {reason}") from error
+    except OSError as error:
+        expected = f"cannot be opened: {reason_of(error)}"
+        raise ArgumentError(argument, path, expected) from error
 
 
 def _kind(head: bytes) -> str | None:
