@@ -130,7 +130,9 @@ def _inverse(curves: np.ndarray) -> np.ndarray:
     """(3, 65536), the level from 0 to 65535 of each channel over the root of its light."""
     roots = np.linspace(0, 1, _LEVELS)
     levels = np.arange(_LEVELS)
-    return np.stack([np.interp(roots**2, curve, levels) for curve in curves]).astype(np.float32)
+    inverse = np.stack([np.interp(roots**2, curve, levels) for curve in curves])
+    inverse[:, 0] = 0  # many levels close to black may have no light at all
+    return inverse.astype(np.float32)
 
 
 @_kernel

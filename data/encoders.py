@@ -24,8 +24,10 @@ OPAQUE = ("JPEG", "BMP")
 """Formats without transparency."""
 
 USUAL_RESOLUTION = (72, 72)
-"""Pixels per inch of a photo that says none: libvips writes some in any case."""
+"""Pixels per inch of a photo that says none, where a format must say some."""
 
+_JPEG_START, _PNG_HEADER = 2, 33
+"""Bytes at the start of a file, behind which metadata may stand."""
 _WITHOUT_PROFILE = ("BMP", "JPEG2000")
 """Formats for which no writer here keeps a profile."""
 _SIXTEEN_BITS = ("PNG", "TIFF")
@@ -54,11 +56,9 @@ def encode(file: BinaryIO, file_format: str, photo: Photo, quality: int) -> None
     if file_format == "JPEG":
         options = {"Q": quality, "subsample_mode": "off"}
         inserted = b"".join(_jpeg_segments(photo.metadata))
-        _write_by_vips(file, photo, "jpegsave_target", options, _after_jfif, inserted)
+        _write_by_vips(file, photo, "jpegsave_target", options, _JPEG_START, inserted)
     elif file_format == "PNG":
-        _write_by_vips(
-            file, photo, "pngsave_target", {}, _after_header, _png_chunks(photo.metadata)
-        )
+        _write_by_vips(file, photo, "pngsave_target", {}, _PNG_HEADER, _png_chunks(photo.metadata))
     elif file_format == "TIFF":
         _write_tiff(file, photo)
     else:
@@ -104,9 +104,9 @@ def _write_by_vips(file, photo, saver, options, place, inserted) -> None:
 
 
 class _Inserting:
-    """A stream that gets something inserted where its head ends."""
+    """A stream that gets something inserted behind its first bytes."""
 
-    def __init__(self, file: BinaryIO, place, inserted: bytes):
+    def __init__(self, file: BinaryIO, place: int, inserted: bytes):
         self._file = file
         self._place = place
         self._inserted = inserted
@@ -119,16 +119,16 @@ class _Inserting:
                 self._file.write(data)
             else:
                 self._head += bytes(data)
-                self._pass_head_on(self._place(self._head))
+                self._pass_head_on()
         except BaseException as error:  # it must not be raised through libvips
             self.failure = error
             return -1
         return len(data)
 
-    def _pass_head_on(self, place: int | None) -> None:
-        if place is None:
+    def _pass_head_on(self) -> None:
+        if len(self._head) < self._place:
             return
-        for part in (self._head[:place], self._inserted, self._head[place:]):
+        for part in (self._head[: self._place], self._inserted, self._head[self._place :]):
             self._file.write(part)
         self._head = None
 
@@ -138,21 +138,10 @@ class _Inserting:
             raise self.failure
 
 
-def _after_jfif(head: bytes) -> int | None:
-    """Behind the start and the first segment, which is JFIF's (ITU-T T.871)."""
-    if len(head) < 6:
-        return None
-    end = 4 + int.from_bytes(head[4:6], "big")
-    return end if len(head) >= end else None
-
-
-def _after_header(head: bytes) -> int | None:
-    """Behind the signature and IHDR."""
-    return 33 if len(head) >= 33 else None
-
-
 def _jpeg_segments(metadata: Metadata) -> list[bytes]:
-    parts = []
+    horizontal, vertical = map(round, metadata.resolution or USUAL_RESOLUTION)
+    jfif = b"JFIF\0" + struct.pack(">HBHHxx", 0x0102, 1, horizontal, vertical)
+    parts = [(0xE0, "JFIF data", jfif)]
     if metadata.exif is not None:
         parts.append((0xE1, "EXIF data", b"Exif\0\0" + metadata.exif))
     if metadata.xmp is not None:
@@ -264,6 +253,9 @@ def _write_by_pillow(file: BinaryIO, file_format: str, photo: Photo, quality: in
         options = {"quality": quality, "exact": True}
     if file_format not in _WITHOUT_PROFILE:
         exif = photo.metadata.exif
+        if exif is not None and file_format == "AVIF":
+            # Pillow would move it to the container, and for that write the block anew.
+            exif = tags.without_orientation(exif)
         blocks = {
             "exif": exif and b"Exif\0\0" + exif,
             "icc_profile": photo.icc_profile,

@@ -257,6 +257,23 @@ def _without_thumbnail(block: bytearray) -> bytes:
     return bytes(block)
 
 
+def without_orientation(exif: bytes) -> bytes:
+    """A block whose first directory has no entry for the orientation; all else is as it was."""
+    if ORIENTATION not in _top(exif):
+        return exif
+    block = bytearray(exif)
+    start = _first_offset(exif)
+    (count,) = _unpacked(exif, "H", start)
+    first, link = start + 2, start + 2 + 12 * count
+    entries = [exif[i : i + 12] for i in range(first, link, 12)]
+    kept = [entry for entry in entries if _unpacked(exif[:8] + entry, "H", 8) != (ORIENTATION,)]
+    behind = exif[link : link + 4].ljust(4, b"\0")
+    rest = b"".join(kept) + behind
+    block[first : first + len(rest)] = rest
+    struct.pack_into(_order(exif) + "H", block, start, len(kept))
+    return bytes(block)
+
+
 def of_tiff(content: bytes) -> tuple[int, Metadata]:
     """The page of a TIFF file that holds the photo, counted from 0, and what is said about it.
 

@@ -1,0 +1,109 @@
+"""What numbers mean: against LittleCMS through Pillow, and against the formulas."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from photostyle.data.colour_space import ColourSpace, adobe_rgb_profile, colour_space
+from photostyle.data.vips import libvips
+
+SRGB = ImageCms.createProfile("sRGB")
+
+
+def p3_profile():
+    return libvips().Image.profile_load("p3")
+
+
+PROFILES = {"adobe": adobe_rgb_profile, "p3": p3_profile}
+
+
+@pytest.fixture(params=PROFILES)
+def profile(request):
+    return PROFILES[request.param]()
+
+
+def colours(count, dtype=np.uint8):
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(0).integers(0, top + 1, (20, count, 3), dtype, endpoint=False)
+
+
+def test_as_littlecms(profile):
+    """Where sRGB has the colour; LittleCMS rounds to 8 bits and cuts the rest."""
+    pixels = colours(500)
+    source = ImageCms.ImageCmsProfile(BytesIO(profile))
+    options = {"renderingIntent": ImageCms.Intent.RELATIVE_COLORIMETRIC}
+    image = ImageCms.profileToProfile(Image.fromarray(pixels), source, SRGB, **options)
+    expected = np.asarray(image)
+    found = ColourSpace(profile).to_srgb(pixels) * 255
+    inside = ((expected > 0) & (expected < 255)).all(-1)
+    assert inside.mean() > 0.4
+    difference = np.abs(found - expected)[inside]
+    assert difference.max() < 2
+    assert difference.mean() < 0.4
+
+
+def test_adobe_rgb_by_its_formula():
+    """Adobe RGB (1998), 4.3; both have the white of D65."""
+    to_xyz = [[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]]
+    from_xyz = [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.204, 1.057]]
+    pixels = colours(500, np.uint16)
+    light = (pixels / 65_535) ** (563 / 256) @ np.transpose(to_xyz) @ np.transpose(from_xyz)
+    size = np.abs(light)
+    encoded = np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
+    found = ColourSpace(adobe_rgb_profile()).to_srgb(pixels)
+    difference = np.abs(found - np.copysign(encoded, light))
+    assert difference.mean() < 2e-3
+    assert difference.max() < 0.03  # close to black, where the curve of sRGB is steep
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_there_and_back(profile, dtype):
+    """Also of colours that sRGB lacks."""
+    space, pixels = ColourSpace(profile), colours(500, dtype)
+    image = space.to_srgb(pixels)
+    assert (image.min(), image.max()) < (-0.1, 1.5)
+    difference = np.abs(space.levels(image) / 65_535 - pixels / np.iinfo(dtype).max)
+    # Close to black the curves that LittleCMS gives are coarse.
+    assert difference.max() < 5e-3
+    assert difference[pixels > np.iinfo(dtype).max / 50].max() < 1e-3
+    assert difference.mean() < 1e-4
+
+
+def test_what_a_space_cannot_say_is_cut(profile):
+    image = np.array([[[2.0, -2.0, 0.5]]], np.float32)
+    levels = ColourSpace(profile).levels(image)
+    assert levels[0, 0, :2].tolist() == [65_535, 0]
+
+
+def test_srgb_is_told_by_its_numbers():
+    assert colour_space(None) is None
+    assert colour_space(ImageCms.ImageCmsProfile(SRGB).tobytes()) is None
+    assert colour_space(libvips().Image.profile_load("srgb")) is None
+    assert colour_space(p3_profile()) is not None
+
+
+def test_a_profile_that_is_a_table():
+    """Of a printer, say: no three curves and a matrix."""
+    with pytest.raises(ValueError, match="no curves and matrix"):
+        ColourSpace(table_profile())
+
+
+def table_profile():
+    """An RGB profile whose only content is a table of 2 x 2 x 2 colours (ICC.1:2010, 10.10)."""
+    corners = np.indices((2, 2, 2)).reshape(3, -1).T
+    lab = np.stack([100 * corners.mean(1) ** 3, 60.0 * corners[:, 0], -60.0 * corners[:, 2]], 1)
+    table = np.stack([lab[:, 0] / 100 * 65_280, *(32_768 + 256 * lab[:, 1:]).T], 1)
+    ramp = np.array([0, 65_535], ">u2").tobytes()
+    body = b"mft2" + bytes(4) + bytes([3, 3, 2, 0])
+    body += np.array(np.eye(3) * 65_536, ">i4").tobytes() + np.array([2, 2], ">u2").tobytes()
+    body += 3 * ramp + table.round().astype(">u2").tobytes() + 3 * ramp
+    white = b"XYZ " + bytes(4) + np.array([0xF6D6, 0x10000, 0xD32D], ">i4").tobytes()
+    entries, data = b"", b""
+    for tag, content in ((b"A2B0", body), (b"wtpt", white)):
+        start = np.array([128 + 4 + 24 + len(data), len(content)], ">u4").tobytes()
+        entries, data = entries + tag + start, data + content + bytes(-len(content) % 4)
+    header = (128 + 4 + 24 + len(data)).to_bytes(4, "big") + bytes(4) + b"\x02\x40\0\0"
+    header += b"prtrRGB Lab " + bytes(12) + b"acsp" + bytes(28) + white[8:]
+    return header.ljust(128, b"\0") + (2).to_bytes(4, "big") + entries + data

@@ -1,0 +1,120 @@
+"""From a photo to what is computed with, and back: colour spaces, transparency, depth."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from photostyle.data import Photo
+from photostyle.data.colour_space import adobe_rgb_profile, colour_space
+from photostyle.data.image_io import load_photo
+from tests.data.test_colour_space import table_profile
+
+HEIGHT, WIDTH = 40, 60
+
+
+def smooth(dtype=np.uint8):
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    planes = np.stack([x / (WIDTH - 1), y / (HEIGHT - 1), 0.3 + 0.3 * np.sin(x / 9)], -1)
+    return (planes * np.iinfo(dtype).max).round().astype(dtype)
+
+
+def disc(dtype=np.uint8):
+    """Opaque in the middle, with a soft border."""
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+    opacity = np.clip((14 - np.hypot(y - 20, x - 30)) / 3, 0, 1)
+    return (opacity * np.iinfo(dtype).max).round().astype(dtype)
+
+
+def with_hidden(pixels, alpha, value):
+    return np.where(alpha[..., None] == 0, np.asarray(value, pixels.dtype), pixels)
+
+
+class TestColourSpace:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("size", [None, 30])
+    def test_tensor_is_in_srgb(self, dtype, size):
+        profile = adobe_rgb_profile()
+        image = colour_space(profile).to_srgb(smooth(np.uint16)).clip(0, 1)
+        found = Photo(smooth(dtype), icc_profile=profile).tensor(size)
+        if size is None:
+            expected = torch.from_numpy(image).permute(2, 0, 1)[None]
+            assert (found - expected).abs().max() < (0.04 if dtype == np.uint8 else 1e-6)
+            assert (found - expected).abs().mean() < 2e-3
+        assert (found.min(), found.max()) >= (0, 0)
+        assert found.max() <= 1
+        assert found.shape == (1, 3, *((HEIGHT, WIDTH) if size is None else (20, 30)))
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_with_image_is_the_way_back(self, dtype):
+        photo = Photo(smooth(dtype), icc_profile=adobe_rgb_profile())
+        # Not far from grey, where sRGB has all colours.
+        gentle = Photo(photo.pixels // 6 + photo.white // 5 * 2, icc_profile=photo.icc_profile)
+        result = photo.with_image(gentle.tensor())
+        assert result.pixels.dtype == dtype
+        assert result.icc_profile == photo.icc_profile
+        levels = np.abs(result.pixels.astype(int) - gentle.pixels)
+        assert levels.max() <= (1 if dtype == np.uint8 else 64)
+
+    def test_in_srgb(self):
+        photo = Photo(smooth(np.uint16), icc_profile=adobe_rgb_profile())
+        result = photo.in_srgb()
+        assert (result.pixels.dtype, result.icc_profile) == (np.uint8, None)
+        assert (result.tensor() - photo.tensor()).abs().max() <= 0.51 / 255
+
+    def test_a_profile_that_is_a_table_is_applied_when_the_file_is_read(self, tmp_path):
+        options = {"photometric": "rgb", "iccprofile": table_profile()}
+        tifffile.imwrite(tmp_path / "a.tif", smooth(), **options)
+        loaded = load_photo(tmp_path / "a.tif")
+        assert loaded.icc_profile is None
+        assert np.abs(loaded.pixels.astype(int) - smooth()).max() > 20
+
+
+class TestTransparency:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("size", [None, 30])
+    def test_what_is_hidden_changes_nothing(self, dtype, size):
+        pixels, alpha = smooth(dtype), disc(dtype)
+        photos = [
+            Photo(with_hidden(pixels, alpha, value), alpha)
+            for value in (0, np.iinfo(dtype).max, np.iinfo(dtype).max // 3)
+        ]
+        tensors = [photo.tensor(size) for photo in photos]
+        assert torch.equal(tensors[0], tensors[1])
+        assert torch.equal(tensors[0], tensors[2])
+        assert torch.equal(photos[0].opacity(size), photos[1].opacity(size))
+
+    def test_what_is_seen_is_what_is_there(self):
+        pixels, alpha = smooth(), disc()
+        tensor = Photo(pixels, alpha).tensor()[0].permute(1, 2, 0).numpy()
+        seen = alpha > 255 / 16
+        assert np.abs(255 * tensor - pixels)[seen].max() <= 0.51
+        # The rest has the colour of the border.
+        border = pixels.astype(int)[(alpha > 255 / 32) & (alpha < 200)]
+        low, high = border.min(0) - 1, border.max(0) + 1
+        hidden = 255 * tensor[alpha == 0]
+        assert ((hidden >= low) & (hidden <= high)).all()
+
+    def test_opacity(self):
+        opacity = Photo(smooth(), disc()).opacity()
+        assert opacity.shape == (HEIGHT, WIDTH)
+        expected = disc() / 255
+        assert np.abs(opacity.numpy() - np.where(expected < 1 / 32, 0, expected)).max() < 1e-6
+        assert Photo(smooth()).opacity() is None
+        assert Photo(smooth(), np.full((HEIGHT, WIDTH), 255, np.uint8)).opacity() is None
+        smaller = Photo(smooth(), disc()).opacity(30)
+        assert smaller.shape == (20, 30)
+        assert abs(float(smaller.mean()) - expected.mean()) < 0.01
+
+    def test_transparent_everywhere(self):
+        photo = Photo(smooth(), np.zeros((HEIGHT, WIDTH), np.uint8))
+        assert torch.isfinite(photo.tensor()).all()
+        assert photo.opacity().max() == 0
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_alpha_follows_the_pixels(self, dtype):
+        photo = Photo(smooth(), disc())
+        result = photo.with_pixels(smooth(dtype)[::2, ::2])
+        assert result.alpha.dtype == dtype
+        expected = disc()[::2, ::2] / 255
+        assert np.abs(result.alpha / np.iinfo(dtype).max - expected).mean() < 0.03
