@@ -67,7 +67,6 @@ def test_there_and_back(profile, dtype):
     difference = np.abs(space.levels(image) / 65_535 - pixels / np.iinfo(dtype).max)
     # Close to black the curves that LittleCMS gives are coarse.
     assert difference.max() < 5e-3
-    assert difference[pixels > np.iinfo(dtype).max / 50].max() < 1e-3
     assert difference.mean() < 1e-4
 
 
