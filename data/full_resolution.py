@@ -13,6 +13,14 @@ from photostyle.ops.jit import kernel
 STRIP_PIXELS = 1 << 18
 """So many are brought to sRGB at once, in floats."""
 
+DITHER = 0.96
+"""How far apart, in levels of 8 bits, the thresholds are by which a level is rounded up or down.
+
+A smooth sky of 8 bits whose contrast grows by a half has steps that differ by one level; rounded to
+nearest they show as bands, twice as strong as with thresholds that vary (docs/quality.md). Below 1,
+so that whole levels are kept in spite of rounding.
+"""
+
 # Contract: a product and a sum may become one operation.
 _kernel = kernel(fastmath={"contract"})
 
@@ -47,7 +55,8 @@ def apply_coefficients(
         out: where to write the result, in C order; may be ``pixels``. ``None``: a new array.
 
     Returns:
-        (H, W, 3) of the pixels' dtype: y clamped to [0, 1], times 255 or 65535, rounded to nearest.
+        (H, W, 3) of the pixels' dtype: y clamped to [0, 1], times 255 or 65535, and rounded: of 16
+        bits to nearest, of 8 up or down so that neighbours make up for each other, see `DITHER`.
 
     Raises:
         ValueError: a shape or dtype is not as above.
@@ -81,8 +90,11 @@ def _applied_in_srgb(coefficients: Tensor, photo: Photo, out: np.ndarray | None)
             before = space.to_srgb(pixels[strip])
             after = np.empty_like(before)
             maps.apply(top, before, 1, after)
-            added = (space.levels(after) - space.levels(before)) * (photo.white / 65535)
-            result[strip] = np.rint((pixels[strip] + added).clip(0, photo.white))
+            levels = space.levels(after)
+            levels -= space.levels(before)
+            levels *= photo.white / 65535
+            levels += pixels[strip]
+            _round_rows(levels, top, photo.white, result[strip])
 
     _in_bands(apply_band, len(pixels))
     return result
@@ -114,7 +126,7 @@ class _Maps:
         """Write A·I + b of some rows, the first of which is row ``first`` of the photo."""
         last = first + len(pixels)
         rows = self.rows[0][first:last], self.rows[1][first:last]
-        _apply(self.maps, rows, self.fractions, self.starts, pixels, white, result)
+        _apply(self.maps, rows, self.fractions, self.starts, first, pixels, white, result)
 
 
 def _interpolation(source: int, target: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +138,7 @@ def _interpolation(source: int, target: int, dtype: np.dtype) -> tuple[np.ndarra
 
 
 @_kernel
-def _apply(maps, rows, fractions, starts, pixels, white, result):
+def _apply(maps, rows, fractions, starts, first, pixels, white, result):
     """``fractions`` are the columns' positions between two columns of ``maps``, and ``starts`` the
     first column of the photo that follows each of ``maps``: what lies between two columns of
     ``maps`` shares the same coefficients and steps, which then stay in registers.
@@ -155,7 +167,10 @@ def _apply(maps, rows, fractions, starts, pixels, white, result):
                 levels[x, 0] = _level(to_red, fractions[x], colour)
                 levels[x, 1] = _level(to_green, fractions[x], colour)
                 levels[x, 2] = _level(to_blue, fractions[x], colour)
-        _store(levels.reshape(-1), white, result[y].reshape(-1))
+        if white == 1:  # floats, which go on
+            result[y] = levels
+        else:
+            _round(levels, first + y, white, result[y])
 
 
 @_kernel
@@ -177,13 +192,32 @@ def _level(step, t, colour):
 
 
 @_kernel
-def _store(levels, white, result):
+def _round_rows(levels, first, white, result):
+    for y in range(levels.shape[0]):
+        _round(levels[y], first + y, white, result[y])
+
+
+@_kernel
+def _round(levels, y, white, result):
+    """Levels (W, 3) of row y of the photo; whole ones stay what they are."""
     number = levels.dtype.type
-    if white == 1:  # floats, which go on
-        result[:] = levels
+    if white > 255:
+        for x in range(levels.shape[0]):
+            for c in range(3):
+                level = min(max(levels[x, c], number(0)), number(white))
+                result[x, c] = np.int32(level + number(0.5))
         return
-    for i in range(levels.size):
-        result[i] = np.int32(min(max(levels[i], number(0)), number(white)) + number(0.5))
+    # Interleaved gradient noise, Jimenez (2014): of any 3 x 3 neighbours it takes nine values
+    # spread evenly over [0, 1). The channels have it at places far from each other.
+    for c in range(3):
+        start = np.float32(0.00583715) * np.float32(y + 5.6 * c) + np.float32(0.06711056 * 5.6 * c)
+        for x in range(levels.shape[0]):
+            ramp = np.float32(0.06711056) * np.float32(x) + start
+            noise = np.float32(52.9829189) * (ramp - np.floor(ramp))
+            noise -= np.floor(noise)
+            offset = number(0.5) + number(DITHER) * (noise - number(0.5))
+            level = min(max(levels[x, c], number(0)), number(white))
+            result[x, c] = np.int32(level + offset)
 
 
 def _check(coefficients: Tensor, pixels: np.ndarray, out: np.ndarray | None) -> None:
