@@ -10,23 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from photostyle.conf.multirun import INTERRUPTED, is_multirun, multirun
+from photostyle.conf.paths import shield_paths, quote_path
 from photostyle.conf.renamed import new_name
 from photostyle.ops.console import safe_console
 from photostyle.ops.errors import ArgumentError
 
+FOLDER = str(Path(__file__).parent)
 USER_ERROR = 2
-INTERRUPTED = 130
-# Their values are taken as they are, so that a file may be called "photo (1).jpg".
-PATHS = {
-    "baseline", "blind", "content", "content_mask", "data.root", "data.validation",
-    "encoder.weights", "init", "intermediate_dir", "log_dir", "masks_dir", "network", "output",
-    "pairs", "results", "save_style", "style", "style_mask", "styles",
-}  # fmt: skip
 SELECTS = {"styles": "kind=universal"}
 """Keys that only one choice of a group has, and that choice: given the key it need not be given."""
 
@@ -35,28 +30,29 @@ def entry_point(config_name: str):
     """Decorate ``main(config) -> int | None`` to run with ``conf/<config_name>.yaml``.
 
     The exit code is what it returns (``None``: 0); 2, with one line on stderr, for what the user
-    got wrong; 130 after Ctrl-C. Anything else is a defect and keeps its traceback.
+    got wrong; 130 after Ctrl-C. Anything else is a defect and keeps its traceback. With
+    ``--multirun`` it is called for one job after the other, or wherever a launcher takes them, and
+    the exit code is the highest of theirs.
     """
 
     def decorate(main: Callable[[DictConfig], int | None]):
-        @hydra.main(
-            version_base="1.3", config_path=str(Path(__file__).parent), config_name=config_name
-        )
-        @functools.wraps(main)
-        def task(config: DictConfig):
-            # Hydra announces what it raises with a line of its own, but not an exit.
-            with _one_line_errors():
-                values = OmegaConf.to_container(config)
-                missing = [key for key, value in _items(values) if value == "???"]
-                for key in sorted(missing, key=lambda key: key.count(".")):
-                    raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
-                # Not before: --cfg job and --help are there at once.
-                from photostyle.ops.devices import keep_freed_memory
+        def job(config: DictConfig, name: str = "") -> int:
+            return _exit_code(_call, main, config, job=name)
 
-                keep_freed_memory()
-                with _arguments_as_keys(values):
-                    code = main(config)
-                sys.exit(code or 0)
+        @hydra.main(version_base="1.3", config_path=FOLDER, config_name=config_name)
+        @functools.wraps(main)
+        def single(config: DictConfig):
+            # Hydra announces what it raises with a line of its own, but not an exit.
+            sys.exit(job(config))
+
+        def command(words: list[str]) -> int | None:
+            _refuse_old_names(words)
+            several = is_multirun(words)
+            words = [quote_path(word, several=several) for word in _with_selected(words)]
+            if several:
+                return multirun(FOLDER, config_name, job, words)
+            sys.argv[1:] = words
+            return single()
 
         @functools.wraps(main)
         @safe_console()
@@ -66,30 +62,41 @@ def entry_point(config_name: str):
             # A polite kill saves what Ctrl-C saves.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
-                with _one_line_errors():
-                    _refuse_old_names(sys.argv[1:])
-                    sys.argv[1:] = map(_quote_path, _with_selected(sys.argv[1:]))
-                    task()
+                code = _exit_code(command, sys.argv[1:])
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
-                sys.exit(INTERRUPTED)
+                code = INTERRUPTED
+            sys.exit(code)
 
         return run
 
     return decorate
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Report what the user got wrong, and exit."""
+def _call(main: Callable[[DictConfig], int | None], config: DictConfig) -> int | None:
+    values = OmegaConf.to_container(config)
+    missing = [key for key, value in _items(values) if value == "???"]
+    for key in sorted(missing, key=lambda key: key.count(".")):
+        raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
+    # Not before: --cfg job and --help are there at once.
+    from photostyle.ops.devices import keep_freed_memory
+
+    keep_freed_memory()
+    shield_paths(config)
+    with _arguments_as_keys(values):
+        return main(config)
+
+
+def _exit_code(call: Callable[..., int | None], *arguments, job: str = "") -> int:
+    """What a call returns, or else 2 and a line on stderr of what the user got wrong."""
     try:
-        yield
+        return call(*arguments) or 0
     except (ArgumentError, HydraException, OmegaConfBaseException) as error:
         reason = _reason(error)
         if not isinstance(reason, ArgumentError | HydraException | OmegaConfBaseException):
             raise
-        print("error:", _message(reason), file=sys.stderr)
-        sys.exit(USER_ERROR)
+        print("error:", _message(reason) + (job and f" ({job})"), file=sys.stderr)
+        return USER_ERROR
 
 
 def _reason(error: BaseException) -> BaseException:
@@ -159,13 +166,3 @@ def _with_selected(words: list[str]) -> list[str]:
         if choice and choice.partition("=")[0] not in given:
             selected.append(choice)
     return selected
-
-
-def _quote_path(argument: str) -> str:
-    """Quote the value of ``key=path``, which Hydra's grammar would otherwise take apart."""
-    key, separator, value = argument.partition("=")
-    if not separator or key not in PATHS or value in ("", "null"):
-        return argument
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return argument
-    return f"{key}={QuotedString(value, Quote.double).with_quotes()}"

@@ -1,5 +1,7 @@
 """What a resumed training run must share, and what a network's file may tell."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
 
 FREE = frozenset({
@@ -21,9 +23,15 @@ def training_settings(config: DictConfig) -> dict[str, dict]:
 
 
 def _without(config: dict, keys: frozenset[str], prefix: str = "") -> dict:
-    """A nested dict without some dotted keys."""
+    """A nested dict without some dotted keys, paths as texts."""
     return {
-        key: _without(value, keys, f"{prefix}{key}.") if isinstance(value, dict) else value
+        key: _plain(value, keys, f"{prefix}{key}.")
         for key, value in config.items()
         if f"{prefix}{key}" not in keys
     }
+
+
+def _plain(value: object, keys: frozenset[str], prefix: str) -> object:
+    if isinstance(value, dict):
+        return _without(value, keys, prefix)
+    return str(value) if isinstance(value, Path) else value

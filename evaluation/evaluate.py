@@ -12,7 +12,7 @@ def evaluate(
     pairs: str | os.PathLike,
     output: str | os.PathLike | None = None,
     *,
-    baseline: str | None = None,
+    baseline: str | os.PathLike | None = None,
     blind: str | os.PathLike | None = None,
     answers: str | Sequence[str | os.PathLike] | None = None,
     size: int = 512,
@@ -38,4 +38,5 @@ def evaluate(
         options |= {"answers": answers, "seed": seed}
         return compare_blind(results, pairs, blind, output or "outputs/blind", **options)
     output = output or "outputs/evaluation"
+    baseline = baseline and os.fspath(baseline)
     return str(evaluate_results(results, pairs, output=output, baseline=baseline, **options))

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from photostyle import conf, optimize, stylize, train
-from photostyle.conf.entry_point import PATHS
+from photostyle.conf.paths import PATHS
 from photostyle.data import Files, PhotoOptions
 from photostyle.feedforward import RawMattingLoss, RunOptions
 from photostyle.feedforward.stylize_photos import stylize_photos
