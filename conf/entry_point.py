@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from photostyle.conf.multirun import INTERRUPTED, is_multirun, multirun
-from photostyle.conf.paths import shield_paths, quote_path
+from photostyle.conf.paths import quote_path, shield_paths
 from photostyle.conf.renamed import new_name
 from photostyle.ops.console import safe_console
 from photostyle.ops.errors import ArgumentError
