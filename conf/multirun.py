@@ -24,6 +24,8 @@ MODE = "hydra.mode=MULTIRUN"
 def is_multirun(words: Sequence[str]) -> bool:
     """Whether a command line asks for several jobs."""
     arguments = get_args_parser().parse_intermixed_args(words)
+    if arguments.help or arguments.hydra_help:
+        return False
     return arguments.multirun or MODE in arguments.overrides
 
 

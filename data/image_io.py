@@ -27,7 +27,7 @@ from torch import Tensor
 from photostyle.data import encoders
 from photostyle.data.colour_space import adobe_rgb_profile, colour_space
 from photostyle.data.metadata import Metadata, of_picture, of_tiff
-from photostyle.data.paths import atomic_file, file_status, format_of, reason_of
+from photostyle.data.paths import EXISTS, atomic_file, file_status, format_of, reason_of
 from photostyle.data.photo import MIN_SIDE, Photo, to_pixels
 from photostyle.data.vips import attach_profile, libvips, to_vips
 from photostyle.ops.errors import ArgumentError, check_number
@@ -403,24 +403,30 @@ def _upright(image: "pyvips.Image", orientation: int) -> np.ndarray:
 
 
 def save_photo(
-    path: str | os.PathLike, photo: Photo, *, quality: int = 95, argument: str = "output"
+    path: str | os.PathLike,
+    photo: Photo,
+    *,
+    quality: int = 95,
+    overwrite: bool = True,
+    argument: str = "output",
 ) -> None:
     """Write a photo in the format of the suffix, see `data.paths.FORMATS`.
 
     ICC profile, EXIF, XMP and comments are kept where the format has a place for them. 16 bits are
     kept in PNG and TIFF. JPEG and BMP hold no transparency: there, the photo is put on white. JPEG
-    is written without chroma subsampling, TIFF without compression. An existing file is replaced,
-    and only by a complete one.
+    is written without chroma subsampling, TIFF without compression. An existing file is replaced
+    only by a complete one.
 
     Args:
         path: the file; its folder exists.
         photo: what to write.
-        quality: 1 to 100, for JPEG, WebP, AVIF, HEIC and JPEG 2000.
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+        overwrite: replace an existing file.
         argument: the caller's name for ``path``, for error messages.
 
     Raises:
-        ArgumentError: no format has this suffix, the format cannot hold so large a picture, or
-            ``quality`` is out of range.
+        ArgumentError: no format has this suffix, the format cannot hold so large a picture,
+            ``quality`` is out of range, or the file exists and ``overwrite`` is false.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -431,8 +437,11 @@ def save_photo(
     if not photo.is_opaque and file_format in encoders.OPAQUE:
         logger.warning("%s holds no transparency: the photo is put on white", path)
     metadata = photo.metadata.of_upright(width, height)
-    with atomic_file(path) as file:
-        encoders.encode(file, file_format, replace(photo, metadata=metadata), quality)
+    try:
+        with atomic_file(path, overwrite=overwrite) as file:
+            encoders.encode(file, file_format, replace(photo, metadata=metadata), quality)
+    except FileExistsError as error:
+        raise ArgumentError(argument, path, EXISTS) from error
 
 
 def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) -> None:

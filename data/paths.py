@@ -31,6 +31,7 @@ FORMATS = {
     ".heif": "HEIC",
     ".jp2": "JPEG2000",
 }
+EXISTS = "exists; give another name or overwrite=true"
 
 LEAST_ROOM = 1 << 16
 """Bytes that a disk must have free before work begins whose result it is to hold."""
@@ -114,7 +115,7 @@ def check_file(path: str | os.PathLike, *, overwrite: bool, argument: str, neede
         raise ArgumentError(argument, path, f"there is no folder {folder}; create it first")
     _check_writable(argument, path, folder)
     if status is not None and not overwrite:
-        raise ArgumentError(argument, path, "exists; give another name or overwrite=true")
+        raise ArgumentError(argument, path, EXISTS)
     check_room(argument, path, folder, needed)
 
 
@@ -200,11 +201,14 @@ def suffix_like(path: str | os.PathLike) -> str:
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def atomic_file(path: str | os.PathLike, *, overwrite: bool = True) -> Iterator[BinaryIO]:
     """A file to write to that appears as ``path`` when the block ends, and never otherwise.
 
     It is written beside ``path``, since only within one file system a rename is a single step. A
     link stays one: the file appears where it points.
+
+    Raises:
+        FileExistsError: ``path`` exists when the block ends, and ``overwrite`` is false.
     """
     path = link_target(path)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -212,6 +216,9 @@ def atomic_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
         # Not tempfile: it opens for the owner only, whatever the umask says.
         with temporary.open("x+b") as file:
             yield file
+        if not overwrite:
+            # Takes the name, of two processes for one only; a rename would replace what is there.
+            path.open("x").close()
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):  # on a drive that is gone, say: the first error is the one to tell

@@ -140,7 +140,8 @@ class Files:
                 logger.info("without the guided filter the result has the working size")
             blend = pair.content.lerp(image.cpu(), self.options.strength)
             result = pair.photo.with_image(blend)
-        save_or_rescue(self.target, result, quality=self.options.quality)
+        options = {"quality": self.options.quality, "overwrite": self.options.overwrite}
+        save_or_rescue(self.target, result, **options)
         return result
 
 

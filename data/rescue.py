@@ -14,7 +14,9 @@ from photostyle.ops.errors import ArgumentError
 logger = logging.getLogger(__name__)
 
 
-def save_or_rescue(path: str | os.PathLike, photo: Photo, *, quality: int = 95) -> None:
+def save_or_rescue(
+    path: str | os.PathLike, photo: Photo, *, quality: int = 95, overwrite: bool = True
+) -> None:
     """As `data.save_photo`, but what cannot be written to ``path`` is written elsewhere.
 
     That is ``<name>_rescued.png`` in the same folder or, where that fails too, in the one for
@@ -24,7 +26,7 @@ def save_or_rescue(path: str | os.PathLike, photo: Photo, *, quality: int = 95) 
         ArgumentError: it could not be written to ``path``; says where it is now, if anywhere.
     """
     try:
-        save_photo(path, photo, quality=quality)
+        save_photo(path, photo, quality=quality, overwrite=overwrite)
     except ArgumentError as error:
         raise ArgumentError("output", path, f"{error.expected}; {_rescue(path, photo)}") from error
     except OSError as error:

@@ -303,6 +303,7 @@ class _Stylist:
     def __call__(self, jobs: list[Job]) -> list[ArgumentError]:
         """Returns what failed."""
         failures = []
+        options = {"quality": self.options.quality, "overwrite": self.options.overwrite}
         by_kind = defaultdict(list)
         for source, target in jobs:
             try:
@@ -321,7 +322,7 @@ class _Stylist:
                 try:
                     with written("output", target):
                         target.parent.mkdir(parents=True, exist_ok=True)
-                        self.save(target, result, quality=self.options.quality)
+                        self.save(target, result, **options)
                 except ArgumentError as error:
                     failures.append(error)
         return failures

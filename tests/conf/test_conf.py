@@ -11,7 +11,6 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from photostyle import conf, optimize, stylize, train
-from photostyle.conf.paths import PATHS
 from photostyle.data import Files, PhotoOptions
 from photostyle.feedforward import RawMattingLoss, RunOptions
 from photostyle.feedforward.stylize_photos import stylize_photos
@@ -97,22 +96,6 @@ def test_required_values_are_open(command, name, given, missing):
     code, _, err = command(importlib.import_module(f"photostyle.{name}").main, *given)
     assert code == 2
     assert err == f"error: {missing}=???: required; give it as {missing}=VALUE\n"
-
-
-def test_paths_are_keys_of_the_configurations():
-    """The keys whose values may be any file name exist, and nobody forgot one that is a path."""
-    keys = set()
-    for name in ("stylize", "evaluate", "train"):
-        keys |= set(compose(name))
-    for method in GROUPS["method"]:
-        keys |= set(compose("stylize", [f"method={method}"]))
-    keys |= set(compose("train", ["kind=universal"]))
-    assert {path for path in PATHS if "." not in path} <= keys
-    assert OmegaConf.select(compose("stylize"), "encoder.weights") is None
-    assert {"root", "validation"} <= set(compose("train").data)
-    assert {"encoder.weights", "data.root", "data.validation"} <= PATHS
-    files = {key for key in keys if key.endswith(("_dir", "_mask", "output"))}
-    assert files <= PATHS
 
 
 def test_a_folder_of_styles_selects_the_kind(command):

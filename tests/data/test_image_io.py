@@ -672,6 +672,14 @@ class TestWriting:
         np.testing.assert_array_equal(load_photo(str(path)).pixels, pixels)
         assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
+    def test_keeps_an_existing_file_on_request(self, tmp_path, pixels):
+        path = tmp_path / "a.png"
+        save_photo(path, Photo(pixels), overwrite=False)
+        with pytest.raises(ArgumentError, match=r"a\.png: exists; give another name or overw"):
+            save_photo(path, Photo(255 - pixels), overwrite=False)
+        np.testing.assert_array_equal(load_photo(path).pixels, pixels)
+        assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
     @pytest.mark.parametrize("quality", [0, 101, "high"])
     def test_quality_out_of_range(self, tmp_path, pixels, quality):
         with pytest.raises(ArgumentError, match=f"quality={quality}: give a number from 1 to 100"):
