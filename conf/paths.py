@@ -69,7 +69,7 @@ def _shielded(path: str | None) -> str | Path | None:
 
 
 def _quoted_items(paths: str) -> str:
-    return ",".join(map(quoted, _ITEM.findall(f"{paths},")))
+    return ",".join(map(quoted, _ITEM.findall(f"{paths},"))) if paths else ""
 
 
 def _without_quotes(value: str) -> str:

@@ -121,6 +121,8 @@ def test_a_list(monkeypatch, command, calls):
     words = ["results=a", "pairs=b", "answers=[~/1.csv,'2, 3.csv',${x} (1).csv]"]
     assert command(evaluate.main, *words).code == 0
     assert [*map(str, calls[0]["answers"])] == ["/home/me/1.csv", "2, 3.csv", "${x} (1).csv"]
+    assert command(evaluate.main, "results=a", "pairs=b", "answers=[]").code == 0
+    assert calls[1]["answers"] == []
 
 
 def test_settings_of_a_run(command, calls):
