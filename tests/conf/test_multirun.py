@@ -176,10 +176,10 @@ def test_the_same_output(tmp_path, monkeypatch, command):
     words = ["method=colour_transfer", "content=a.png", "style=b.png", "masks=none", "device=cpu"]
     code, out, err = command(stylize.main, "-m", *words, "strength=0.5,1")
     assert code == 2
-    assert out.startswith("a_b.jpg: 256 x 256, ")
-    expected = "output=a_b.jpg: exists; give another name or overwrite=true (strength=1)"
+    assert out.startswith("a_b.png: 256 x 256, ")
+    expected = "output=a_b.png: exists; give another name or overwrite=true (strength=1)"
     assert err.endswith(f"error: {expected}\n")
-    assert sorted(os.listdir()) == ["a.png", "a_b.jpg", "b.png"]
+    assert sorted(os.listdir()) == ["a.png", "a_b.png", "b.png"]
 
 
 def test_help(command, calls):
