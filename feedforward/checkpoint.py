@@ -4,8 +4,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Checkpoints:
         """Write one more, and then delete those that are too old.
 
         Raises:
-            ArgumentError: it cannot be written, the disk is full, say; the older ones stay.
+            OSError: it cannot be written, the disk is full, say; the older ones stay.
         """
         metadata = {
             "step": str(checkpoint.step),
@@ -63,18 +63,19 @@ class Checkpoints:
         }
         tensors = {key: value.contiguous() for key, value in checkpoint.tensors.items()}
         written = self.folder / f"step_{checkpoint.step:08d}.safetensors"
-        with reported(self.folder, "a checkpoint"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for half_written in self.folder.glob(".*.tmp"):  # by a process that was killed
-                half_written.unlink()
-            with atomic_file(written) as file:
-                file.write(save(tensors, metadata))
-                # On the disk before it takes its name: a machine may lose power.
-                file.flush()
-                os.fsync(file.fileno())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for half_written in self.folder.glob(".*.tmp"):  # by a process that was killed
+            half_written.unlink()
+        with atomic_file(written) as file:
+            file.write(save(tensors, metadata))
+            # On the disk before it takes its name: a machine may lose power.
+            file.flush()
+            os.fsync(file.fileno())
         # Those after it are damaged, since the run went on from one before them.
-        for path in [path for path in self._files() if path <= written][: -self.keep]:
-            path.unlink(missing_ok=True)
+        old = [path for path in self._files() if path <= written][: -self.keep]
+        with suppress(OSError):  # this one is written
+            for path in old:
+                path.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
         """The newest that is complete, or ``None``; damaged ones are passed over with a warning."""
@@ -98,32 +99,20 @@ class Checkpoints:
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-@contextmanager
-def reported(folder: Path, what: str) -> Iterator[None]:
-    """Turn a failure to write, a full disk say, into an `ArgumentError`."""
-    try:
-        yield
-    except OSError as error:
-        expected = (
-            f"{what} cannot be written there ({error.strerror or error}); put that right and go "
-            "on with resume=true"
-        )
-        raise ArgumentError("output", folder, expected) from error
-
-
-def check_same_settings(settings: dict, earlier: dict) -> None:
+def check_same_settings(settings: dict, earlier: dict, free: Collection[str] = ()) -> None:
     """Refuse to go on with a run under other settings.
 
     Args:
         settings, earlier: nested dicts.
+        free: dotted keys that may differ.
 
     Raises:
         ArgumentError: names the keys that differ, with both values.
     """
-    new, old = dict(_flat(settings)), dict(_flat(earlier))
+    new, old = flat(settings), flat(earlier)
     differing = [
         f"{key} is {new.get(key)}, was {old.get(key)}"
-        for key in sorted({*new, *old})
+        for key in sorted({*new, *old} - {*free})
         if new.get(key) != old.get(key)
     ]
     if differing:
@@ -131,9 +120,14 @@ def check_same_settings(settings: dict, earlier: dict) -> None:
         raise ArgumentError("resume", "true", f"{expected}; give the same, or another output")
 
 
-def _flat(settings: dict, prefix: str = ""):
+def flat(settings: dict) -> dict[str, object]:
+    """A nested dict as one of dotted keys."""
+    return dict(_items(settings))
+
+
+def _items(settings: dict, prefix: str = ""):
     for key, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

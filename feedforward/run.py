@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from photostyle.data.training import TrainingPhotos
-from photostyle.feedforward.checkpoint import Checkpoint, check_same_settings, reported
+from photostyle.feedforward.checkpoint import Checkpoint, check_same_settings, flat
+from photostyle.feedforward.contents import FILES, check_same_contents
 from photostyle.feedforward.interrupt import Interrupt
 from photostyle.feedforward.schedule import Intervals
 from photostyle.feedforward.training_log import TrainingLog
@@ -26,6 +28,8 @@ MAX_SKIPPED_IN_A_ROW = 10
 """Steps without a finite gradient; so many are no accident."""
 ADAM_EPSILON = 1e-6
 """Below gradients, about 1e-4, and above their rounding, of which Adam would make steps."""
+FREE = {"steps", "schedule.steps", "init"}
+"""Settings that may be others in a resumed run: it may go on for longer, and it has begun."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,16 @@ class Run:
     """A network on its way, and everything that a checkpoint holds."""
 
     def __init__(
-        self, accelerator, network, losses, schedule, validation, output, checkpoints, settings
+        self,
+        accelerator,
+        network,
+        losses,
+        schedule,
+        validation,
+        output,
+        checkpoints,
+        settings,
+        contents,
     ):
         self.accelerator = accelerator
         self.schedule = schedule
@@ -74,6 +87,7 @@ class Run:
         self.output = output
         self.checkpoints = checkpoints
         self.settings = settings
+        self.contents = contents
         # What is exported: the moving average, and the best of it so far.
         self.ema = replace(network, net=copy.deepcopy(network.net).requires_grad_(False))
         self.ema.net.to(accelerator.device).eval()
@@ -102,6 +116,9 @@ class Run:
         Args:
             streams: of photos and, for a network of any style, of styles.
             intervals: see there.
+
+        Raises:
+            ArgumentError: the first checkpoint, the last one or the network cannot be written.
         """
         main = self.accelerator.is_main_process
         stopped, exit_code = None, 0
@@ -122,7 +139,10 @@ class Run:
                 )
             )
             # At once, so that a run that is killed early can be resumed, too.
-            self.save_checkpoint(log)
+            unsaved = self._save_checkpoint()
+            if unsaved:
+                expected = f"{unsaved}; put that right and start again with resume=true"
+                raise ArgumentError("output", self.output, expected)
             while self.step < self.schedule.steps and stopped is None:
                 start = time.monotonic()
                 rate = self.schedule.learning_rate_at(self.step)
@@ -145,12 +165,17 @@ class Run:
                 if self.step % intervals.pictures == 0 and self.validation and main:
                     log.pictures(self.validation.pictures(self.ema), self.step)
                 if self.step % intervals.checkpoint == 0 or last:
-                    self.save_checkpoint(log)
-        self._export()
+                    unsaved = self._save_checkpoint()
+                    if unsaved and not last:
+                        logger.warning("%s: %s; training goes on", self.output, unsaved)
+        network, missing = self._deliver() if main else (self.output / NETWORK_FILE, None)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
+        if unsaved or missing:
+            reasons = filter(None, (unsaved, missing or f"the network is {network}", stopped))
+            raise ArgumentError("output", self.output, "; ".join(reasons))
         return TrainingReport(
-            self.output / NETWORK_FILE,
+            network,
             self.best.metrics,
             self.step,
             self.skipped,
@@ -216,46 +241,62 @@ class Run:
             log.message(f"step {self.step}: " + formatted(metrics))
             if metrics["loss"] <= self.best.metrics.get("loss", math.inf):
                 self._keep(metrics)
-                self._export()
+                try:
+                    self._export(self.output)
+                except OSError as error:
+                    unwritten = _unwritten("the network", error)
+                    logger.warning("%s: %s; training goes on", self.output, unwritten)
         self.accelerator.wait_for_everyone()
 
     def _keep(self, metrics: dict[str, float]) -> None:
         self.best.net.load_state_dict(self.ema.net.state_dict())
         self.best = replace(self.best, metrics=metrics)
 
-    def _export(self) -> None:
-        if self.accelerator.is_main_process:
-            best = self.best if self.best.metrics else self.ema
-            with reported(self.output, "the network"):
-                best.save(self.output / NETWORK_FILE)
+    def _export(self, folder: Path) -> Path:
+        best = self.best if self.best.metrics else self.ema
+        best.save(folder / NETWORK_FILE)
+        return folder / NETWORK_FILE
+
+    def _deliver(self) -> tuple[Path | None, str | None]:
+        """Export the network, elsewhere if need be: its file, and what the output misses."""
+        try:
+            return self._export(self.output), None
+        except OSError as error:
+            missing = _unwritten("the network", error)
+        try:
+            network = self._export(Path(tempfile.mkdtemp(prefix="photostyle_")))
+        except OSError as error:
+            again = "put that right and export it with resume=true"
+            return None, f"{missing}, nor to the temporary folder ({error.strerror}); {again}"
+        return network, f"{missing}; it is {network}"
 
     # --------------------------------------------------------------------------------- checkpoints
 
-    def save_checkpoint(self, log: TrainingLog) -> None:
-        """Write everything that going on from here needs."""
-        # A run that goes on from it adds to the curves, which must have come as far.
-        log.flush()
+    def _save_checkpoint(self) -> str | None:
+        """Write everything that going on from here needs; what keeps it from that."""
+        unsaved = None
         if self.accelerator.is_main_process:
             values = {
                 "skipped": self.skipped,
                 "metrics": self.best.metrics,
                 "processes": self.accelerator.num_processes,
+                "contents": self.contents,
             }
             tensors = {**self._tensors(), "random": torch.get_rng_state()}
-            self.checkpoints.save(Checkpoint(self.step, tensors, values, self.settings))
+            try:
+                self.checkpoints.save(Checkpoint(self.step, tensors, values, self.settings))
+            except OSError as error:
+                unsaved = _unwritten(f"the checkpoint of step {self.step}", error)
         self.accelerator.wait_for_everyone()
+        return unsaved
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        checkpoint = self.checkpoints.newest()
-        if checkpoint is None:
-            logger.info("no checkpoint in %s yet; starting", self.output)
-            return
-        check_same_settings(self.settings, checkpoint.settings)
-        processes = checkpoint.values["processes"]
-        if processes != self.accelerator.num_processes:
-            expected = f"the run has {processes} processes, not {self.accelerator.num_processes}"
-            raise ArgumentError("resume", "true", expected)
+    def restore(self, checkpoint: Checkpoint, style: str | Path | None) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ArgumentError: it is of another run, of more steps or of another number of processes.
+        """
+        self._check_same_run(checkpoint, style)
         self.step = checkpoint.step
         self.skipped = checkpoint.values["skipped"]
         self.best = replace(self.best, metrics=checkpoint.values["metrics"])
@@ -263,6 +304,21 @@ class Run:
             tensor.copy_(checkpoint.tensors[name])
         torch.set_rng_state(checkpoint.tensors["random"])
         logger.info("going on from step %d", self.step)
+
+    def _check_same_run(self, checkpoint: Checkpoint, style: str | Path | None) -> None:
+        # Earlier checkpoints have the paths alone.
+        contents = checkpoint.values.get("contents")
+        free = FREE if contents is None else FREE.union(*FILES.values())
+        check_same_settings(self.settings, checkpoint.settings, free)
+        if contents is not None:
+            check_same_contents(self.contents, contents, {**flat(self.settings), "style": style})
+        processes = checkpoint.values["processes"]
+        if processes != self.accelerator.num_processes:
+            expected = f"the run has {processes} processes, not {self.accelerator.num_processes}"
+            raise ArgumentError("resume", "true", expected)
+        if checkpoint.step > self.schedule.steps:
+            expected = f"the run has taken {checkpoint.step} already; give as many, or more"
+            raise ArgumentError("steps", self.schedule.steps, expected)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor that training changes, by name; not copies."""
@@ -274,6 +330,10 @@ class Run:
             for key, value in self.optimizer.state[parameter].items():
                 tensors[f"adam.{key}.{name}"] = value
         return tensors
+
+
+def _unwritten(what: str, error: OSError) -> str:
+    return f"{what} cannot be written there ({error.strerror or error})"
 
 
 def formatted(metrics: dict[str, float]) -> str:

@@ -14,6 +14,7 @@ from photostyle.data import find_photos, load_image, load_photo
 from photostyle.data.paths import check_folder
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward.checkpoint import Checkpoints
+from photostyle.feedforward.contents import contents
 from photostyle.feedforward.run import NETWORK_FILE, Run, TrainingReport
 from photostyle.feedforward.schedule import Intervals, Schedule
 from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork, load_network
@@ -111,7 +112,9 @@ def train_network(
         init: a network, as `feedforward.load_network` takes it, whose weights are the first ones;
             its style may be another. ``None``: random weights.
         options: see there.
-        settings: nested dict of plain values that a resumed run must share.
+        settings: nested dict of plain values that a resumed run must share, but for ``steps``,
+            and for ``init``, which counts at the start alone. Of the style and of the encoder's
+            weights it must share the content; their files may be others.
         published: nested dict of plain values for the network's file.
 
     Returns:
@@ -119,7 +122,10 @@ def train_network(
 
     Raises:
         ArgumentError: for values other than these, an output that holds another run or cannot be
-            written to, and a checkpoint of other settings or another number of processes.
+            written to, and a checkpoint of other settings, of more steps or of another number of
+            processes. While it trains, a checkpoint that cannot be written is left out with a
+            warning; at the end, one line tells what is missing in the output, and where the network
+            is.
     """
     if not (raw_matting.weight or any(objective.weights.values())):
         expected = "give a weight above 0, to this or to another loss"
@@ -158,7 +164,8 @@ def train_network(
 
     torch.manual_seed(options.seed)
     net = network(**({} if style_image is None else _moments(style_image)))
-    if init is not None:
+    checkpoint = checkpoints.newest() if options.resume else None
+    if init is not None and checkpoint is None:
         _begin_with(net, init)
     objective = objective.to(accelerator.device)
     if style_image is not None:
@@ -180,14 +187,17 @@ def train_network(
         checkpoints,
         # Of shards each worker reads its own.
         (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers}),
+        contents(style_image, objective.encoder, *(stream.names for stream in streams)),
     )
     # What these refuse shows before anything is written.
     side = min(options.size, streams[0].crop)
     black = torch.zeros(1, 3, side, side, device=accelerator.device)
     with torch.no_grad():
         losses(losses.example(black, black), black, run.ema.filtered(black, black))
-    if options.resume:
-        run.restore()
+    if checkpoint is not None:
+        run.restore(checkpoint, style)
+    elif options.resume:
+        logger.info("no checkpoint in %s yet; starting", output)
     # Everyone has looked at the folder by now.
     accelerator.wait_for_everyone()
     return run.train(streams, intervals)

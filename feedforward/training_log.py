@@ -1,20 +1,30 @@
 """What can be told of a training run while it runs: a progress bar and TensorBoard."""
 
+import logging
+import os
+import socket
 import sys
+import time
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import image, scalar
 from tqdm import tqdm
 
-from photostyle.feedforward.checkpoint import reported
+from photostyle.ops.console import Console
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingLog:
     """A progress bar with losses, photos per second and time left, and TensorBoard's files.
 
-    A context manager. On the processes that are not the main one it is silent.
+    A context manager. On the processes that are not the main one it is silent. It never fails a
+    run: what cannot be shown or written is left out, and of TensorBoard's files a warning tells.
 
     Args:
         folder: for TensorBoard.
@@ -24,25 +34,20 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, step: int, steps: int, every: int, *, silent: bool = False):
-        self.folder = folder
         self.every = every
-        self._bar = tqdm(initial=step, total=steps, unit="step", disable=silent)
-        # A resumed run takes back what was written after its checkpoint.
-        with reported(folder, "the log"):
-            self._writer = None if silent else SummaryWriter(folder, purge_step=step + 1)
+        self._console = Console(sys.stderr)
+        self._bar = tqdm(initial=step, total=steps, unit="step", disable=silent, file=self._console)
+        self._events = None if silent else _Events(folder, step)
 
     def __enter__(self) -> "TrainingLog":
         return self
 
     def __exit__(self, *_) -> None:
         self._bar.close()
-        if self._writer is not None:
-            with reported(self.folder, "the log"):
-                self._writer.close()
 
     def step(self, step: int, losses: Mapping[str, float], values: Mapping[str, float]) -> None:
         """Tell of one step: the weighted losses, and other figures such as the learning rate."""
-        if self._writer is None:
+        if self._events is None:
             return
         shown = [f"{name} {value:.3g}" for name, value in losses.items()]
         self._bar.set_postfix_str(f"{'  '.join(shown)}  {values['photos_per_second']:.1f} photos/s")
@@ -53,24 +58,60 @@ class TrainingLog:
 
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Add a point to each curve of a group."""
-        if self._writer is not None:
-            with reported(self.folder, "the log"):
-                for name, value in values.items():
-                    self._writer.add_scalar(f"{group}/{name}", value, step)
+        if self._events is not None:
+            summaries = (scalar(f"{group}/{name}", value) for name, value in values.items())
+            self._events.add(*(_event(step, summary=summary) for summary in summaries))
 
-    def pictures(self, image: Tensor, step: int) -> None:
+    def pictures(self, picture: Tensor, step: int) -> None:
         """Show a picture, (3, H, W) in [0, 1]."""
-        if self._writer is not None:
-            with reported(self.folder, "the log"):
-                self._writer.add_image("content, raw, result", image, step)
-
-    def flush(self) -> None:
-        """Put everything so far on the disk."""
-        if self._writer is not None:
-            with reported(self.folder, "the log"):
-                self._writer.flush()
+        if self._events is not None:
+            summary = image("content, raw, result", picture, dataformats="CHW")
+            self._events.add(_event(step, summary=summary))
 
     def message(self, text: str) -> None:
         """A line above the bar."""
-        if self._writer is not None:
-            self._bar.write(text, file=sys.stderr)
+        if self._events is not None:
+            self._bar.write(text, file=self._console)
+
+
+class _Events:
+    """TensorBoard's file of a run from ``step`` on.
+
+    TensorBoard's own writer works in a thread, which ends with the first error.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self.path = folder / name
+        self.size = 0
+        self.warned = False
+        # A resumed run takes back what was written after its checkpoint.
+        start = SessionLog(status=SessionLog.START)
+        self.head = (
+            _event(step + 1, file_version="brain.Event:2"),
+            _event(step + 1, session_log=start),
+        )
+        self.add()
+
+    def add(self, *events: Event) -> None:
+        """Write events, all of them or none."""
+        content = BytesIO()
+        records = RecordWriter(content)
+        for event in events if self.size else (*self.head, *events):
+            records.write(event.SerializeToString())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                # Off with what the disk had no more room for.
+                file.truncate(self.size)
+                file.write(content.getvalue())
+            self.size += len(content.getvalue())
+        except OSError as error:
+            if not self.warned:
+                message = "%s: no curves can be written there (%s); training goes on without"
+                logger.warning(message, self.path.parent, error.strerror)
+            self.warned = True
+
+
+def _event(step: int, **values) -> Event:
+    return Event(wall_time=time.time(), step=step, **values)

@@ -62,6 +62,7 @@ class TrainingPhotos:
 
     Attributes:
         crop: as given.
+        names: of all photos of a folder, relative to it, or of the shards; sorted.
         size: number of training photos; None for shards, which only reading them through tells.
         workers: processes that load.
         held_out: the photos kept out, evenly spaced in the sorted listing; none of shards.
@@ -113,6 +114,7 @@ class TrainingPhotos:
         self._shards = find_shards(root)
         if self._shards:
             self._limit_workers(process_index, process_count)
+            self.names = [shard.name for shard in self._shards]
             first_photos = islice(read_shard(self._shards[0], {}), INSPECTED)
             headers = [_header(BytesIO(content)) for _, content in first_photos]
             if not headers:
@@ -129,6 +131,7 @@ class TrainingPhotos:
             if held_out >= len(listing):
                 expected = f"give fewer than the {len(listing)} photos in {root}"
                 raise ArgumentError("held_out", held_out, expected)
+            self.names = listing
             apart = {position * len(listing) // held_out for position in range(held_out)}
             self.held_out = [self._folder / listing[index] for index in sorted(apart)]
             self._names = [name for index, name in enumerate(listing) if index not in apart]
