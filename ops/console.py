@@ -12,27 +12,37 @@ class Console:
 
     Args:
         stream: ``None``, as `sys.stderr` is where there is no console, takes everything.
+
+    Attributes:
+        error: why something was lost, or ``None``.
     """
 
     def __init__(self, stream: TextIO | None):
         self._stream = stream
+        self.error: Exception | None = None
 
     def write(self, text: str) -> int:
         """Write a text, what has no code in the stream's encoding with backslashes."""
-        if self._stream is not None:
-            with suppress(OSError, ValueError):  # of a closed stream the latter
-                try:
-                    self._stream.write(text)
-                except UnicodeEncodeError as error:
-                    coded = text.encode(error.encoding, "backslashreplace")
-                    self._stream.write(coded.decode(error.encoding))
+        with self._lost():
+            try:
+                self._stream.write(text)
+            except UnicodeEncodeError as error:
+                coded = text.encode(error.encoding, "backslashreplace")
+                self._stream.write(coded.decode(error.encoding))
         return len(text)
 
     def flush(self) -> None:
         """Write what is held back."""
-        if self._stream is not None:
-            with suppress(OSError, ValueError):
-                self._stream.flush()
+        with self._lost():
+            self._stream.flush()
+
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        try:
+            yield
+        # Of a closed stream the second, of none the third.
+        except (OSError, ValueError, AttributeError) as error:
+            self.error = error
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)
@@ -46,15 +56,17 @@ def safe_console() -> Iterator[None]:
     """
     _open_standard_descriptors()
     streams = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(Console, streams)
+    out, err = sys.stdout, sys.stderr = tuple(map(Console, streams))
     try:
         yield
     finally:
-        error = _end(streams[0])
-        if error is not None and not isinstance(error, BrokenPipeError):
-            print(f"warning: what was printed is lost ({error.strerror})", file=sys.stderr)
-        _end(streams[1])
+        out.flush()
+        if isinstance(out.error, OSError) and not isinstance(out.error, BrokenPipeError):
+            print(f"warning: what was printed is lost ({out.error.strerror})", file=err)
+        err.flush()
         sys.stdout, sys.stderr = streams
+        for stream in streams:
+            _drop_the_rest(stream)
 
 
 def _open_standard_descriptors() -> None:
@@ -67,16 +79,15 @@ def _open_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _end(stream: TextIO | None) -> OSError | None:
-    """Flush, and drop what cannot be written: Python would try again when it ends, and fail."""
-    if stream is None or stream.closed:
-        return None
+def _drop_the_rest(stream: TextIO | None) -> None:
+    """What cannot be written: Python would try again when it ends, and fail."""
     try:
-        stream.flush()
-    except OSError as error:
+        if stream is not None:
+            stream.flush()
+    except ValueError:
+        pass  # closed
+    except OSError:
         with suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)
-        return error
-    return None

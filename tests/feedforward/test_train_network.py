@@ -7,6 +7,7 @@ import errno
 import logging
 import math
 import os
+import shutil
 import signal
 import tarfile
 from functools import partial
@@ -31,7 +32,7 @@ from photostyle.feedforward import (
     train_network,
 )
 from photostyle.feedforward.checkpoint import Checkpoints
-from photostyle.ops import ArgumentError, GuidedFilter, LossTerms, StyleObjective
+from photostyle.ops import ArgumentError, GuidedFilter, LossTerms, StyleObjective, VGGFeatures
 
 WIDTH, HEIGHT = 96, 80
 
@@ -679,57 +680,313 @@ def test_none_of_the_photos_to_measure_on_can_be_read(photos, folder):
     assert not Path("run").exists()
 
 
-def test_full_disk(photos, folder, monkeypatch):
-    """While the second checkpoint is written: the first stays, and the run goes on from there."""
-    fsync = os.fsync
-    calls = []
+class FullDisk:
+    """Writes below the folder ``run`` are counted from 1; those that are full write half of it."""
 
-    def full(number):
-        calls.append(number)
-        if len(calls) == 2:
+    def __init__(self, monkeypatch, full=()):
+        self.full = full
+        self.writes = []
+        self._open = Path.open
+        monkeypatch.setattr(Path, "open", lambda *given, **named: self.open(*given, **named))
+
+    def open(self, path, mode="r", **named):
+        file = self._open(path, mode, **named)
+        if "run" in path.parts and mode != "rb":
+            write = file.write
+            file = _Opened(file)
+            file.write = lambda content: self.write(path.name, write, content)
+        return file
+
+    def write(self, name, write, content):
+        self.writes.append(name.partition(".")[0] or "temporary")
+        if len(self.writes) in self.full:
+            write(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        fsync(number)
+        return write(content)
 
-    values = {"steps": 6, "held_out": 0, "checkpoint": 3}
-    train(photos, **values, output="whole")
-    monkeypatch.setattr(os, "fsync", full)
-    message = r"^output=run/checkpoints: a checkpoint cannot be written there \(No space left on"
+
+class _Opened:
+    """A file whose methods can be replaced."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+    def __enter__(self):
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._file.__exit__(*error)
+
+
+TWO_STEPS = {"steps": 2, "checkpoint": 1, "measure": 2, "pictures": 100}
+FIRST_CHECKPOINT, SECOND_CHECKPOINT, LAST_CHECKPOINT = 2, 5, 10
+NETWORK_SO_FAR, NETWORK = 9, 11
+NO_SPACE = r"\(No space left on device\)"
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """The tensors and the network of two steps that nothing came between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("whole"))
+        Image.fromarray(photo_pixels(64, 80, 5)[:, :, ::-1] // 2).save("light.png")
+        train(photos, **TWO_STEPS)
+        return at_step(2), exported()
+
+
+@pytest.fixture
+def elsewhere(folder, monkeypatch):
+    """The folder for temporary files."""
+    (folder / "elsewhere").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "elsewhere"))
+    return folder / "elsewhere"
+
+
+def test_what_two_steps_write(photos, folder, monkeypatch):
+    disk = FullDisk(monkeypatch)
+    train(photos, **TWO_STEPS)
+    temporary = [number for number, name in enumerate(disk.writes, 1) if name == "temporary"]
+    assert temporary == [
+        FIRST_CHECKPOINT, SECOND_CHECKPOINT, NETWORK_SO_FAR, LAST_CHECKPOINT, NETWORK
+    ]  # fmt: skip
+    assert len(disk.writes) == 11
+    assert {*disk.writes} == {"temporary", "events"}
+
+
+@pytest.mark.parametrize("write", range(1, 12))
+def test_disk_that_is_full_for_a_moment(
+    photos, folder, monkeypatch, caplog, whole, elsewhere, write
+):
+    """Nothing is lost but what could not be written; and one line says so."""
+    FullDisk(monkeypatch, {write})
+    missing = {
+        FIRST_CHECKPOINT: rf"^output=run: the checkpoint of step 0 cannot be written there "
+        rf"{NO_SPACE}; put that right and start again with resume=true$",
+        LAST_CHECKPOINT: rf"^output=run: the checkpoint of step 2 cannot be written there "
+        rf"{NO_SPACE}; the network is run/network\.safetensors$",
+        NETWORK: rf"^output=run: the network cannot be written there {NO_SPACE}; it is "
+        r"/.*/elsewhere/photostyle_\w+/network\.safetensors$",
+    }
+    told = {
+        SECOND_CHECKPOINT: "run: the checkpoint of step 1 cannot be written there (No space left "
+        "on device); training goes on",
+        NETWORK_SO_FAR: "run: the network cannot be written there (No space left on device); "
+        "training goes on",
+    }
+    if write in missing:
+        with pytest.raises(ArgumentError, match=missing[write]):
+            train(photos, **TWO_STEPS)
+        assert caplog.messages == []
+    else:
+        assert train(photos, **TWO_STEPS).exit_code == 0
+        curves = "run/logs: no curves can be written there (No space left on device); training"
+        (message,) = caplog.messages
+        assert message == told.get(write, f"{curves} goes on without")
+        assert_equal(at_step(2), whole[0])
+    if write != FIRST_CHECKPOINT:
+        (network,) = elsewhere.glob("*/*") if write == NETWORK else ["run/network.safetensors"]
+        assert_equal(dict(load_network(network).net.named_parameters()), whole[1])
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("write", range(1, 12))
+def test_disk_that_stays_full(photos, folder, monkeypatch, whole, elsewhere, write):
+    """The run goes on from the last checkpoint that it could write, and ends alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        FullDisk(patch, range(write, 100))
+        with pytest.raises(ArgumentError, match=rf"^output=run: the .*{NO_SPACE}") as caught:
+            train(photos, **TWO_STEPS)
+    assert "\n" not in str(caught.value)
+    networks = list(elsewhere.glob("*/*"))
+    assert len(networks) == (write > FIRST_CHECKPOINT)
+    for network in networks:
+        assert str(caught.value).endswith(f"; it is {network}")
+        assert_equal(dict(load_network(network).net.named_parameters()), whole[1])
+    assert train(photos, **TWO_STEPS, resume=True).exit_code == 0
+    assert_equal(at_step(2), whole[0])
+    assert_equal(exported(), whole[1])
+
+
+def test_full_disk_and_no_room_elsewhere(photos, folder, monkeypatch, whole):
+    """The network is in the last checkpoint, too."""
+    monkeypatch.setattr("tempfile.tempdir", str(folder / "nowhere"))
+    with pytest.MonkeyPatch.context() as patch:
+        FullDisk(patch, {NETWORK_SO_FAR, NETWORK})
+        message = rf"the network cannot be written there {NO_SPACE}, nor to the temporary folder "
+        with pytest.raises(ArgumentError, match=message + r"\(No such .*; put that right and exp"):
+            train(photos, **TWO_STEPS)
+    train(photos, **TWO_STEPS, resume=True)
+    assert_equal(exported(), whole[1])
+
+
+def test_full_disk_when_stopped(photos, folder, monkeypatch):
+    """Both are said."""
+    FullDisk(monkeypatch, range(LAST_CHECKPOINT, 100))
+    message = r"step 2 cannot .*; the network cannot .*; interrupted; go on with resume=true$"
     with pytest.raises(ArgumentError, match=message):
-        train(photos, **values)
-    assert [path.name for path in Path("run/checkpoints").iterdir()] == [
-        "step_00000000.safetensors"
+        train(photos, Objective({2: interrupt}), **{**TWO_STEPS, "steps": 3})
+
+
+def test_curves_go_on_when_there_is_room_again(photos, folder, monkeypatch):
+    """Whatever part of a point the full disk took is no part of the file."""
+    FullDisk(monkeypatch, {1, 4, 6, 8})  # the head, and the training values of three steps
+    train(photos, steps=4, checkpoint=4, measure=4, pictures=100, held_out=0)
+    curves, _ = scalars()
+    assert list(curves["loss/style"]) == [1, 2, 3, 4]
+    assert list(curves["training/learning_rate"]) == [4]
+
+
+# --------------------------------------------------------------------------------------- no console
+
+
+class BrokenStream:
+    """A console that is gone."""
+
+    encoding = "utf-8"
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        None,
+        BrokenStream(BrokenPipeError()),
+        BrokenStream(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        BrokenStream(ValueError("I/O operation on closed file")),
+    ],
+    ids=["none", "pipe", "full", "closed"],
+)
+def test_no_console(photos, folder, monkeypatch, stream):
+    monkeypatch.setattr("sys.stderr", stream)
+    assert train(photos, steps=2, measure=1).exit_code == 0
+    assert list(scalars()[0]["loss/style"]) == [1, 2]
+
+
+# ---------------------------------------------------------------------------------- the same run
+
+
+@pytest.fixture
+def begun(photos, folder):
+    """A run of three steps, and what makes it go on to the same end."""
+    values = {"checkpoint": 3, "settings": {"style": "light.png", "init": "none.safetensors"}}
+    train(photos, steps=3, **values)
+    return values
+
+
+@pytest.mark.parametrize("name", ["moved/dusk.png", "light.bmp"])
+def test_resumed_with_the_style_elsewhere(photos, folder, begun, name):
+    """By another name, or in another format: its pixels count."""
+    Path("moved").mkdir()
+    Image.open("light.png").save(name)
+    Path("light.png").unlink()
+    begun["settings"] = {"style": name}
+    assert train(photos, style=name, steps=3, resume=True, **begun).exit_code == 0
+
+
+def test_resumed_with_another_style(photos, folder, begun):
+    """By the same name."""
+    pixels = np.asarray(Image.open("light.png")).copy()
+    pixels[10, 10, 1] += 1
+    Image.fromarray(pixels).save("light.png")
+    message = r"^style=light\.png: has another content than in this run; give the same, or another"
+    with pytest.raises(ArgumentError, match=message):
+        train(photos, steps=3, resume=True, **begun)
+    assert checkpoints().newest().step == 3
+
+
+def without_contents():
+    """The checkpoint as it was when runs were known by the paths of their files."""
+    newest = checkpoints().newest()
+    del newest.values["contents"]
+    checkpoints().save(newest)
+
+
+def test_resumed_from_an_earlier_checkpoint(photos, folder, begun):
+    """By path, and from then on by content."""
+    without_contents()
+    Image.open("light.png").save("other.png")
+    values = {"steps": 3, "resume": True, "checkpoint": 3}
+    with pytest.raises(
+        ArgumentError, match=r"^resume=true: .* style is other\.png, was light\.png"
+    ):
+        train(photos, style="other.png", settings={"style": "other.png"}, **values)
+    train(photos, settings={"style": "light.png"}, **values)
+    train(photos, style="other.png", settings={"style": "other.png"}, **values)
+
+
+def test_resumed_with_the_encoder_elsewhere(photos, folder):
+    state = VGGFeatures(("relu2_2",)).state_dict()
+    for name, factor in (("a.pth", 1), ("b.pth", 1), ("c.pth", 2)):
+        torch.save({key.partition(".")[2]: factor * value for key, value in state.items()}, name)
+
+    def go_on(name):
+        objective = Objective(encoder=partial(VGGFeatures, weights=name))
+        settings = {"encoder": {"weights": name}, "objective": {"encoder": {"weights": name}}}
+        return train(photos, objective, steps=1, settings=settings, resume=True, held_out=0)
+
+    go_on("a.pth")
+    go_on("b.pth")
+    with pytest.raises(ArgumentError, match=r"^encoder\.weights=c\.pth: has another content"):
+        go_on("c.pth")
+
+
+def test_resumed_with_the_photos_elsewhere(photos, folder, caplog):
+    """Others are not refused, but told of."""
+    shutil.copytree(photos, "moved")
+    values = {"steps": 1, "held_out": 0, "resume": True}
+    train(photos, **values)
+    train("moved", **values)
+    assert caplog.messages == []
+    Path("moved/11.png").rename("moved/12.png")
+    train("moved", **values)
+    assert caplog.messages == [
+        "data.root holds other photos than before; the run goes on with them"
     ]
-    train(photos, **values, resume=True)
-    assert_equal(at_step(6), at_step(6, "whole"))
 
 
-def test_full_disk_when_the_network_is_written(photos, folder, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr("photostyle.feedforward.style_network.atomic_file", full)
-    with pytest.raises(ArgumentError, match=r"^output=run: the network cannot be written there"):
-        train(photos, held_out=0)
-    monkeypatch.undo()
-    monkeypatch.chdir(folder)
-    assert train(photos, held_out=0, resume=True).exit_code == 0
-    assert load_network("run/network.safetensors").net.width == 4
+def test_the_first_weights_count_at_the_start_alone(photos, folder):
+    train(photos, steps=2, output="first", held_out=0)
+    init = Path("first/network.safetensors")
+    train(photos, steps=2, held_out=0, init=init, settings={"init": str(init)})
+    init.unlink()
+    values = {"steps": 3, "held_out": 0, "resume": True}
+    assert train(photos, **values, init=init, settings={"init": str(init)}).steps == 3
+    assert train(photos, **values, settings={"init": None}).steps == 3
 
 
-# The writer's thread ends with an error of its own.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_full_disk_when_the_log_is_written(photos, folder, monkeypatch):
-    """TensorBoard's writer, which works in a thread of its own."""
+def test_more_steps(photos, folder, begun):
+    """The learning rate is the longer run's; weights, moments and averages are what they were."""
+    before = at_step(3)
+    begun["settings"] |= {"steps": 6, "schedule": {"steps": 6}}
+    report = train(photos, steps=6, resume=True, **begun)
+    assert (report.steps, report.exit_code) == (6, 0)
+    assert_equal(at_step(3), before)
+    schedule = Schedule(steps=6, learning_rate=2e-3, warmup=2)
+    rates = list(scalars()[0]["training/learning_rate"].values())[3:]
+    expected = [schedule.learning_rate_at(step) for step in (3, 4, 5)]
+    assert rates == pytest.approx(expected, rel=1e-6)
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    name = "tensorboard.summary.writer.record_writer.RecordWriter.write"
-    objective = Objective({2: lambda: monkeypatch.setattr(name, full)})
-    message = r"^output=run/logs: the log cannot be written there \(No space left on device\)"
+def test_fewer_steps(photos, folder, begun):
+    """Not fewer than were taken; as many export what there is."""
+    message = r"^steps=2: the run has taken 3 already; give as many, or more$"
     with pytest.raises(ArgumentError, match=message):
-        train(photos, objective, held_out=0)
-    assert checkpoints().newest().step == 0
+        train(photos, steps=2, resume=True, **begun)
+    train(photos, steps=8, resume=True, **begun, objective=Objective({2: interrupt}))
+    report = train(photos, steps=5, resume=True, **begun)
+    assert (report.steps, report.exit_code) == (5, 0)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,8 @@ def test_the_guided_filter_makes_photos(content, style, objective):
 
 def test_a_smoother_filter_follows_the_content_less(content, style, objective):
     """From the content, a larger ridge keeps less of its contrast beyond the closed form's."""
-    options = {"scales": [1.0], "steps": [1], "init": "content"}
+    # Not L-BFGS: how often its line search may look differs between versions of PyTorch.
+    options = {"scales": [1.0], "steps": [1], "init": "content", "optimizer": "adam"}
     errors = [
         float(
             (
