@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from photostyle.feedforward import (
 )
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.ops import GuidedFilter
+from photostyle.ops.features import EMBEDDED_WEIGHTS
 
 WIDTH, HEIGHT = 96, 80
 # Small crops, shallow layers and a small network: a step takes a twentieth of a second.
@@ -272,7 +274,6 @@ def test_output_of_another_run(run, folder):
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"steps": 3}, ["steps is 3, was 2", "schedule.steps is 3, was 2"]),
         ({"seed": 1}, ["seed is 1, was 0"]),
         ({"network.width": 5}, ["network.width is 5, was 4"]),
         ({"schedule.ema_decay": 0.5}, ["schedule.ema_decay is 0.5, was 0.9"]),
@@ -282,14 +283,12 @@ def test_output_of_another_run(run, folder):
             ["photorealism.guided_filter.radius is None, was 4", "raw_matting.w"],
         ),
         ({"batch_size": 1}, ["batch_size is 1, was 2"]),
-        ({"style": "other.png"}, ["style is other.png, was light.png"]),
         ({"precision": "bfloat16"}, ["precision is bfloat16, was auto"]),
         ({"intervals.validation": 1}, ["intervals.validation is 1, was 500"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_resumed_with_another_config(run, folder, values, named):
-    Image.open("light.png").save("other.png")
     assert run(steps=2).code == 0
     before = files(folder)
     code, out, err = run({"steps": 2, "resume": "true", **values})
@@ -308,7 +307,11 @@ def test_resumed_on_another_machine(run, folder):
     """What does not change the result may be another."""
     assert run(steps=2).code == 0
     Path("photos").rename("moved")
+    Path("light.png").rename("moved.png")
+    Path("vgg.safetensors").write_bytes(EMBEDDED_WEIGHTS.read_bytes())
     values = {
+        "style": folder / "moved.png",
+        "encoder.weights": "vgg.safetensors",
         "data.root": "moved",
         "data.workers": 2,
         "device": "auto",
@@ -318,9 +321,37 @@ def test_resumed_on_another_machine(run, folder):
         "intervals.keep": 1,
         "intervals.pictures": 1,
     }
-    code, out, _ = run({"steps": 2, "resume": "true", **values})
+    code, out, err = run({"steps": 2, "resume": "true", **values})
     assert code == 0
     assert out.startswith("run/network.safetensors: 2 steps")
+    assert "WARNING" not in err
+
+
+def test_resumed_with_another_style(run, folder):
+    """The photo counts, not its name."""
+    assert run(steps=2).code == 0
+    Path("photos/03.png").replace("light.png")
+    before = files(folder)
+    code, out, err = run(steps=2, resume="true")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        "error: style=light.png: has another content than in this run; give the same, or another "
+        "output"
+    )
+    assert files(folder) == before
+
+
+def test_resumed_for_more_steps(run, folder):
+    assert run(steps=2).code == 0
+    code, out, _ = run(steps=3, resume="true")
+    assert code == 0
+    assert out.startswith("run/network.safetensors: 3 steps")
+    assert load_network("run/network.safetensors").config["steps"] == 3
+    code, out, err = run(steps=1, resume="true")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == (
+        "error: steps=1: the run has taken 3 already; give as many, or more"
+    )
 
 
 # ------------------------------------------------------------------------------------- good values
@@ -617,7 +648,8 @@ def test_two_processes(run, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process")
 def test_no_space_for_a_checkpoint(run, folder):
-    """Suddenly the process may not write files of that size: the last good one stays."""
+    """Suddenly the process may not write files of that size: the last good one stays, and the
+    network is made all the same."""
     values = {"steps": 40, "intervals.checkpoint": 1, "resume": "true"}
     with started(values) as process:
         wait_for(has_reached(2), process)
@@ -626,13 +658,39 @@ def test_no_space_for_a_checkpoint(run, folder):
         out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (2, "")
     assert err.splitlines()[-1] == (
-        "error: output=run/checkpoints: a checkpoint cannot be written there (File too large); put "
-        "that right and go on with resume=true"
+        "error: output=run: the checkpoint of step 40 cannot be written there (File too large); "
+        "the network is run/network.safetensors"
     )
+    assert "cannot be written there (File too large); training goes on" in err
     assert "Traceback" not in err
+    assert load_network("run/network.safetensors").net.width == 4
     newest = Checkpoints("run/checkpoints", 3).newest()
     assert 2 <= newest.step < 40
     assert not list(folder.rglob(".*.tmp"))
     code, out, err = run(values)
     assert (code, f"going on from step {newest.step}" in err) == (0, True)
     assert out.startswith("run/network.safetensors: 40 steps")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_no_console(folder, redirection):
+    """What a run says is lost, and nothing else."""
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    line = shlex.join([sys.executable, train.__file__, *words({"intervals.checkpoint": 1})])
+    assert subprocess.run(f"{line} {redirection}", shell=True, timeout=240).returncode == 0
+    assert last_checkpoint()[1] == 4
+    assert load_network("run/network.safetensors").net.width == 4
+
+
+@pytest.mark.slow
+def test_a_reader_who_goes(folder):
+    """As with | head -1, of both streams, once there is something to read."""
+    with started({"intervals.checkpoint": 1, "steps": 10}) as process:
+        wait_for(has_reached(1), process)
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(240) == 0
+    assert last_checkpoint()[1] == 10
+    assert load_network("run/network.safetensors").net.width == 4
