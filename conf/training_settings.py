@@ -10,7 +10,9 @@ FREE = frozenset({
     "photorealism.raw_matting.backend", "objective.backend", "intervals.log",
     "intervals.pictures", "intervals.checkpoint", "intervals.keep", "training",
 })  # fmt: skip
-"""Keys that do not change what a run computes, or repeat others: a resumed run may differ."""
+"""Keys that do not change what a run computes, or repeat others: a resumed run may differ.
+
+For those that it compares in another way, by content say, see `feedforward.run`."""
 
 PRIVATE = frozenset({"style", "init", "encoder.weights", "objective.encoder.weights"})
 """Of the others, those that name files of this machine: a network may be given away."""

@@ -2,15 +2,18 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 
+import numpy as np
 from torch import Tensor, nn
 
 from photostyle.data.photo import to_pixels
 from photostyle.ops import ArgumentError
 
 logger = logging.getLogger(__name__)
+
+Buffer = bytes | np.ndarray
 
 FILES = {
     "style": {"style"},
@@ -61,13 +64,13 @@ def check_same_contents(contents: dict[str, str], earlier: dict[str, str], given
         logger.warning("%s holds other photos than before; the run goes on with them", key)
 
 
-def _weights(module: nn.Module) -> Iterable[bytes]:
+def _weights(module: nn.Module) -> Iterator[Buffer]:
     for name, tensor in module.state_dict().items():
         yield name.encode()
-        yield tensor.cpu().contiguous().numpy()
+        yield tensor.float().cpu().contiguous().numpy()
 
 
-def _digest(parts: Iterable) -> str:
+def _digest(parts: Iterable[Buffer]) -> str:
     digest = sha256()
     for part in parts:
         digest.update(sha256(part).digest())
