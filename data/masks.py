@@ -16,7 +16,7 @@ from torch import Tensor
 
 from photostyle.data.image_io import load_numbers
 from photostyle.data.paths import atomic_file
-from photostyle.data.photo import to_pixels
+from photostyle.data.photo import MIN_SIDE, to_pixels
 from photostyle.ops.errors import ArgumentError
 from photostyle.ops.regions import segment_together
 
@@ -231,8 +231,11 @@ def _check_shape(
 ) -> None:
     """A mask has the proportions of its photo, but for the rounding of its own size."""
     (mask_height, mask_width), (height, width) = codes.shape, size
+    scale = max(size) / max(codes.shape)
+    # A panorama has no side below the least at working size.
+    rows, columns = (max(MIN_SIDE, scale * side) for side in codes.shape)
     rounding = 1 / min(*codes.shape, *size)
-    ratio = (mask_height / mask_width) / (height / width)
+    ratio = (rows / columns) / (height / width)
     if abs(math.log(ratio)) > MASK_STRETCH + rounding:
         photo = argument.removesuffix("_mask")
         expected = (

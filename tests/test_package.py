@@ -105,7 +105,7 @@ def test_stylizes_from_another_folder(installed, photos):
 
 def test_the_checkout_from_another_folder(photos):
     run(ROOT / "stylize.py", "method=colour_transfer", "content=a.png", "style=b.png", cwd=photos)
-    assert (photos / "a_b.jpg").is_file()
+    assert (photos / "a_b.png").is_file()
 
 
 def test_without_a_cache_for_compiled_code(photos):

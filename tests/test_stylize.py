@@ -175,6 +175,10 @@ BAD = {
         {"content_mask": "content_mask.png", "style_mask": "nope.png"},
         "style_mask=nope.png: no such file",
     ),
+    "mask of another photo": (
+        {"content_mask": "style_mask.png", "style_mask": "style_mask.png"},
+        "content_mask=style_mask.png: has 64 x 80 pixels and the content, at working size, 48 x 36",
+    ),
     "mask that is a photo": (
         {"content_mask": "content.png", "style_mask": "style.png"},
         "content_mask=content.png: each part must be filled with one plain colour",
@@ -187,7 +191,7 @@ BAD = {
     "output exists": ({"output": "style.png"}, "output=style.png: exists; give another name or"),
     "default output exists": (
         {"output": None, "content": "content.png", "style": "style.png"},
-        "output=content_style.jpg: exists; give another name or overwrite=true",
+        "output=content_style.png: exists; give another name or overwrite=true",
     ),
     "log_dir is a file": ({"log_dir": "text.png"}, "log_dir=text.png:"),
     "log_dir below a file": ({"log_dir": "text.png/a/b"}, "log_dir=text.png/a/b:"),
@@ -293,7 +297,7 @@ def test_wrong_value(run, folder, case):
     """Exit code 2, one line on stderr that names it, and nothing written."""
     values, message = BAD[case]
     if case == "default output exists":
-        Path("content_style.jpg").touch()
+        Path("content_style.png").touch()
     before = files(folder)
     code, out, err = run(values)
     assert code == 2
@@ -475,13 +479,22 @@ def test_small_photos_are_not_enlarged(run, folder):
     assert pixels("out.png").shape == (33, 40, 3)
 
 
-def test_default_output(run, folder):
-    Image.open("content.png").save("folder/a.photo.png")
-    code, out, _ = run(content="folder/a.photo.png", output=None)
+@pytest.mark.parametrize(
+    ("content", "output", "file_format"),
+    [
+        ("a.photo.png", "a.photo_style.png", "PNG"),
+        ("b.JPG", "b_style.JPG", "JPEG"),
+        ("c.download", "c_style.jpg", "JPEG"),
+    ],
+)
+def test_default_output(run, folder, content, output, file_format):
+    """In the content's own format; a suffix that stands for none becomes .jpg."""
+    Image.open("content.png").save(Path("folder", content), format=file_format)
+    code, out, _ = run(content=f"folder/{content}", output=None)
     assert code == 0
-    assert out.startswith("a.photo_style.jpg: ")
-    with Image.open("a.photo_style.jpg") as image:
-        assert image.format == "JPEG"
+    assert out.startswith(f"{output}: ")
+    with Image.open(output) as image:
+        assert image.format == file_format
         assert image.size == (WIDTH, HEIGHT)
 
 
@@ -692,6 +705,9 @@ def test_automatic_masks(run, folder):
         f"{photo}_{kind}.png" for photo in ("content", "style") for kind in ("mask", "overlay")
     }
     assert {path.name for path in Path("masks").iterdir()} == names
+    # To be edited at the photos' own sizes.
+    for photo in ("content", "style"):
+        assert pixels(f"masks/{photo}_mask.png").shape == pixels(f"{photo}.png").shape
     assert run({"output": "none.png"}).code == 0
     assert (automatic != pixels("none.png")).any()
     given = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}

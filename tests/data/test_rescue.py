@@ -13,7 +13,7 @@ from photostyle.data import Photo, load_photo
 from photostyle.data.rescue import save_or_rescue
 from photostyle.ops import ArgumentError
 
-PIXELS = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 FULL = os.strerror(errno.ENOSPC)
 
 
@@ -83,9 +83,9 @@ def test_a_defect_keeps_its_traceback(folder, monkeypatch, caplog):
         raise RuntimeError("a defect")
 
     Image.init()
-    monkeypatch.setitem(Image.SAVE, "JPEG", broken)
+    monkeypatch.setitem(Image.SAVE, "WEBP", broken)
     with pytest.raises(RuntimeError, match="a defect"):
-        save_or_rescue("results/out.jpg", Photo(PIXELS))
-    expected = "results/out.jpg cannot be written; the result is in results/out_rescued.png"
+        save_or_rescue("results/out.webp", Photo(PIXELS))
+    expected = "results/out.webp cannot be written; the result is in results/out_rescued.png"
     assert [record.getMessage() for record in caplog.records] == [expected]
     np.testing.assert_array_equal(load_photo("results/out_rescued.png").pixels, PIXELS)

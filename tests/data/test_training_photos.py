@@ -27,7 +27,7 @@ RIGHT = (
     "give a folder of photos, a folder of .tar shards, one shard, or a pattern of shards such as "
     "train-{0000..0099}.tar"
 )
-SUFFIXES = ".jpg .jpeg .png .webp .tif .tiff .bmp .avif .jpe .jfif .mpo"
+SUFFIXES = ".jpg .jpeg .png .webp .tif .tiff .bmp .avif .jpe .jfif .mpo .heic .heif .jp2"
 
 
 def plain(index):
@@ -327,7 +327,7 @@ def test_each_unreadable_photo_is_named_once(folder, caplog, workers):
     list(islice(photos.batches(), 25))
     assert [record.getMessage() for record in caplog.records] == [
         "004.png is passed over: not a picture that can be read; give a JPEG, PNG, WebP, "
-        "AVIF, TIFF or BMP file"
+        "AVIF, HEIC, TIFF, JPEG 2000 or BMP file"
     ]
 
 

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from photostyle import stylize
-from photostyle.data import PhotoOptions, apply_coefficients, load_photo, paths
+from photostyle.data import PhotoOptions, apply_coefficients, encoders, load_photo, paths
 from photostyle.feedforward import StyleNetwork, TransformNet, load_network
 from photostyle.feedforward import style_network as network_file
 from photostyle.feedforward.stylize_photos import stylize_photos
@@ -384,8 +384,8 @@ def test_strength(run, folder, full_resolution):
 def test_default_names(run, folder):
     Path("a.photo (1).png").write_bytes(Path("photo.png").read_bytes())
     assert run(content="a.photo (1).png", output=None).code == 0
-    with Image.open("a.photo (1)_tiny.jpg") as image:
-        assert (image.format, image.size) == ("JPEG", (WIDTH, HEIGHT))
+    with Image.open("a.photo (1)_tiny.png") as image:
+        assert (image.format, image.size) == ("PNG", (WIDTH, HEIGHT))
     assert run(content="trip", output=None).code == 0
     assert names("trip_tiny") == ["a.png", "day 1/b.JPG", "day 1/c.webp"]
 
@@ -602,14 +602,14 @@ def test_places_that_cannot_be_written(run, folder):
 
 def test_full_disk(run, folder, monkeypatch):
     """What does not fit is reported and leaves nothing behind."""
-    save = Image.Image.save
+    encode = encoders.encode
 
-    def full(image, file, **options):
-        save(image, file, **options)
-        if options["format"] == "JPEG":
+    def full(file, file_format, *arguments):
+        encode(file, file_format, *arguments)
+        if file_format == "JPEG":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Image.Image, "save", full)
+    monkeypatch.setattr(encoders, "encode", full)
     code, out, _ = run(content="trip", output="out")
     assert code == 1
     assert "failed: output=out/day 1/b.JPG: cannot be written: No space left on device" in out
@@ -696,9 +696,9 @@ def test_threads(folder, monkeypatch, threads, workers, share):
     """The workers share PyTorch's threads, and its setting is put back."""
     forward, seen = TransformNet.forward, []
 
-    def notes(self, photo):
+    def notes(self, *arguments):
         seen.append(torch.get_num_threads())
-        return forward(self, photo)
+        return forward(self, *arguments)
 
     monkeypatch.setattr(TransformNet, "forward", notes)
     threads(3)
@@ -738,12 +738,12 @@ def test_interrupted(run, folder, monkeypatch):
         picture(number).save(f"many/{number:02d}.png")
     forward, calls = TransformNet.forward, []
 
-    def interrupts(self, photo):
-        calls.append(photo)
+    def interrupts(self, *arguments):
+        calls.append(arguments)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
-        return forward(self, photo)
+        return forward(self, *arguments)
 
     monkeypatch.setattr(TransformNet, "forward", interrupts)
     # Where these tests run in the background of a shell, it is ignored.

@@ -286,7 +286,7 @@ def test_a_photo_in_the_style_of_another(run):
 
 def test_the_output_is_named_after_the_style(run):
     assert run(output=None).code == 0
-    assert Path("photo_warm.jpg").is_file()
+    assert Path("photo_warm.png").is_file()
 
 
 def test_statistics_instead_of_the_photo(run):
