@@ -1,17 +1,32 @@
-"""apply_coefficients against upsampling the whole at once with PyTorch's own interpolation."""
+"""apply_coefficients against upsampling the whole at once with PyTorch's own interpolation.
+
+And apply_to_photo: photos of 8 and 16 bits, with and without a colour space of their own.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from photostyle.data import apply_coefficients
+from photostyle.data import Photo, apply_coefficients, apply_to_photo, full_resolution
+from photostyle.data.colour_space import adobe_rgb_profile
+
+DEPTHS = pytest.mark.parametrize("depth", [np.uint8, np.uint16], ids=["8 bits", "16 bits"])
+IDENTITY = torch.eye(3, 4)[None, :, :, None, None]
+# Light of red, green and blue in XYZ: Adobe RGB (1998), 4.3.5.3, and IEC 61966-2-1.
+ADOBE_RGB = np.array(
+    [[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]]
+)
+SRGB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
 
-def random_case(grid, size, dtype=torch.float64):
+def random_pixels(size, depth=np.uint8):
+    return np.random.default_rng(0).integers(0, np.iinfo(depth).max, (*size, 3), depth, True)
+
+
+def random_case(grid, size, depth=np.uint8):
     generator = torch.Generator().manual_seed(0)
-    coefficients = 0.4 + 0.4 * torch.randn(1, 3, 4, *grid, generator=generator, dtype=dtype)
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    return coefficients, pixels
+    coefficients = 0.4 + 0.4 * torch.randn(1, 3, 4, *grid, generator=generator, dtype=torch.float64)
+    return coefficients, random_pixels(size, depth)
 
 
 def whole(coefficients, pixels):
@@ -19,9 +34,10 @@ def whole(coefficients, pixels):
     maps = torch.nn.functional.interpolate(
         coefficients.flatten(1, 2), size=size, mode="bilinear", align_corners=False
     ).unflatten(1, (3, 4))[0]
-    guide = torch.from_numpy(pixels).permute(2, 0, 1).to(coefficients.dtype) / 255
+    white = np.iinfo(pixels.dtype).max
+    guide = torch.from_numpy(pixels / white).permute(2, 0, 1).to(coefficients.dtype)
     values = (maps[:, :3] * guide).sum(1) + maps[:, 3]
-    return (values.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return (values.clamp(0, 1) * white).round().permute(1, 2, 0).numpy().astype(pixels.dtype)
 
 
 @pytest.fixture
@@ -32,19 +48,20 @@ def threads():
     torch.set_num_threads(before)
 
 
+@DEPTHS
 @pytest.mark.parametrize("number", [1, 3, 40])
 @pytest.mark.parametrize(
     ("grid", "size"),
     [((7, 9), (23, 31)), ((16, 16), (16, 16)), ((13, 40), (52, 161)), ((1, 1), (17, 19))],
     ids=["odd", "same size", "wide", "one coefficient"],
 )
-def test_equals_interpolation_of_the_whole(grid, size, number, threads):
+def test_equals_interpolation_of_the_whole(grid, size, number, depth, threads):
     """By any number of threads, more of them than rows included."""
-    coefficients, pixels = random_case(grid, size)
+    coefficients, pixels = random_case(grid, size, depth)
     threads(number)
     result = apply_coefficients(coefficients, pixels)
     np.testing.assert_array_equal(result, whole(coefficients, pixels))
-    assert result.dtype == np.uint8
+    assert result.dtype == depth
 
 
 def test_a_larger_photo():
@@ -57,10 +74,77 @@ def test_a_larger_photo():
     assert (single != expected).mean() < 1e-3
 
 
-def test_identity_keeps_every_pixel():
-    _, pixels = random_case((1, 1), (64, 48))
-    identity = torch.eye(3, 4)[None, :, :, None, None].expand(1, 3, 4, 8, 6)
-    np.testing.assert_array_equal(apply_coefficients(identity, pixels), pixels)
+def test_a_larger_photo_of_sixteen_bits():
+    coefficients, pixels = random_case((85, 128), (701, 1051), np.uint16)
+    expected = whole(coefficients, pixels)
+    np.testing.assert_array_equal(apply_coefficients(coefficients, pixels), expected)
+    # A float32 has 24 bits: a level of 16 is its 256th step.
+    single = apply_coefficients(coefficients.float(), pixels)
+    assert np.abs(single.astype(int) - expected).max() <= 1
+    assert (single != expected).mean() < 0.05
+
+
+@DEPTHS
+@pytest.mark.parametrize("profile", [None, adobe_rgb_profile()], ids=["sRGB", "Adobe RGB"])
+def test_identity_keeps_every_pixel(profile, depth, monkeypatch):
+    """To the bit, in the darkest and the most saturated colours, too, and in several strips."""
+    pixels = random_pixels((64, 48), depth)
+    pixels[:8] //= 64
+    pixels[8:16, :, 1:] = 0
+    monkeypatch.setattr(full_resolution, "STRIP_PIXELS", 5 * 48)
+    photo = Photo(pixels.copy(), icc_profile=profile)
+    result = apply_to_photo(IDENTITY.expand(1, 3, 4, 8, 6), photo)
+    np.testing.assert_array_equal(result.pixels, pixels)
+    assert (result.pixels.dtype, result.icc_profile) == (depth, profile)
+    again = apply_to_photo(IDENTITY.expand(1, 3, 4, 8, 6), photo, in_place=True)
+    np.testing.assert_array_equal(again.pixels, pixels)
+
+
+@DEPTHS
+def test_without_a_profile_it_is_apply_coefficients(depth):
+    coefficients, pixels = random_case((5, 6), (40, 60), depth)
+    alpha = random_pixels((40, 60), depth)[..., 0]
+    result = apply_to_photo(coefficients, Photo(pixels, alpha))
+    np.testing.assert_array_equal(result.pixels, apply_coefficients(coefficients, pixels))
+    np.testing.assert_array_equal(result.alpha, alpha)
+
+
+def adobe_rgb_as_srgb(levels):
+    """Levels from 0 to 1, (..., 3) each; of colours that sRGB lacks, beyond that."""
+    light = levels ** (563 / 256) @ (np.linalg.inv(SRGB) @ ADOBE_RGB).T
+    size = np.abs(light)
+    encoded = np.where(size <= 0.0031308, 12.92 * size, 1.055 * size ** (1 / 2.4) - 0.055)
+    return np.copysign(encoded, light)
+
+
+def srgb_as_adobe_rgb(levels):
+    size = np.abs(levels)
+    decoded = np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4)
+    light = np.copysign(decoded, levels) @ (np.linalg.inv(ADOBE_RGB) @ SRGB).T
+    return light.clip(0, 1) ** (256 / 563)
+
+
+@DEPTHS
+@pytest.mark.parametrize("in_place", [False, True])
+def test_in_the_colour_space_of_the_photo(depth, in_place, monkeypatch):
+    """As to sRGB, there, and back, by the standards' own numbers in float64."""
+    coefficients = IDENTITY * 0.5 + torch.tensor([0.3, 0.1, 0.2])[None, :, None, None, None] / 4
+    white = np.iinfo(depth).max
+    # Not the blackest: of a profile's curves 1e-4 of white is read, which is half a level there.
+    pixels = np.maximum(random_pixels((40, 60), depth), white // 25)
+    maps = coefficients[0, :, :, 0, 0].double().numpy()
+    srgb = adobe_rgb_as_srgb(pixels / white)
+    by_hand = white * srgb_as_adobe_rgb(srgb @ maps[:, :3].T + maps[:, 3])
+
+    monkeypatch.setattr(full_resolution, "STRIP_PIXELS", 7 * 60)
+    photo = Photo(pixels.copy(), icc_profile=adobe_rgb_profile())
+    result = apply_to_photo(coefficients.expand(1, 3, 4, 5, 6), photo, in_place=in_place)
+    assert (result.pixels is photo.pixels) == in_place
+    assert (result.pixels.dtype, result.icc_profile) == (depth, photo.icc_profile)
+    assert np.abs(result.pixels - by_hand).max() <= white / 255
+    # The same numbers taken for those of sRGB give another result.
+    wrong = apply_coefficients(coefficients, pixels)
+    assert np.abs(wrong - by_hand).max() > 10 * white / 255
 
 
 def test_clamps_and_leaves_its_arguments_alone():
@@ -111,8 +195,9 @@ def test_refuses_as_out(out):
         (torch.zeros(1, 3, 3, 4, 4), np.zeros((8, 8, 3), np.uint8), "must be .1, 3, 4, h, w"),
         (torch.zeros(3, 4, 4, 4), np.zeros((8, 8, 3), np.uint8), "must be .1, 3, 4, h, w"),
         (torch.zeros(1, 3, 4, 4, 4).half(), np.zeros((8, 8, 3), np.uint8), "float32 or float"),
-        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8)), "must be .H, W, 3. uint8"),
-        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8, 3)), "must be .H, W, 3. uint8"),
+        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8)), "must be .H, W, 3. uint8 or uint16, not"),
+        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8, 3)), "must be .H, W, 3. uint8 or uint16"),
+        (torch.zeros(1, 3, 4, 4, 4), np.zeros((8, 8, 3), np.int16), "must be .H, W, 3. uint8 or"),
     ],
 )
 def test_refuses(coefficients, pixels, message):
