@@ -1,8 +1,8 @@
 """What the numbers of a photo mean: to sRGB and back.
 
-LittleCMS, through libvips, reads the profile. Of the profiles that cameras and editors attach to
-RGB photos, three curves and a matrix (ICC.1:2010, 8.3), it is asked for the curves once: applying
-them to a large photo is then a matter of tables.
+The profiles that cameras and editors attach to RGB photos are three curves and a matrix
+(ICC.1:2010, 8.3): applying them to a large photo is a matter of tables. They are read here, since
+LittleCMS rounds, which near black is much; through libvips it says whether they are all there is.
 """
 
 import struct
@@ -18,9 +18,11 @@ _SAME = 1.0 / 255
 """Colours that differ by less are the same: profiles of sRGB differ in their rounding."""
 
 _ADDITIVE = 1e-2
-"""Of white, how far the light of a colour may be from that of its channels: a thousandth by
-LittleCMS's rounding, a tenth and more where a profile has a table instead of a matrix."""
+"""Of white, how far LittleCMS's light of a colour may be from that of curves and matrix: a
+thousandth by its rounding, a tenth and more where a profile has a table beside them."""
 
+# (X, Y, Z) of red, green and blue of sRGB, adapted to D50 as profiles are.
+_SRGB = (0.43604, 0.22249, 0.01392), (0.38512, 0.71690, 0.09706), (0.14305, 0.06061, 0.71391)
 # Of Adobe RGB (1998), adapted to D50 as profiles are: (X, Y, Z) of red, green and blue.
 _ADOBE_RGB = (
     (b"rXYZ", (0.60974, 0.31111, 0.01947)),
@@ -44,16 +46,8 @@ class ColourSpace:
     """
 
     def __init__(self, profile: bytes):
-        ramp = np.arange(_LEVELS, dtype=np.uint16)
-        black = _linear_srgb(np.zeros((1, 1, 3), np.uint16), profile)[0, 0]
-        columns, curves = [], []
-        for channel in range(3):
-            pixels = np.zeros((1, _LEVELS, 3), np.uint16)
-            pixels[0, :, channel] = ramp
-            primary = _linear_srgb(pixels, profile)[0] - black
-            columns.append(primary[-1])
-            curves.append(primary @ primary[-1] / (primary[-1] @ primary[-1]))
-        self.matrix = np.stack(columns, 1)
+        curves, primaries = _curves_and_primaries(profile)
+        self.matrix = np.linalg.solve(np.transpose(_SRGB), primaries)
         self.inverse = np.linalg.inv(self.matrix)
         self.curves = np.maximum.accumulate(curves, 1).astype(np.float32)
         self.inverse_curves = _inverse(self.curves)
@@ -102,6 +96,55 @@ def _linear_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     """(H, W, 3) integers as light in the primaries of sRGB, float64."""
     xyz = attach_profile(to_vips(pixels), profile).icc_import(pcs="xyz", intent="relative")
     return xyz.colourspace("scrgb").numpy().astype(np.float64)
+
+
+# ----------------------------------------------------------------------------------------- reading
+
+
+def _curves_and_primaries(profile: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The light of each channel's levels, (3, 65536), and (X, Y, Z) of each channel as columns."""
+    try:
+        (count,) = struct.unpack_from(">I", profile, 128)
+        table = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
+        tags = {name: profile[start : start + length] for name, start, length in table}
+        curves = [_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")]
+        primaries = [_fixed(tags[name], 8, 3) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
+    except (struct.error, LookupError) as error:
+        raise ValueError("no curves and matrix") from error
+    if not np.isfinite(curves).all():
+        raise ValueError("no curves and matrix")
+    return np.stack(curves), np.stack(primaries, 1)
+
+
+def _curve(tag: bytes) -> np.ndarray:
+    """A curve of type "curv" or "para" (ICC.1:2010, 10.5 and 10.15) at all levels."""
+    x = np.linspace(0, 1, _LEVELS)
+    if tag[:4] == b"para":
+        (kind,) = struct.unpack_from(">H", tag, 8)
+        return _parametric(x, kind, _fixed(tag, 12, (1, 3, 4, 5, 7)[kind]))
+    if tag[:4] != b"curv":
+        raise LookupError(tag[:4])
+    (count,) = struct.unpack_from(">I", tag, 8)
+    values = np.array(struct.unpack_from(f">{count}H", tag, 12))
+    if count == 0:
+        return x
+    if count == 1:
+        return x ** (values[0] / 256)
+    return np.interp(x, np.linspace(0, 1, count), values / 65535)
+
+
+def _parametric(x: np.ndarray, kind: int, parameters: np.ndarray) -> np.ndarray:
+    g, a, b, c, d, e, f = np.append(parameters, np.zeros(7 - len(parameters)))
+    if kind == 0:
+        a = 1.0
+    with np.errstate(all="ignore"):  # not all parameters give numbers
+        if kind in (1, 2):  # level up to where it begins
+            c, d, e, f = 0.0, -b / a, c, c
+        return np.where(x >= d, (a * x + b).clip(0) ** g + e, c * x + f)
+
+
+def _fixed(tag: bytes, offset: int, count: int) -> np.ndarray:
+    return np.array(struct.unpack_from(f">{count}i", tag, offset)) / 65536
 
 
 # ------------------------------------------------------------------------------------------ curves

@@ -124,27 +124,40 @@ def srgb_as_adobe_rgb(levels):
     return light.clip(0, 1) ** (256 / 563)
 
 
+def applied_in_srgb(coefficients, levels):
+    """The same coefficients everywhere, in Adobe RGB from 0 to 1."""
+    maps = coefficients[0, :, :, 0, 0].double().numpy()
+    return srgb_as_adobe_rgb(adobe_rgb_as_srgb(levels) @ maps[:, :3].T + maps[:, 3])
+
+
 @DEPTHS
 @pytest.mark.parametrize("in_place", [False, True])
 def test_in_the_colour_space_of_the_photo(depth, in_place, monkeypatch):
     """As to sRGB, there, and back, by the standards' own numbers in float64."""
     coefficients = IDENTITY * 0.5 + torch.tensor([0.3, 0.1, 0.2])[None, :, None, None, None] / 4
-    white = np.iinfo(depth).max
-    # Not the blackest: of a profile's curves 1e-4 of white is read, which is half a level there.
-    pixels = np.maximum(random_pixels((40, 60), depth), white // 25)
-    maps = coefficients[0, :, :, 0, 0].double().numpy()
-    srgb = adobe_rgb_as_srgb(pixels / white)
-    by_hand = white * srgb_as_adobe_rgb(srgb @ maps[:, :3].T + maps[:, 3])
+    pixels, white = random_pixels((40, 60), depth), np.iinfo(depth).max
+    by_hand = white * applied_in_srgb(coefficients, pixels / white)
 
     monkeypatch.setattr(full_resolution, "STRIP_PIXELS", 7 * 60)
     photo = Photo(pixels.copy(), icc_profile=adobe_rgb_profile())
     result = apply_to_photo(coefficients.expand(1, 3, 4, 5, 6), photo, in_place=in_place)
     assert (result.pixels is photo.pixels) == in_place
     assert (result.pixels.dtype, result.icc_profile) == (depth, photo.icc_profile)
-    assert np.abs(result.pixels - by_hand).max() <= white / 255
+    # The rounding, and a fraction of a level of 8 bits: both matrices have five digits.
+    assert np.abs(result.pixels - by_hand).max() <= 0.5 + 0.15 * white / 255
     # The same numbers taken for those of sRGB give another result.
     wrong = apply_coefficients(coefficients, pixels)
     assert np.abs(wrong - by_hand).max() > 10 * white / 255
+
+
+def test_shadows_in_the_colour_space_of_the_photo():
+    """Made brighter they have no steps: near black a curve is steep."""
+    grey = np.arange(16 * 256, dtype=np.uint16).reshape(16, 256)
+    photo = Photo(grey[..., None].repeat(3, 2), icc_profile=adobe_rgb_profile())
+    result = apply_to_photo(2.5 * IDENTITY, photo)
+    by_hand = 65535 * applied_in_srgb(2.5 * IDENTITY, photo.pixels / 65535)
+    assert np.abs(result.pixels - by_hand).max() <= 0.15 * 257
+    assert (np.diff(result.pixels[..., 1].ravel().astype(int)) >= 0).all()
 
 
 def test_clamps_and_leaves_its_arguments_alone():
