@@ -160,7 +160,6 @@ class TestResizing:
         small, large = load(image, image, (16, 24), (16, 24)), load(image, image, (300, 450), SIZE)
         assert small.labels == large.labels == ("#000000", "#ffffff")
 
-
     def test_a_label_that_vanishes(self, load, caplog):
         """Whoever painted it is told what to do about it."""
         image = painted(["blue", "black"], (300, 300))

@@ -1003,7 +1003,10 @@ def test_fewer_steps(photos, folder, begun):
         ({"device": "tpu"}, r"^device=tpu: unknown; choose one of auto, cpu"),
         ({"precision": "int8"}, r"^precision=int8: unknown; choose one of auto, float32, bfloat16"),
         ({"resume": "maybe"}, r"^resume=maybe: give true or false"),
-        ({"output": "light.png"}, r"^output=light\.png: .* is a file, or a link to nothing; give a folder"),
+        (
+            {"output": "light.png"},
+            r"^output=light\.png: .* is a file, or a link to nothing; give a folder",
+        ),
         ({"init": "nope"}, r"^init=nope: no such file; give a network file, or one of autumn"),
         ({"init": "dusk"}, r"^init=dusk: has network\.width=16; give the same"),
         ({"workers": 0}, r"^workers=0: give a number at least 1"),
