@@ -182,6 +182,7 @@ def load_masks(
     _check_shape(content_codes, content_size, content_mask, "content_mask")
     _check_shape(style_codes, style_size, style_mask, "style_mask")
     colours, (in_content, in_style) = _find_labels(content_codes, style_codes)
+    _warn_of_lines(colours, content_codes, style_codes)
     content_codes = _resize_nearest(content_codes, content_size)
     style_codes = _resize_nearest(style_codes, style_size)
     content = _assign(content_codes, colours[in_content], content_mask, "content_mask")
@@ -320,6 +321,29 @@ def _resize_nearest(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for target, source in zip(size, codes.shape, strict=True)
     )
     return codes[rows[:, None], columns]
+
+
+def _warn_of_lines(labels: np.ndarray, *files: np.ndarray) -> None:
+    """Name the colours of a drawing that are no labels, although nothing softens to them."""
+    found, counts = np.unique(
+        np.concatenate([codes.ravel() for codes in files]), return_counts=True
+    )
+    if len(found) > MAX_LABELS:  # borders and noise have many colours
+        return
+    seen = found[counts >= MIN_INTERIOR_SHARE * sum(codes.size for codes in files)]
+    lines = [code for code in np.setdiff1d(seen, labels) if _is_drawn(code, labels)]
+    if lines:
+        names = ", ".join(map(_name, lines))
+        logger.warning("%s: nowhere three pixels wide, goes to the colour nearest to it", names)
+
+
+def _is_drawn(code: int, labels: np.ndarray) -> bool:
+    """Whether a colour is far from all that a soft border between two labels can have."""
+    colour, ends = _rgb(np.array(code)).astype(float), _rgb(labels).astype(float)
+    first, way = ends[:, None], ends[None] - ends[:, None]
+    length = np.maximum((way**2).sum(-1, keepdims=True), 1)
+    share = (((colour - first) * way).sum(-1, keepdims=True) / length).clip(0, 1)
+    return np.abs(first + share * way - colour).max(-1).min() >= MERGE_DISTANCE
 
 
 def _warn_of_vanished(labels: np.ndarray, found: np.ndarray, path: str | os.PathLike) -> None:

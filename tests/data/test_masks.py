@@ -208,6 +208,34 @@ class TestProportions:
             load(image, image, (128, 16), (16, 128))
 
 
+class TestLines:
+    """What is painted too thin to be a label is named."""
+
+    def line(self, width):
+        image = painted(["red", "blue"])
+        ImageDraw.Draw(image).rectangle((0, 20, SIZE[1], 20 + width - 1), fill="lime")
+        return image
+
+    def test_of_two_pixels(self, load, caplog):
+        masks = load(self.line(2), self.line(2))
+        assert masks.labels == ("#0000ff", "#ff0000")
+        assert [record.getMessage() for record in caplog.records] == [
+            "#00ff00: nowhere three pixels wide, goes to the colour nearest to it"
+        ]
+
+    def test_of_three_pixels(self, load, caplog):
+        assert set(load(self.line(3), self.line(3)).labels) == {"#0000ff", "#ff0000", "#00ff00"}
+        assert not caplog.records
+
+    def test_a_soft_border_is_no_line(self, load, caplog):
+        image = painted(["red", "blue"])
+        for column, shade in enumerate((200, 128, 55)):
+            left = SIZE[1] // 2 - 1 + column
+            ImageDraw.Draw(image).line((left, 0, left, SIZE[0]), fill=(shade, 0, 255 - shade))
+        load(image, image)
+        assert not caplog.records
+
+
 class TestUnmatched:
     def test_only_in_the_content(self, load, caplog):
         masks = load(painted(["red", "blue", "lime"]), painted(["red"]))
