@@ -291,6 +291,8 @@ def test_custom_operators_follow_pytorchs_rules():
     )
 
 
+# PyTorch 2.6 does so itself while it compiles.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.slow
 def test_inside_a_compiled_function():
     operator = MattingLaplacian(GUIDES["photo"].float(), backend="cpu")
