@@ -433,7 +433,7 @@ def save_photo(
     file_format = format_of(path, argument)
     check_number("quality", quality, 1, 100)
     height, width = photo.pixels.shape[:2]
-    check_holds(path, width, height, argument)
+    check_holds(path, (height, width), argument)
     if not photo.is_opaque and file_format in encoders.OPAQUE:
         logger.warning("%s holds no transparency: the photo is put on white", path)
     metadata = photo.metadata.of_upright(width, height)
@@ -454,13 +454,19 @@ def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) ->
     save_photo(path, Photo(to_pixels(tensor)), quality=quality)
 
 
-def check_holds(path: Path, width: int, height: int, argument: str = "output") -> None:
-    """Check that the format of a file's suffix can hold so many pixels.
+def check_holds(path: str | os.PathLike, size: tuple[int, int], argument: str = "output") -> None:
+    """Check that the format of a file's suffix can hold so many pixels; call it before any work.
+
+    Args:
+        path: of the file.
+        size: (height, width).
+        argument: the caller's name for ``path``.
 
     Raises:
         ArgumentError: it cannot.
     """
-    file_format = format_of(path, argument)
+    height, width = size
+    file_format = format_of(Path(path), argument)
     longest = encoders.LONGEST_SIDE.get(file_format, max(height, width))
     if max(height, width) > longest:
         expected = f"{file_format} holds at most {longest} pixels a side, not {width} x {height}"

@@ -72,7 +72,7 @@ class Photo:
         to its border. What is transparent has the colour of the nearest pixel that is not: nothing
         depends on what lies there.
         """
-        height, width = self._size_within(size)
+        height, width = self.size_within(size)
         if self.is_opaque:
             pixels = resize(self.pixels, (width, height))
         else:
@@ -100,7 +100,7 @@ class Photo:
         """How much each pixel of `tensor` counts, (h, w) in [0, 1]; ``None``: all of them 1."""
         if self.is_opaque:
             return None
-        return torch.from_numpy(self._opacity(*self._size_within(size)))
+        return torch.from_numpy(self._opacity(*self.size_within(size)))
 
     def with_pixels(self, pixels: np.ndarray) -> Self:
         """The same photo with other pixels, (h, w, 3); alpha takes on their size and depth."""
@@ -119,7 +119,8 @@ class Photo:
             levels = self.space.levels(levels) * (self.white / 65535)
         return self.with_pixels(np.rint(levels).astype(self.pixels.dtype))
 
-    def _size_within(self, size: int | None) -> tuple[int, int]:
+    def size_within(self, size: int | None) -> tuple[int, int]:
+        """(height, width) of `tensor`."""
         sides = self.pixels.shape[:2]
         scale = 1 if size is None else min(1, size / max(sides))
         return tuple(sides if scale == 1 else (max(MIN_SIDE, round(s * scale)) for s in sides))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from photostyle.data.image_io import MAX_PIXELS
+from photostyle.data.photo import Photo
 from photostyle.ops.errors import check_flag, check_number, check_whole
 
 
@@ -36,3 +37,7 @@ class PhotoOptions:
         check_flag("overwrite", self.overwrite)
         check_whole("quality", self.quality, 1, 100)
         check_whole("max_pixels", self.max_pixels, 1)
+
+    def size_of(self, photo: Photo) -> tuple[int, int]:
+        """(height, width) of a photo's result."""
+        return photo.size_within(None if self.full_resolution else self.size)

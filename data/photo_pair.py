@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from photostyle.data.full_resolution import apply_to_photo
-from photostyle.data.image_io import load_visible
+from photostyle.data.image_io import check_holds, load_visible
 from photostyle.data.masks import (
     MASK_FILES,
     WHOLE_SHARE,
@@ -106,6 +106,7 @@ class Files:
             load_visible(path, argument=argument, max_pixels=self.options.max_pixels)
             for argument, path in (("content", self.content), ("style", self.style))
         ]
+        check_holds(self.target, self.options.size_of(photos[0]))
         content, style = (photo.tensor(self.options.size) for photo in photos)
         opacities = tuple(photo.opacity(self.options.size) for photo in photos)
         sizes = content.shape[2:], style.shape[2:]

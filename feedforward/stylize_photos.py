@@ -26,6 +26,7 @@ from photostyle.data import (
     load_visible,
     save_photo,
 )
+from photostyle.data.image_io import check_holds
 from photostyle.data.paths import (
     FORMATS,
     check_folder,
@@ -308,6 +309,7 @@ class _Stylist:
         for source, target in jobs:
             try:
                 photo = load_visible(source, max_pixels=self.options.max_pixels)
+                check_holds(target, self.options.size_of(photo))
             except ArgumentError as error:
                 failures.append(error)
             else:

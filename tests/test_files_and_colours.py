@@ -218,3 +218,19 @@ def test_a_result_has_its_photos_format(command, tmp_path, monkeypatch):
     assert code == 0
     assert "flat.jpg holds no transparency: the photo is put on white" in err
     assert load_photo("flat.jpg").pixels[0, 0].min() > 250
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_format_cannot_hold_is_refused_before_the_work(
+    command, tmp_path, monkeypatch, method
+):
+    """WebP holds 16383 pixels a side; the working size always fits."""
+    monkeypatch.chdir(tmp_path)
+    save_photo("wide.png", Photo(np.zeros((16, 16_400, 3), np.uint8)))
+    save_photo("style.png", Photo(example("sunset", 64)))
+    words = [*METHODS[method], "content=wide.png", "style=style.png", "output=out.webp"]
+    for name in ("ops.regions.segment_together", "ops.matting.laplacian.MattingLaplacian.product"):
+        monkeypatch.setattr(f"photostyle.{name}", lambda *_, **__: pytest.fail("work"))
+    code, _, err = command(stylize.main, *words)
+    assert code == 2
+    assert "output=out.webp: WEBP holds at most 16383 pixels a side, not 16400 x 16" in err
