@@ -157,7 +157,7 @@ def _matching_maps(
 
 
 def _whole_moments(image: Tensor, weights: Tensor | None) -> Moments:
-    return moments(image.flatten(2).mT, weights if weights is None else weights.view(1, -1))
+    return moments(image.flatten(2).mT, weights if weights is None else weights.reshape(1, -1))
 
 
 def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
