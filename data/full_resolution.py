@@ -9,6 +9,7 @@ from torch import Tensor
 
 from photostyle.data.photo import Photo
 from photostyle.ops.jit import kernel
+from photostyle.ops.lut import Lut
 
 STRIP_PIXELS = 1 << 18
 """So many are brought to sRGB at once, in floats."""
@@ -73,28 +74,66 @@ def apply_coefficients(
 
 
 def _applied_in_srgb(coefficients: Tensor, photo: Photo, out: np.ndarray | None) -> np.ndarray:
-    """As `apply_coefficients`, for a photo whose numbers are not those of sRGB.
+    """As `apply_coefficients`, for a photo whose numbers are not those of sRGB."""
+    _check(coefficients, photo.pixels, out)
+    maps = _Maps(coefficients, photo.pixels.shape[:2])
+
+    def applied(before: np.ndarray, top: int) -> np.ndarray:
+        after = np.empty_like(before)
+        maps.apply(top, before, 1, after)
+        return after
+
+    return _changed_in_srgb(applied, photo, out)
+
+
+def apply_lut(lut: Lut, photo: Photo, *, strength: float = 1.0, in_place: bool = False) -> Photo:
+    """A photo of any depth and colour space by a LUT of sRGB.
+
+    Colours that sRGB lacks move as the nearest that it has.
+
+    Args:
+        lut: of sRGB.
+        photo: of any size; memory beyond it and the result does not grow with it.
+        strength: 0: the photo itself, to the bit, 1: as the LUT has it.
+        in_place: write over the photo's own pixels.
+    """
+
+    def applied(before: np.ndarray, _: int) -> np.ndarray:
+        inside = before.clip(0, 1)
+        change = lut.look_up(inside)
+        change -= inside
+        return before + np.float32(strength) * change
+
+    out = photo.pixels if in_place else None
+    return photo.with_pixels(_changed_in_srgb(applied, photo, out))
+
+
+def _changed_in_srgb(
+    change: Callable[[np.ndarray, int], np.ndarray], photo: Photo, out: np.ndarray | None
+) -> np.ndarray:
+    """The pixels of a photo changed by a function of some rows in sRGB and the first one's number.
 
     The way to sRGB and back rounds: what is added to the pixels is the difference between the way
-    with and without the result, which is 0 where nothing changes.
+    with and without the change, which is 0 where nothing changes.
     """
-    pixels, space = photo.pixels, photo.space
-    _check(coefficients, pixels, out)
-    maps = _Maps(coefficients, pixels.shape[:2])
+    pixels, space, white = photo.pixels, photo.space, photo.white
     result = np.empty_like(pixels, order="C") if out is None else out
     rows = max(1, STRIP_PIXELS // pixels.shape[1])
 
     def apply_band(first: int, last: int) -> None:
         for top in range(first, last, rows):
             strip = slice(top, min(top + rows, last))
-            before = space.to_srgb(pixels[strip])
-            after = np.empty_like(before)
-            maps.apply(top, before, 1, after)
-            levels = space.levels(after)
-            levels -= space.levels(before)
-            levels *= photo.white / 65535
+            if space is None:
+                before = pixels[strip].astype(np.float32) / white
+                levels = change(before, top) - before
+                levels *= white
+            else:
+                before = space.to_srgb(pixels[strip])
+                levels = space.levels(change(before, top))
+                levels -= space.levels(before)
+                levels *= white / 65535
             levels += pixels[strip]
-            _round_rows(levels, top, photo.white, result[strip])
+            _round_rows(levels, top, white, result[strip])
 
     _in_bands(apply_band, len(pixels))
     return result

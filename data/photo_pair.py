@@ -6,8 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from photostyle.data.cube_file import check_cube
 from photostyle.data.full_resolution import apply_to_photo
 from photostyle.data.image_io import check_holds, load_visible
+from photostyle.data.lut_output import SavedLut, save_lut_of
 from photostyle.data.masks import (
     MASK_FILES,
     WHOLE_SHARE,
@@ -29,6 +31,7 @@ from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.rescue import save_or_rescue
 from photostyle.ops.affine import blend_affine
 from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
+from photostyle.ops.gram import pixel_weights
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,7 @@ class Files:
             `data.masks.WHOLE_SHARE`.
         masks_dir: folder for the masks, see `data.save_masks`; those that are there already are
             replaced only where the output may be.
+        lut: ``.cube`` file for the result as a LUT, see `ops.lut.fit_lut`; ``None``: no file.
         seed: of every random number.
         options: how photos are read and the result is written.
 
@@ -66,6 +70,7 @@ class Files:
     masks: str | None = None
     whole_share: float | None = None
     masks_dir: str | Path | None = None
+    lut: str | Path | None = None
     seed: int = 0
     options: PhotoOptions = PhotoOptions()
 
@@ -82,6 +87,8 @@ class Files:
         self._check_no_masks()
         needed = expected_size(self.content, self.target) if self.options.full_resolution else 0
         check_output(self.target, overwrite=self.options.overwrite, needed=needed)
+        if self.lut is not None:
+            check_cube(self.lut, overwrite=self.options.overwrite)
 
     def _check_no_masks(self) -> None:
         """Masks may have been edited since they were written."""
@@ -144,6 +151,18 @@ class Files:
         options = {"quality": self.options.quality, "overwrite": self.options.overwrite}
         save_or_rescue(self.target, result, **options)
         return result
+
+    def save_lut(self, pair: "PhotoPair", image: Tensor) -> SavedLut | None:
+        """Write the result as a LUT, if ``lut`` says where; takes what `save` takes.
+
+        Raises:
+            ArgumentError: it could not be written.
+        """
+        if self.lut is None:
+            return None
+        blend = pair.content.lerp(image.cpu(), self.options.strength)
+        weights = pixel_weights(pair.masks.content)
+        return save_lut_of(self.lut, pair.content, blend, weights, overwrite=self.options.overwrite)
 
 
 @dataclass(frozen=True, eq=False)

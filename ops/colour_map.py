@@ -50,7 +50,7 @@ class NearestColourMap:
     ):
         if masks is None:
             masks = photo.new_ones(1, *photo.shape[2:])
-        weights = _trilinear_weights(photo[0].detach().double().flatten(1).mT.cpu().numpy())
+        weights = trilinear_weights(photo[0].detach().double().flatten(1).mT.cpu().numpy())
         self.weights = _to_torch(weights, photo)
         self.transposed = _to_torch(weights.T.tocsr(), photo)
         self.masks = masks.to(photo)
@@ -171,33 +171,33 @@ def _shrunk(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, sides, mode="area")
 
 
-def _trilinear_weights(colours: np.ndarray) -> csr_array:
-    """W, (N, 9³): the share of each entry of the table in each of (N, 3) colours."""
-    position = colours.clip(0, 1) * (SIZE - 1)
-    low = np.minimum(position.astype(int), SIZE - 2)
+def trilinear_weights(colours: np.ndarray, size: int = SIZE) -> csr_array:
+    """W, (N, size³): the share of each entry of a table in each of (N, 3) colours."""
+    position = colours.clip(0, 1) * (size - 1)
+    low = np.minimum(position.astype(int), size - 2)
     fraction = position - low
     corners = np.array(list(np.ndindex(2, 2, 2)))
     index = low[:, None] + corners
     share = np.where(corners, fraction[:, None], 1 - fraction[:, None]).prod(2)
-    columns = np.ravel_multi_index(tuple(np.moveaxis(index, 2, 0)), (SIZE,) * 3)
+    columns = np.ravel_multi_index(tuple(np.moveaxis(index, 2, 0)), (size,) * 3)
     rows = np.repeat(np.arange(len(colours)), len(corners))
-    return csr_array((share.ravel(), (rows, columns.ravel())), (len(colours), SIZE**3))
+    return csr_array((share.ravel(), (rows, columns.ravel())), (len(colours), size**3))
 
 
 def _factor(weights: csr_array, mask: np.ndarray) -> Tensor:
     """Cholesky's of Wᵀ M W + λ N/9³ Dᵀ D + 1e-6 N."""
     count = mask.sum()
     weighted = weights.multiply(mask[:, None]).T.tocsr()
-    normal = weighted @ weights + SMOOTHNESS * count / SIZE**3 * _roughness()
+    normal = weighted @ weights + SMOOTHNESS * count / SIZE**3 * roughness()
     normal = torch.from_numpy(normal.toarray() + RIDGE * count * np.eye(SIZE**3))
     return torch.linalg.cholesky(normal)
 
 
 @cache
-def _roughness() -> csr_array:
-    """Dᵀ D."""
-    second = diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(SIZE - 2, SIZE))
-    identity = eye_array(SIZE)
+def roughness(size: int = SIZE) -> csr_array:
+    """Dᵀ D, (size³, size³)."""
+    second = diags_array([1.0, -2.0, 1.0], offsets=[0, 1, 2], shape=(size - 2, size))
+    identity = eye_array(size)
     axes = (
         kron(kron(second, identity), identity),
         kron(kron(identity, second), identity),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from photostyle.data.lut_output import SavedLut
 from photostyle.ops import LossTerms
 
 
@@ -15,6 +16,7 @@ class Report:
     seconds: float
     terms: LossTerms | None = None
     stopped: str | None = None
+    lut: SavedLut | None = None
 
     @property
     def exit_code(self) -> int:
@@ -24,6 +26,8 @@ class Report:
     def __str__(self) -> str:
         height, width = self.size
         text = f"{self.output}: {width} x {height}, {self.seconds:.1f} s"
+        if self.lut is not None:
+            text += f"\n{self.lut}"
         if self.terms is not None:
             text += f"\nlosses: {self.terms}"
         if self.stopped:

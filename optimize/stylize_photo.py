@@ -101,6 +101,7 @@ def stylize_photo(
     if result.stopped:
         logger.warning("%s; writing the best picture so far", result.stopped)
     stylized = files.save(pair, result.image, result.coefficients)
+    lut = files.save_lut(pair, result.image)
     seconds = time.monotonic() - start
     size = stylized.pixels.shape[:2]
-    return Report(files.target, size, seconds, result.terms, result.stopped)
+    return Report(files.target, size, seconds, result.terms, result.stopped, lut)

@@ -40,4 +40,5 @@ def transfer_colours(
     coefficients = roll_off(coefficients, content, GuidedFilter(), weights)
     image = apply_affine(coefficients, content).clamp(0, 1)
     stylized = files.save(pair, image, coefficients)
-    return Report(files.target, stylized.pixels.shape[:2], time.monotonic() - start)
+    lut = files.save_lut(pair, image)
+    return Report(files.target, stylized.pixels.shape[:2], time.monotonic() - start, lut=lut)

@@ -15,6 +15,7 @@ import logging
 import signal
 import sys
 from collections import namedtuple
+from fractions import Fraction
 from pathlib import Path
 from urllib.error import URLError
 
@@ -78,6 +79,29 @@ def command(monkeypatch, capsys):
     signal.signal(signal.SIGTERM, terminate)
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def by_ffmpeg():
+    """FFmpeg's lut3d: ``by_ffmpeg(pixels, cube)``, (H, W, 3) uint16, its own reader of the file."""
+    av = pytest.importorskip("av", reason="PyAV, and with it FFmpeg, is not installed")
+
+    def apply(pixels, cube):
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb48le")
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format="rgb48le", time_base=frame.time_base
+        )
+        lut3d = graph.add("lut3d", f"file={cube}:interp=trilinear")
+        sink = graph.add("buffersink")
+        source.link_to(lut3d)
+        lut3d.link_to(sink)
+        graph.configure()
+        source.push(frame)
+        return sink.pull().to_ndarray(format="rgb48le")
+
+    return apply
 
 
 class Disk:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from photostyle import conf, optimize, stylize, train
 from photostyle.data import Files, PhotoOptions
+from photostyle.data.grade_photos import grade_photos
 from photostyle.feedforward import RawMattingLoss, RunOptions
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops import GRAM, MEAN_STD, GuidedFilter, StyleObjective, Transport, VGGFeatures
@@ -31,6 +32,7 @@ GROUPS = {
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 REQUIRED = ["content=photo.jpg", "style=dusk.jpg"]
 REQUIRED_OF_NETWORKS = ["content=photo.jpg", "network=dusk"]
+REQUIRED_OF_LUTS = ["content=photo.jpg", "lut=dusk.cube"]
 REQUIRED_TO_TRAIN = ["style=dusk.jpg", "data.root=photos"]
 
 pytestmark = pytest.mark.usefixtures("no_network", "hydra_folder")
@@ -51,6 +53,8 @@ def resolved(*overrides, name="stylize"):
         required = [*REQUIRED_TO_TRAIN, "styles=photos"]
     if "method=feedforward" in overrides:
         required = REQUIRED_OF_NETWORKS
+    if "method=lut" in overrides:
+        required = REQUIRED_OF_LUTS
     config = compose(name, [*required, *overrides])
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
@@ -64,7 +68,7 @@ def test_every_file_belongs_to_a_test():
     names = {file.stem for file in FOLDER.glob("*.yaml")}
     assert names == {"command_line", "evaluate", "stylize", "train"}
     assert GROUPS["encoder"] == ["vgg"]
-    assert set(GROUPS["method"]) == {"colour_transfer", "feedforward", "optimize"}
+    assert set(GROUPS["method"]) == {"colour_transfer", "feedforward", "lut", "optimize"}
     assert set(GROUPS["optimizer"]) == set(OPTIMIZERS)
     assert set(GROUPS["objective"]) == set(STYLE_LOSSES)
 
@@ -231,6 +235,19 @@ def test_feedforward(monkeypatch):
     assert (arguments["content"], arguments["network"]) == ("photos", "dusk")
     assert (arguments["output"], arguments["options"].strength) == (None, 0.5)
     assert set(arguments) <= {*inspect.signature(stylize_photos).parameters}
+
+
+def test_lut(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "photostyle.data.grade_photos.grade_photos",
+        lambda **arguments: calls.append(arguments),
+    )
+    instantiate(compose("stylize", ["method=lut", *REQUIRED_OF_LUTS, "strength=0.5"]).method)
+    (arguments,) = calls
+    assert (arguments["content"], arguments["lut"]) == ("photo.jpg", "dusk.cube")
+    assert (arguments["output"], arguments["options"].strength) == (None, 0.5)
+    assert set(arguments) <= {*inspect.signature(grade_photos).parameters}
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_all_paths_are_known():
             ["stylize", "method=optimize"],
             ["stylize", "method=colour_transfer"],
             ["stylize", "method=feedforward"],
+            ["stylize", "method=lut"],
             ["train", "kind=one_style"],
             ["train", "kind=universal"],
             ["evaluate"],

@@ -1,0 +1,324 @@
+"""From a photo, a folder or a pattern to a file or a folder: what to do, and doing it."""
+
+import glob
+import itertools
+import logging
+import os
+import stat
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from photostyle.data.image_io import save_photo
+from photostyle.data.lut_output import SavedLut
+from photostyle.data.paths import (
+    FORMATS,
+    check_folder,
+    check_output,
+    check_room,
+    expected_size,
+    file_status,
+    free_space,
+    is_folder,
+    is_photo,
+    suffix_like,
+    walk_files,
+    written,
+)
+from photostyle.data.photo import Photo
+from photostyle.data.photo_options import PhotoOptions
+from photostyle.data.rescue import save_or_rescue
+from photostyle.ops.console import Console
+from photostyle.ops.errors import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+Job = tuple[Path, Path]
+"""A photo and the file to write."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a photo or many."""
+
+    output: Path
+    done: int
+    skipped: int
+    failures: tuple[str, ...]
+    left: int | None  # what Ctrl-C prevented
+    seconds: float
+    passed_over: Mapping[str, int]  # files that are no photos, by their kind
+    unreadable: tuple[str, ...]  # folders, and why
+    lut: SavedLut | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0; 130 after Ctrl-C, 1 when a photo failed or a folder could not be read."""
+        return int(bool(self.failures or self.unreadable)) if self.left is None else 130
+
+    def __str__(self) -> str:
+        text = f"{self.output}: {_count(self.done)}, {self.seconds:.1f} s"
+        if self.lut is not None:
+            text += f"\n{self.lut}"
+        if self.skipped:
+            text += f"\nskipped: {_count(self.skipped)} that exist; overwrite=true replaces them"
+        if self.passed_over:
+            kinds = (f"{number} {kind}" for kind, number in self.passed_over.items())
+            text += f"\npassed over: {', '.join(kinds)}"
+        if self.unreadable:
+            text += f"\n{_count(len(self.unreadable), 'folder')} not read: "
+            text += ", ".join(self.unreadable)
+        for failure in self.failures:
+            text += f"\nfailed: {failure}"
+        if self.left is not None:
+            text += f"\ninterrupted; {_count(self.left)} left"
+        return text
+
+
+def is_one(content: str | Path | None) -> bool:
+    """Whether this is one photo, be it there or not; otherwise it is a folder or a pattern.
+
+    Raises:
+        ArgumentError: there is no content, or it cannot be reached.
+    """
+    if content is None:
+        raise ArgumentError("content", content, "required; give a photo, a folder or a pattern")
+    status = file_status(content, "content")
+    if status is None:
+        return glob.escape(str(content)) == str(content)
+    return not stat.S_ISDIR(status.st_mode)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which photos to read, and where to write them; and what is left out.
+
+    Attributes:
+        output: the file of a single photo, the folder of many.
+        jobs: each photo and its file.
+        options: how results are written.
+        single: whether `content` was one photo.
+        passed_over, unreadable: files that are no photos; folders, and why.
+    """
+
+    output: Path
+    jobs: list[Job]
+    options: PhotoOptions
+    single: bool = False
+    passed_over: Sequence[Path] = ()
+    unreadable: Sequence[str] = ()
+
+    def save(self, target: Path, photo: Photo) -> None:
+        """Write a result; that of a single photo elsewhere if need be, see `data.rescue`.
+
+        Raises:
+            ArgumentError: it could not be written to its place.
+        """
+        save = save_or_rescue if self.single else save_photo
+        with written("output", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save(target, photo, quality=self.options.quality, overwrite=self.options.overwrite)
+
+    def run(
+        self,
+        work: Callable[[list[Job]], list[ArgumentError]],
+        batch_size: int = 1,
+        workers: int | None = None,
+    ) -> Report:
+        """Do what is to do: of many photos those that are not there yet, several at once.
+
+        Args:
+            work: called with up to ``batch_size`` jobs, by any number of threads; returns what
+                failed.
+            batch_size: how many jobs at once.
+            workers: threads; ``None`` for as many as PyTorch would use.
+
+        Raises:
+            ArgumentError: a single photo failed.
+        """
+        start = time.monotonic()
+        overwrite = self.options.overwrite
+        todo = [job for job in self.jobs if overwrite or not os.path.exists(job[1])]
+        if self.single:
+            failures, left = work(todo), None
+            if failures:
+                raise failures[0]
+        else:
+            if self.options.full_resolution:
+                _check_room(self.output, todo)
+            failures, left = _run(work, todo, batch_size, workers or torch.get_num_threads())
+        return Report(
+            self.output,
+            len(todo) - len(failures) - (left or 0),
+            len(self.jobs) - len(todo),
+            tuple(map(str, failures)),
+            left,
+            time.monotonic() - start,
+            _by_kind(self.passed_over),
+            tuple(self.unreadable),
+        )
+
+
+def plan(
+    content: str | Path | None, name: str, output: str | Path | None, options: PhotoOptions
+) -> Plan:
+    """What there is to do.
+
+    Args:
+        content: an image file, a folder or a pattern such as ``trip/**/*.jpg``.
+        name: of what is done to the photos, for ``<content>_<name>``.
+        output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<name>`` in
+            the current folder, a file with the content's own suffix.
+        options: how results are written.
+
+    Raises:
+        ArgumentError: there is nothing to do, or the output cannot be written.
+    """
+    if is_one(content):
+        path = Path(content)
+        output = Path(output or f"{path.stem}_{name}{suffix_like(path)}")
+        needed = expected_size(path, output) if options.full_resolution else 0
+        check_output(output, overwrite=options.overwrite, needed=needed)
+        return Plan(output, [(path, output)], options, single=True)
+
+    path = Path(content)
+
+    parts = path.parts
+    if not is_folder(path, "content"):
+        parts = tuple(itertools.takewhile(lambda part: glob.escape(part) == part, path.parts))
+    folder, pattern = Path(*parts), path.parts[len(parts) :]
+    output = Path(output or f"{folder.resolve().name}_{name}")
+    check_folder("output", output)
+    places = [Path(os.path.realpath(place)) for place in (folder, output)]
+    if places[0] == places[1]:
+        raise ArgumentError("output", output, "holds the photos; give another folder")
+    files, unreadable = _matching(folder, pattern, content)
+    files = [file for file in files if places[1] not in (places[0] / file).parents]
+    photos = [file for file in files if is_photo(file)]
+    if not photos:
+        if unreadable:
+            expected = f"no photos there, and not read: {', '.join(unreadable)}"
+            raise ArgumentError("content", content, expected)
+        expected = f"no photos there; give a photo, or a folder or pattern of {' '.join(FORMATS)}"
+        raise ArgumentError("content", content, expected)
+    jobs = [(folder / photo, output / photo) for photo in photos]
+    passed_over = [file for file in files if not is_photo(file)]
+    return Plan(output, jobs, options, False, passed_over, unreadable)
+
+
+def _matching(
+    folder: Path, pattern: tuple[str, ...], content: str | Path
+) -> tuple[list[Path], list[str]]:
+    """The files of a folder that match a pattern, or all below it; and folders not read."""
+    unreadable = []
+    if not pattern:
+        files = walk_files(
+            folder,
+            argument="content",
+            unreadable=lambda path, reason: unreadable.append(f"{path} ({reason})"),
+        )
+        return sorted(map(Path, files)), unreadable
+    if pattern[-1] == "**":
+        pattern = (*pattern, "*")
+    try:
+        found = [path.relative_to(folder) for path in folder.glob(str(Path(*pattern)))]
+        searched = [folder]
+        for length in range(1, len(pattern)):
+            searched += folder.glob(str(Path(*pattern[:length])))
+    except ValueError as error:
+        raise ArgumentError("content", content, f"no pattern: {error}") from error
+    except OSError as error:
+        raise ArgumentError("content", content, f"cannot be read: {error}") from error
+    files = {name for name in found if not _in_hidden(name) and not os.path.isdir(folder / name)}
+    # The search passes over folders that it must not enter without a word.
+    closed = {
+        f"{path} (no permission)"
+        for path in searched
+        if not _in_hidden(path.relative_to(folder) / "*")
+        and os.path.isdir(path)
+        and not os.access(path, os.R_OK | os.X_OK)
+    }
+    return sorted(files), sorted(closed)
+
+
+def _in_hidden(name: Path) -> bool:
+    return any(part.startswith(".") and part != ".." for part in name.parts[:-1])
+
+
+def _by_kind(files: Sequence[Path]) -> dict[str, int]:
+    """How many there are of each kind, most first: by suffix, and those that are hidden."""
+    kinds = Counter(
+        "hidden" if name.name.startswith(".") else name.suffix.lower() or "without a suffix"
+        for name in files
+    )
+    return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
+
+
+def _check_room(output: Path, jobs: list[Job]) -> None:
+    """Refuse a disk without room for the largest photo, warn of one without room for all."""
+    sizes = [expected_size(*job) for job in jobs]
+    check_room("output", output, output, max(sizes, default=0))
+    if (free := free_space(output)) < sum(sizes):
+        message = "%s: %.1f MB are free there, the photos take %.1f MB: not all may fit"
+        logger.warning(message, output, free / 1e6, sum(sizes) / 1e6)
+
+
+def _run(
+    work: Callable[[list[Job]], list[ArgumentError]],
+    jobs: list[Job],
+    batch_size: int,
+    workers: int,
+) -> tuple[list[ArgumentError], int | None]:
+    """Do all jobs, several batches at once.
+
+    Returns what failed and, after Ctrl-C, how many jobs are left.
+
+    Every worker takes its photos from file to file with its share of PyTorch's threads: two that
+    compute at the same time do not wait for each other, as the threads within one operation do.
+    """
+    batches = [jobs[first : first + batch_size] for first in range(0, len(jobs), batch_size)]
+    workers = max(1, min(workers, len(batches)))
+    futures: dict[Future, int] = {}
+    interrupted = False
+    with (
+        _torch_threads(max(1, torch.get_num_threads() // workers)),
+        tqdm(total=len(jobs), unit="photo", disable=not jobs, file=Console(sys.stderr)) as bar,
+        ThreadPoolExecutor(workers) as executor,
+    ):
+        try:
+            for batch in batches:
+                futures[executor.submit(work, batch)] = len(batch)
+            for future in as_completed(futures):
+                future.result()  # a defect ends the run
+                bar.update(futures[future])
+        except KeyboardInterrupt:
+            interrupted = True
+            logger.warning("interrupted; finishing the photos begun")
+        finally:
+            executor.shutdown(cancel_futures=True)
+    done = [future for future in futures if not future.cancelled()]
+    left = len(jobs) - sum(futures[future] for future in done)
+    failures = itertools.chain.from_iterable(future.result() for future in done)
+    return list(failures), left if interrupted else None
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _count(number: int, what: str = "photo") -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
