@@ -10,6 +10,7 @@ from photostyle.data.image_io import load_photo
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.photo_run import Job, Plan, Report, plan
+from photostyle.data.run_log import check_log
 from photostyle.ops.errors import ArgumentError, check_whole
 from photostyle.ops.lut import Lut
 
@@ -21,6 +22,7 @@ def grade_photos(
     *,
     options: PhotoOptions = PhotoOptions(),
     workers: int | None = None,
+    report: str | Path | None = None,
 ) -> Report:
     """Write photos in the colours of a LUT.
 
@@ -35,18 +37,20 @@ def grade_photos(
         options: how photos are read and results are written.
         workers: how many threads read, compute and write; ``None`` for as many as PyTorch would
             use.
+        report: ``.csv`` file to which a line is added for each of many photos, see `data.run_log`.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
+    check_log(report)
     if workers is not None:
         check_whole("workers", workers, 1)
     if lut is None:
         raise ArgumentError("lut", lut, "required; give a .cube file")
     photos = plan(content, Path(lut).stem, output, options)
-    report = photos.run(_Grader(load_cube(lut), photos), workers=workers)
-    return replace(report, seconds=time.monotonic() - start)
+    done = photos.run(_Grader(load_cube(lut), photos), workers=workers, log=report)
+    return replace(done, seconds=time.monotonic() - start)
 
 
 @dataclass(frozen=True)

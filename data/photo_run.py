@@ -20,6 +20,7 @@ from tqdm import tqdm
 from photostyle.data.image_io import save_photo
 from photostyle.data.lut_output import SavedLut
 from photostyle.data.paths import (
+    EXISTS,
     FORMATS,
     check_folder,
     check_output,
@@ -36,7 +37,9 @@ from photostyle.data.paths import (
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.rescue import save_or_rescue
+from photostyle.data.run_log import RunLog
 from photostyle.ops.console import Console
+from photostyle.ops.devices import process_share, wait_for_everyone
 from photostyle.ops.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -132,34 +135,44 @@ class Plan:
         work: Callable[[list[Job]], list[ArgumentError]],
         batch_size: int = 1,
         workers: int | None = None,
+        log: str | Path | None = None,
     ) -> Report:
         """Do what is to do: of many photos those that are not there yet, several at once.
+
+        Any number of processes, on one machine or several, may do so with the same output: each
+        begins at another place and passes over what is there by then, so that they share the work
+        whatever becomes of one of them. With ``overwrite`` each does a share of its own instead,
+        which takes a launcher (`ops.devices.process_share`).
 
         Args:
             work: called with up to ``batch_size`` jobs, by any number of threads; returns what
                 failed.
             batch_size: how many jobs at once.
             workers: threads; ``None`` for as many as PyTorch would use.
+            log: ``.csv`` file to which a line is added for each photo of many, see `data.run_log`.
 
         Raises:
             ArgumentError: a single photo failed.
         """
         start = time.monotonic()
-        overwrite = self.options.overwrite
-        todo = [job for job in self.jobs if overwrite or not os.path.exists(job[1])]
         if self.single:
-            failures, left = work(todo), None
-            if failures:
+            if failures := work(self.jobs):
                 raise failures[0]
+            outcome, left = Outcome(done=1), None
         else:
+            rank, count = process_share()
+            todo = _share(self.jobs, rank, count, self.options.overwrite)
             if self.options.full_resolution:
-                _check_room(self.output, todo)
-            failures, left = _run(work, todo, batch_size, workers or torch.get_num_threads())
+                _check_room(self.output, [job for job in todo if not os.path.exists(job[1])])
+            attempt = _Attempt(work, self.options.overwrite, RunLog(log))
+            outcome, left = _run(attempt, todo, batch_size, workers or torch.get_num_threads())
+            if count > 1 and left is None:
+                wait_for_everyone()
         return Report(
             self.output,
-            len(todo) - len(failures) - (left or 0),
-            len(self.jobs) - len(todo),
-            tuple(map(str, failures)),
+            outcome.done,
+            outcome.skipped,
+            tuple(map(str, outcome.failures)),
             left,
             time.monotonic() - start,
             _by_kind(self.passed_over),
@@ -271,15 +284,55 @@ def _check_room(output: Path, jobs: list[Job]) -> None:
         logger.warning(message, output, free / 1e6, sum(sizes) / 1e6)
 
 
+def _share(jobs: list[Job], rank: int, count: int, overwrite: bool) -> list[Job]:
+    """The jobs of a process, in its order."""
+    if overwrite:
+        return jobs[rank::count]
+    start = len(jobs) * rank // count
+    return jobs[start:] + jobs[:start]
+
+
+@dataclass
+class Outcome:
+    """What became of some jobs; sums up."""
+
+    done: int = 0
+    skipped: int = 0
+    failures: Sequence[ArgumentError] = ()
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(
+            self.done + other.done,
+            self.skipped + other.skipped,
+            (*self.failures, *other.failures),
+        )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """Do jobs unless another process has done them by now."""
+
+    work: Callable[[list[Job]], list[ArgumentError]]
+    overwrite: bool
+    log: RunLog
+
+    def __call__(self, jobs: list[Job]) -> Outcome:
+        todo = [job for job in jobs if self.overwrite or not os.path.exists(job[1])]
+        start = time.monotonic()
+        failures = self.work(todo) if todo else []
+        # What has appeared meanwhile is as good.
+        failed = [error for error in failures if error.expected != EXISTS]
+        self.log.add(todo, failures, time.monotonic() - start)
+        skipped = len(jobs) - len(todo) + len(failures) - len(failed)
+        return Outcome(len(todo) - len(failures), skipped, failed)
+
+
 def _run(
-    work: Callable[[list[Job]], list[ArgumentError]],
-    jobs: list[Job],
-    batch_size: int,
-    workers: int,
-) -> tuple[list[ArgumentError], int | None]:
+    attempt: Callable[[list[Job]], Outcome], jobs: list[Job], batch_size: int, workers: int
+) -> tuple[Outcome, int | None]:
     """Do all jobs, several batches at once.
 
-    Returns what failed and, after Ctrl-C, how many jobs are left.
+    Returns what became of them and, after Ctrl-C, how many are left.
 
     Every worker takes its photos from file to file with its share of PyTorch's threads: two that
     compute at the same time do not wait for each other, as the threads within one operation do.
@@ -295,7 +348,7 @@ def _run(
     ):
         try:
             for batch in batches:
-                futures[executor.submit(work, batch)] = len(batch)
+                futures[executor.submit(attempt, batch)] = len(batch)
             for future in as_completed(futures):
                 future.result()  # a defect ends the run
                 bar.update(futures[future])
@@ -306,8 +359,8 @@ def _run(
             executor.shutdown(cancel_futures=True)
     done = [future for future in futures if not future.cancelled()]
     left = len(jobs) - sum(futures[future] for future in done)
-    failures = itertools.chain.from_iterable(future.result() for future in done)
-    return list(failures), left if interrupted else None
+    outcome = sum((future.result() for future in done), Outcome())
+    return outcome, left if interrupted else None
 
 
 @contextmanager

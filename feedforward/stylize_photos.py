@@ -15,6 +15,7 @@ from photostyle.data.cube_file import check_cube
 from photostyle.data.image_io import check_holds
 from photostyle.data.lut_output import SavedLut, save_lut_of
 from photostyle.data.photo_run import Job, Plan, Report, is_one, plan
+from photostyle.data.run_log import check_log
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.ops.affine import apply_affine, blend_affine
@@ -38,6 +39,7 @@ def stylize_photos(
     options: PhotoOptions = PhotoOptions(),
     batch_size: int | None = None,
     workers: int | None = None,
+    report: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Report:
@@ -63,6 +65,7 @@ def stylize_photos(
             once; ``None`` for 1 on a CPU and 4 on a GPU.
         workers: how many threads read, compute and write, each its own photos; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
+        report: ``.csv`` file to which a line is added for each of many photos, see `data.run_log`.
         device: see `ops.devices.select_device`.
         precision: of the network's convolutions, see `ops.devices.convolution_dtype`.
 
@@ -70,6 +73,7 @@ def stylize_photos(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
+    check_log(report)
     for argument, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None:
             check_whole(argument, value, 1)
@@ -94,8 +98,8 @@ def stylize_photos(
     if style.masks == "auto":  # each photo has regions of its own
         batch_size = 1
     batch_size = batch_size or (1 if device.type == "cpu" else GPU_BATCH)
-    report = photos.run(stylist, batch_size, workers)
-    failures = report.failures
+    done = photos.run(stylist, batch_size, workers, report)
+    failures = done.failures
     try:
         style.save(statistics)
     except ArgumentError as error:
@@ -104,7 +108,7 @@ def stylize_photos(
         failures += (str(error),)
     saved = next(iter(stylist.luts), None)
     seconds = time.monotonic() - start
-    return replace(report, failures=failures, lut=saved, seconds=seconds)
+    return replace(done, failures=failures, lut=saved, seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,31 @@
 """Where to compute."""
 
 import ctypes
+import os
 import sys
+from datetime import timedelta
 
 import torch
 
 from photostyle.ops.errors import ArgumentError, check_choice
 
+LONGEST_WAIT = timedelta(days=7)
+"""For another process that works on its share."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def select_device(device: str) -> torch.device:
-    """``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    """``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    ``"auto"`` is a GPU if there is one, and of several that of this process.
 
     Raises:
         ArgumentError: for any other name, and for a GPU that PyTorch does not see.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        # The number of this process on its machine, as torchrun has it.
+        number = int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count())
+        device = f"cuda:{number}" if torch.cuda.is_available() else "cpu"
     kind, _, index = str(device).partition(":")
     if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
         raise ArgumentError("device", device, "unknown; choose one of auto, cpu, cuda, cuda:N")
@@ -75,3 +83,23 @@ def return_free_memory() -> None:
     except (AttributeError, OSError, TypeError):
         return
     trim(0)
+
+
+def process_share() -> tuple[int, int]:
+    """The number of this process, from 0, and of all that ``torchrun`` or ``accelerate launch``
+    has started for the same work, on all machines; (0, 1) without them."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait_for_everyone() -> None:
+    """Return when all processes of `process_share` have called it.
+
+    A launcher ends the others when one ends with an exit code that is not 0, as it is for a photo
+    that cannot be read.
+    """
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    try:
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
