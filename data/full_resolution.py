@@ -69,7 +69,7 @@ def apply_coefficients(
     def apply_band(first: int, last: int) -> None:
         maps.apply(first, pixels[first:last], np.iinfo(pixels.dtype).max, result[first:last])
 
-    _in_bands(apply_band, len(pixels))
+    in_bands(apply_band, len(pixels))
     return result
 
 
@@ -135,11 +135,11 @@ def _changed_in_srgb(
             levels += pixels[strip]
             _round_rows(levels, top, white, result[strip])
 
-    _in_bands(apply_band, len(pixels))
+    in_bands(apply_band, len(pixels))
     return result
 
 
-def _in_bands(apply_band: Callable[[int, int], None], height: int) -> None:
+def in_bands(apply_band: Callable[[int, int], None], height: int) -> None:
     """Call it with the first row of each of some bands and the row after its last, in parallel."""
     bands = min(torch.get_num_threads(), height)
     edges = [height * band // bands for band in range(bands + 1)]

@@ -31,6 +31,7 @@ FORMATS = {
     ".heif": "HEIC",
     ".jp2": "JPEG2000",
 }
+FILMS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 EXISTS = "exists; give another name or overwrite=true"
 
 LEAST_ROOM = 1 << 16
@@ -301,3 +302,8 @@ def is_photo(name: str | os.PathLike) -> bool:
     """Whether a file is a photo that is not hidden, by its name."""
     path = PurePath(name)
     return path.suffix.lower() in FORMATS and not path.name.startswith(".")
+
+
+def is_film(name: str | os.PathLike) -> bool:
+    """Whether a file is a film, by its name."""
+    return PurePath(name).suffix.lower() in FILMS
