@@ -103,7 +103,7 @@ def _change(y, cb, cr, new_y, new_cb, new_cr, first, last, table, scale, luma, m
     """Rows from first to last of chroma, and those of luma that belong to them."""
     black, white, grey, span = scale
     kr, kb = luma
-    one, half = np.float32(1), np.float32(0.5)
+    one = np.float32(1)
     kg = one - kr - kb
     of_red, of_blue = 2 * (one - kr), 2 * (one - kb)
     down = (y.shape[0] + cb.shape[0] - 1) // cb.shape[0]

@@ -14,10 +14,12 @@ from photostyle.data import Photo, PhotoOptions, apply_to_photo, load_visible
 from photostyle.data.cube_file import check_cube
 from photostyle.data.image_io import check_holds
 from photostyle.data.lut_output import SavedLut, save_lut_of
+from photostyle.data.paths import is_film
 from photostyle.data.photo_run import Job, Plan, Report, is_one, plan
 from photostyle.data.run_log import check_log
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
+from photostyle.feedforward.stylize_film import FilmReport, stylize_film
 from photostyle.ops.affine import apply_affine, blend_affine
 from photostyle.ops.devices import convolution_dtype, return_free_memory, select_device
 from photostyle.ops.errors import ArgumentError, check_whole
@@ -42,7 +44,7 @@ def stylize_photos(
     report: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
-) -> Report:
+) -> Report | FilmReport:
     """Write photos in the style of a trained network, or in any style by one that takes any.
 
     Of a folder, with all below it, and of a pattern such as ``trip/**/*.jpg``, each photo goes to
@@ -50,10 +52,11 @@ def stylize_photos(
     photos that ``output`` has already are skipped. A photo that cannot be read or written does not
     stop the others, nor does a folder below that cannot be read. After Ctrl-C the photos begun are
     finished. Of a single photo the result goes elsewhere where its place cannot be written, see
-    `data.rescue`; those of many the next run makes again.
+    `data.rescue`; those of many the next run makes again. A film on its own: see
+    `feedforward.stylize_film`.
 
     Args:
-        content: an image file, a folder or a pattern.
+        content: an image file, a folder or a pattern, or a film.
         network: see `feedforward.load_network`; ``None``: ``universal``, which takes any style.
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<style>`` or
             ``<content>_<network>`` in the current folder, a file with the content's own suffix.
@@ -86,6 +89,13 @@ def stylize_photos(
     trained = load_network(network, device, convolution_dtype(precision, device))
     style.check_for(trained, network, single=single, overwrite=options.overwrite)
     named = Path(network if style.style is None else style.style).stem
+    if single and is_film(content):
+        for argument, value in (("lut", lut), ("report", report)):
+            if value is not None:
+                raise ArgumentError(argument, value, "is for photos; leave it out for a film")
+        return stylize_film(
+            Path(content), trained, named, output, style=style, options=options, device=device
+        )
     photos = plan(content, named, output, options)
     if lut is not None:
         if not single:

@@ -15,7 +15,9 @@ from scipy.sparse import csr_array, diags_array, eye_array, kron
 from torch import Tensor
 
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import colour_maps
 from photostyle.ops.guided_filter import GuidedFilter
+from photostyle.ops.transport import moments
 
 SIZE = 9
 SMOOTHNESS = 1e-3
@@ -123,6 +125,30 @@ def nearest_colour_map(
     return F.grid_sample(
         torch.cat(tables), positions, padding_mode="border", align_corners=True
     ).squeeze(2)
+
+
+@torch.no_grad()
+def colour_table(photo: Tensor, image: Tensor, *, size: int = 128) -> Tensor:
+    """The smooth map from a photo's colours to an image's, as a table of all colours.
+
+    Where the photo has no colours, the map that gives its colours the image's mean and covariance
+    goes on: it is what S starts from.
+
+    Args:
+        photo, image: (1, 3, H, W), float32 or float64, values in [0, 1].
+        size: long side in pixels at which the table is fitted.
+
+    Returns:
+        (3, 9, 9, 9), float64, by red, green and blue from 0 to 1; not clamped.
+    """
+    photo, image = (_shrunk(batch, size).double() for batch in (photo, image))
+    source, target = (moments(batch.flatten(2).mT) for batch in (photo, image))
+    matrix, offset = (part[0, 0] for part in colour_maps(source, target))
+    base = torch.einsum("jk,bkhw->bjhw", matrix, photo) + offset[:, None, None]
+    axis = torch.linspace(0, 1, SIZE, dtype=torch.float64, device=photo.device)
+    lattice = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+    table = torch.einsum("jk,krgb->jrgb", matrix, lattice) + offset[:, None, None, None]
+    return table + NearestColourMap(photo).tables(image - base)[0]
 
 
 class _Nearest(torch.autograd.Function):

@@ -1,0 +1,122 @@
+"""The feed-forward mode from film to film."""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from photostyle.data import PhotoOptions
+from photostyle.data.film_frame import FilmFrame, Planes
+from photostyle.data.paths import file_status
+from photostyle.data.video import check_film_output, open_film, suffix_of_result
+from photostyle.feedforward.steady_colours import SteadyColours
+from photostyle.feedforward.style_network import StyleNetwork
+from photostyle.feedforward.style_source import StyleSource
+from photostyle.ops.console import Console
+from photostyle.ops.errors import ArgumentError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FilmReport:
+    """What `stylize_film` did."""
+
+    output: Path
+    frames: int
+    cuts: int
+    seconds: float
+
+    exit_code = 0
+
+    def __str__(self) -> str:
+        cuts = f"{self.cuts} cut{'' if self.cuts == 1 else 's'}"
+        speed = f"{self.seconds:.1f} s, {self.frames / self.seconds:.1f} frames a second"
+        return f"{self.output}: {self.frames} frames, {cuts}, {speed}"
+
+
+def stylize_film(
+    content: Path,
+    network: StyleNetwork,
+    named: str,
+    output: str | Path | None,
+    *,
+    style: StyleSource,
+    options: PhotoOptions,
+    device: torch.device,
+) -> FilmReport:
+    """Write a film in a style, picture by picture, with colours that keep still.
+
+    Each picture has what a smooth map of its colours can give it, the same everywhere in it, and
+    maps are averaged over time: see `feedforward.steady_colours`. After Ctrl-C there is no result:
+    a film that stops in the middle would look like a whole one.
+
+    Args:
+        content: a file.
+        network: on the device.
+        named: the style, for the name of the result.
+        output: file; ``None`` for ``<content>_<named>`` in the current folder.
+        style: of a network that takes any.
+        options: how the style photo is read and results are written.
+        device: to work on.
+
+    Raises:
+        ArgumentError: for anything that does not go with a film, before anything is written, and
+            for a film that proves to be damaged.
+    """
+    start = time.monotonic()
+    _check(network, style, options)
+    if file_status(content, "content") is None:
+        raise ArgumentError("content", content, "no such file")
+    output = Path(output or f"{content.stem}_{named}{suffix_of_result(content)}")
+    check_film_output(output, overwrite=options.overwrite)
+    with open_film(content) as film:
+        if film.width * film.height > options.max_pixels:
+            expected = f"{film.width} x {film.height} pixels are too many; raise max_pixels"
+            raise ArgumentError("content", content, expected)
+        styled, statistics = style.styled(network, options, device, single=False)
+
+        @torch.inference_mode()
+        def stylize(image: Tensor) -> Tensor:
+            image = image.to(device)
+            return styled(image, None)(image).clamp(0, 1).cpu()
+
+        colours = SteadyColours(stylize, options.size)
+
+        def change(frame: FilmFrame, out: Planes) -> None:
+            frame.change(options.strength * colours(frame), out)
+
+        with tqdm(total=film.frames, unit="frame", file=Console(sys.stderr)) as bar:
+            frames = film.rewrite(
+                output,
+                change,
+                quality=options.quality,
+                overwrite=options.overwrite,
+                progress=bar.update,
+            )
+    style.save(statistics)
+    return FilmReport(output, frames, colours.cuts, time.monotonic() - start)
+
+
+def _check(network: StyleNetwork, style: StyleSource, options: PhotoOptions) -> None:
+    """Whether there is something in it that only a photo can have."""
+    for argument in ("content_mask", "style_mask"):
+        if (mask := getattr(style, argument)) is not None:
+            raise ArgumentError(
+                argument, mask, "a film has no masks; give a photo, or leave it out"
+            )
+    if style.masks == "auto":
+        raise ArgumentError(
+            "masks", "auto", "a film has one style for the whole picture; give none"
+        )
+    if not options.full_resolution:
+        raise ArgumentError("full_resolution", False, "a film keeps its own size; leave it out")
+    if network.guided_filter is None:
+        raise ArgumentError(
+            "network", network.name, "makes paintings, which flicker; not for films"
+        )
