@@ -15,7 +15,7 @@ from torch import Tensor
 from photostyle.data.film_frame import FilmFrame
 from photostyle.ops.colour_map import SIZE, colour_table
 
-INTERVAL = 0.25
+INTERVAL = 0.5
 """Seconds from one result of the network to the next: what an average over seconds needs."""
 MEMORY = 3.0
 """Seconds after which a result counts for a third."""
