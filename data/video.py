@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib.util import find_spec
@@ -120,7 +120,7 @@ class Film:
         with (
             _written(path),
             atomic_file(path, overwrite=overwrite) as file,
-            av.open(file, "w", format=container_format) as container,
+            _container(file.name, container_format) as container,
         ):
             writer = FilmWriter(self, container, container_format, quality)
             for packet in self._packets():
@@ -176,7 +176,7 @@ def open_film(path: str | os.PathLike) -> Iterator[Film]:
     if find_spec("av") is None:
         raise ArgumentError("content", path, "films need PyAV: pip install 'photostyle[video]'")
     with _read(path):
-        container = av.open(os.fspath(path))
+        container = av.open(_url(path))
     with container:
         yield Film(path, container)
 
@@ -198,10 +198,31 @@ def check_film_output(path: str | os.PathLike, *, overwrite: bool, needed: int =
     check_file(path, overwrite=overwrite, argument="output", needed=needed)
 
 
+def _url(path: str | os.PathLike) -> str:
+    """A path for FFmpeg, which would take ``a:b.mp4`` for an address."""
+    return f"file:{os.fspath(path)}"
+
+
 def _end(packet) -> Fraction:
     """When what is in a packet is over, in seconds."""
     time = packet.pts if packet.pts is not None else packet.dts
     return Fraction(0) if time is None else (time + (packet.duration or 0)) * packet.time_base
+
+
+@contextmanager
+def _container(path: str, container_format: str) -> Iterator:
+    """To be written, closed in any case; of several errors the first is the one to tell.
+
+    By its path, not as a file of Python's: what Ctrl-C raises while FFmpeg calls Python is lost.
+    """
+    container = av.open(_url(path), "w", format=container_format)
+    try:
+        yield container
+    except BaseException:
+        with suppress(OSError, av.FFmpegError):
+            container.close()
+        raise
+    container.close()
 
 
 @contextmanager

@@ -42,8 +42,8 @@ class FilmReport:
 
 def stylize_film(
     content: Path,
-    network: StyleNetwork,
-    named: str,
+    trained: StyleNetwork,
+    network: str | Path,
     output: str | Path | None,
     *,
     style: StyleSource,
@@ -58,9 +58,10 @@ def stylize_film(
 
     Args:
         content: a file.
-        network: on the device.
-        named: the style, for the name of the result.
-        output: file; ``None`` for ``<content>_<named>`` in the current folder.
+        trained: the network, on the device.
+        network: its name or file.
+        output: file; ``None`` for ``<content>_<style>`` or ``<content>_<network>`` in the current
+            folder, with the content's own suffix, or ``.mkv`` for one that is not written.
         style: of a network that takes any.
         options: how the style photo is read and results are written.
         device: to work on.
@@ -70,16 +71,17 @@ def stylize_film(
             for a film that proves to be damaged.
     """
     start = time.monotonic()
-    _check(network, style, options)
+    _check(trained, network, style, options)
     if file_status(content, "content") is None:
         raise ArgumentError("content", content, "no such file")
+    named = Path(network if style.style is None else style.style).stem
     output = Path(output or f"{content.stem}_{named}{suffix_of_result(content)}")
     check_film_output(output, overwrite=options.overwrite)
     with open_film(content) as film:
         if film.width * film.height > options.max_pixels:
             expected = f"{film.width} x {film.height} pixels are too many; raise max_pixels"
             raise ArgumentError("content", content, expected)
-        styled, statistics = style.styled(network, options, device, single=False)
+        styled, statistics = style.styled(trained, options, device, single=False)
 
         @torch.inference_mode()
         def stylize(image: Tensor) -> Tensor:
@@ -103,7 +105,9 @@ def stylize_film(
     return FilmReport(output, frames, colours.cuts, time.monotonic() - start)
 
 
-def _check(network: StyleNetwork, style: StyleSource, options: PhotoOptions) -> None:
+def _check(
+    trained: StyleNetwork, network: str | Path, style: StyleSource, options: PhotoOptions
+) -> None:
     """Whether there is something in it that only a photo can have."""
     for argument in ("content_mask", "style_mask"):
         if (mask := getattr(style, argument)) is not None:

@@ -88,14 +88,14 @@ def stylize_photos(
     device = select_device(device)
     trained = load_network(network, device, convolution_dtype(precision, device))
     style.check_for(trained, network, single=single, overwrite=options.overwrite)
-    named = Path(network if style.style is None else style.style).stem
     if single and is_film(content):
         for argument, value in (("lut", lut), ("report", report)):
             if value is not None:
                 raise ArgumentError(argument, value, "is for photos; leave it out for a film")
         return stylize_film(
-            Path(content), trained, named, output, style=style, options=options, device=device
+            Path(content), trained, network, output, style=style, options=options, device=device
         )
+    named = Path(network if style.style is None else style.style).stem
     photos = plan(content, named, output, options)
     if lut is not None:
         if not single:

@@ -33,7 +33,7 @@ def make_film(
     colours=(1, 1), size=(WIDTH, HEIGHT), title=None,
 ):  # fmt: skip
     """``colours``: FFmpeg's numbers of the range and the matrix."""
-    with av.open(str(path), "w") as film:
+    with av.open(f"file:{path}", "w") as film:
         tick = Fraction(1, 600)
         options = {"crf": "4"} if codec == "libx264" else {}
         stream = film.add_stream(codec, RATE, options, time_base=tick)
@@ -175,6 +175,7 @@ def test_chroma_gets_the_mean_of_its_pixels(chroma):
 
 def test_what_runs_over_is_clamped():
     frame = random_frame(8, (2, 2))
+    frame.planes[1][:] = frame.planes[2][:] = 128
     out = empty_like(frame)
     frame.change(np.ones((9, 9, 9, 3), np.float32), out)
     assert (out[0].min(), out[0].max()) == (235, 235)
@@ -284,8 +285,9 @@ def test_levels(tmp_path, case):
         assert one.format.name == other.format.name
         assert (one.color_range, one.colorspace) == (other.color_range, other.colorspace)
         before, after = (frame.to_ndarray().astype(float) for frame in (one, other))
-        levels = before.max() / 235 * (after - before)
-        assert np.sqrt((levels**2).mean()) / (before.max() / 235) ** 2 < 1.5
+        unit = 4 if "10" in one.format.name else 1
+        # Measured 1.2, of 4:4:4, and mostly below 0.8.
+        assert np.sqrt(((after - before) ** 2).mean()) / unit < 1.5
 
 
 def test_rgb_of_a_film(tmp_path):
@@ -381,13 +383,25 @@ def test_no_pyav(tmp_path, monkeypatch):
         rewrite(tmp_path / "a.mp4", tmp_path / "b.mp4")
 
 
-def test_disk_that_fills_up(tmp_path, disk):
-    (tmp_path / "out").mkdir()
-    make_film(tmp_path / "a.mp4")
-    disk.fills(tmp_path / "out", writes=2)
-    with pytest.raises(ArgumentError, match=r"b.mp4: cannot be written: No space left on device"):
-        rewrite(tmp_path / "a.mp4", tmp_path / "out/b.mp4")
-    assert names(tmp_path / "out") == []
+def test_no_room_for_the_result(tmp_path):
+    """A limit to the size of files stands for a disk that is full."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    make_film(tmp_path / "a.mp4", 96)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(ArgumentError, match=r"b.mp4: cannot be written: File too large"):
+            rewrite(tmp_path / "a.mp4", tmp_path / "b.mp4", quality=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert names(tmp_path) == ["a.mp4"]
+
+
+def test_a_name_like_an_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_film(tmp_path / "http:a.mp4", 3)
+    assert rewrite("http:a.mp4", "http:b.mp4") == 3
+    assert names(".") == ["http:a.mp4", "http:b.mp4"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, None], ids=["Ctrl-C", "a defect"])
