@@ -120,7 +120,5 @@ def _check(
         )
     if not options.full_resolution:
         raise ArgumentError("full_resolution", False, "a film keeps its own size; leave it out")
-    if network.guided_filter is None:
-        raise ArgumentError(
-            "network", network.name, "makes paintings, which flicker; not for films"
-        )
+    if trained.guided_filter is None:
+        raise ArgumentError("network", network, "makes paintings, which flicker; not for films")
