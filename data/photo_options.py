@@ -16,7 +16,7 @@ class PhotoOptions:
         full_resolution: apply the result to the photo at its own size.
         strength: 0 gives the photo itself, 1 the result, between them a blend.
         overwrite: whether the output may exist, and is replaced.
-        quality: of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        quality: of JPEG, WebP, AVIF, HEIC and films, 1 to 100.
         max_pixels: refuse larger photos.
 
     Raises:

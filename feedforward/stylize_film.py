@@ -1,6 +1,5 @@
 """The feed-forward mode from film to film."""
 
-import logging
 import sys
 import time
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_source import StyleSource
 from photostyle.ops.console import Console
 from photostyle.ops.errors import ArgumentError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,16 +105,16 @@ def stylize_film(
 def _check(
     trained: StyleNetwork, network: str | Path, style: StyleSource, options: PhotoOptions
 ) -> None:
-    """Whether there is something in it that only a photo can have."""
+    """Whether all of this goes with a film.
+
+    Raises:
+        ArgumentError: it does not.
+    """
     for argument in ("content_mask", "style_mask"):
         if (mask := getattr(style, argument)) is not None:
-            raise ArgumentError(
-                argument, mask, "a film has no masks; give a photo, or leave it out"
-            )
+            raise ArgumentError(argument, mask, "a film has no masks; leave it out")
     if style.masks == "auto":
-        raise ArgumentError(
-            "masks", "auto", "a film has one style for the whole picture; give none"
-        )
+        raise ArgumentError("masks", "auto", "a film has one style for the whole picture")
     if not options.full_resolution:
         raise ArgumentError("full_resolution", False, "a film keeps its own size; leave it out")
     if trained.guided_filter is None:

@@ -64,9 +64,9 @@ def stylize_photos(
         style: of a network that takes any.
         options: how photos are read and results are written; a network without a guided filter
             gives the working size all the same.
-        batch_size: how many photos a worker reads, to show the network those of equal size at
+        batch_size: of photos: how many a worker reads, to show the network those of equal size at
             once; ``None`` for 1 on a CPU and 4 on a GPU.
-        workers: how many threads read, compute and write, each its own photos; ``None`` for as
+        workers: of photos: how many threads read, compute and write, each its own photos; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
         report: ``.csv`` file to which a line is added for each of many photos, see `data.run_log`.
         device: see `ops.devices.select_device`.

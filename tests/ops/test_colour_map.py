@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from photostyle.ops import GuidedFilter
 from photostyle.ops.affine import apply_affine
@@ -11,6 +12,7 @@ from photostyle.ops.colour_map import (
     SIZE,
     SMOOTHNESS,
     NearestColourMap,
+    colour_table,
     nearest_colour_map,
     roll_off,
 )
@@ -149,3 +151,29 @@ def test_what_fits_is_left_alone():
     maps[:, range(3), range(3)] = 0.8
     maps[:, :, 3] = 0.1
     torch.testing.assert_close(roll_off(maps, photo, GuidedFilter()), maps)
+
+
+def lattice():
+    axis = torch.linspace(0, 1, SIZE, dtype=torch.float64)
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+
+
+def test_the_table_of_an_affine_map():
+    """Symmetric, so it is the one of least motion: the same where the photo has no colours."""
+    photo = 0.3 + 0.3 * smooth_photo(40, 60)
+    matrix = torch.tensor([[0.9, 0.1, 0], [0.1, 0.7, 0.05], [0, 0.05, 1.2]], dtype=torch.float64)
+    image = torch.einsum("jk,bkhw->bjhw", matrix, photo) + 0.02
+    expected = torch.einsum("jk,krgb->jrgb", matrix, lattice()) + 0.02
+    # Noise of one level is taken for granted; measured 0.005.
+    torch.testing.assert_close(colour_table(photo, image), expected, rtol=0, atol=0.01)
+
+
+def test_the_table_of_a_curve():
+    """Where the photo has colours, it has those of the image."""
+    photo = smooth_photo(60, 90)
+    table = colour_table(photo, photo**2)
+    assert table.shape == (3, SIZE, SIZE, SIZE)
+    positions = 2 * photo.movedim(1, -1)[:, None].flip(-1) - 1
+    found = F.grid_sample(table[None], positions, align_corners=True).squeeze(2)
+    # Of a square, within steps of an eighth: 1/256 between entries; measured 0.006.
+    torch.testing.assert_close(found, photo**2, rtol=0, atol=0.012)
