@@ -66,7 +66,7 @@ def stylize_photos(
             gives the working size all the same.
         batch_size: of photos: how many a worker reads, to show the network those of equal size at
             once; ``None`` for 1 on a CPU and 4 on a GPU.
-        workers: of photos: how many threads read, compute and write, each its own photos; ``None`` for as
+        workers: of photos: how many threads read, compute and write, each its own; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
         report: ``.csv`` file to which a line is added for each of many photos, see `data.run_log`.
         device: see `ops.devices.select_device`.

@@ -160,7 +160,7 @@ def lattice():
 
 def test_the_table_of_an_affine_map():
     """Symmetric, so it is the one of least motion: the same where the photo has no colours."""
-    photo = 0.3 + 0.3 * smooth_photo(40, 60)
+    photo = 0.2 + 0.5 * random(1, 3, 40, 60)
     matrix = torch.tensor([[0.9, 0.1, 0], [0.1, 0.7, 0.05], [0, 0.05, 1.2]], dtype=torch.float64)
     image = torch.einsum("jk,bkhw->bjhw", matrix, photo) + 0.02
     expected = torch.einsum("jk,krgb->jrgb", matrix, lattice()) + 0.02
