@@ -73,13 +73,15 @@ class FilmWriter:
             if stream.index == film.stream.index:
                 encoder = _encoder(container_format, stream.codec_context.name, film.levels.bits)
                 self._add_pictures(encoder, container_format, quality)
-            else:
+            elif stream.type != "data":  # such as the chapters again, as a track of their own
                 self._add_copy(stream)
 
     def copy(self, packet) -> None:
         """Write a packet of another stream."""
-        if (stream := self._copies.get(packet.stream.index)) is None or packet.dts is None:
+        if (stream := self._copies.get(packet.stream.index)) is None or packet.size == 0:
             return
+        if packet.dts is None:  # as of a cover
+            packet.dts = packet.pts = packet.pts or 0
         packet.stream = stream
         if self.count:
             self.container.mux(packet)

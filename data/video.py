@@ -101,10 +101,10 @@ class Film:
     ) -> int:
         """Write the film with other pictures; returns how many there are.
 
-        Sound, subtitles, chapters and metadata are copied as they are; a warning names what the
-        container of ``path`` cannot hold. Times, rotation, chroma's resolution, bits (8, or 10 for
-        more) and the meaning of levels are kept. Nothing is there under the name of ``path`` until
-        all of it is. Memory does not grow with the film.
+        Sound, subtitles, covers, chapters and metadata are copied as they are; a warning names what
+        the container of ``path`` cannot hold. Times, rotation, chroma's resolution, bits (8, or 10
+        for more) and the meaning of levels are kept. Nothing is there under the name of ``path``
+        until all of it is. Memory does not grow with the film.
 
         Args:
             path: with one of the suffixes in `film_writer.FORMATS`.

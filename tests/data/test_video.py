@@ -253,6 +253,31 @@ def test_subtitles(tmp_path):
     assert packets(tmp_path / "c.mkv", "subtitles") == [(b"Good morning", Fraction(1, 5))]
 
 
+def test_chapters_and_cover(tmp_path):
+    cover = av.VideoFrame.from_ndarray(picture(9), "rgb24")
+    make_film(tmp_path / "a.mp4", 48)
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "b.mp4"), "w") as film:
+        pictures = film.add_stream_from_template(source.streams.video[0], opaque=True)
+        still = film.add_stream("png", 1)
+        still.width, still.height, still.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        still.disposition = av.stream.Disposition.attached_pic
+        chapter = {"id": 1, "start": 0, "end": 900, "time_base": Fraction(1, 1000)}
+        film.set_chapters([chapter | {"metadata": {"title": "Morning"}}])
+        film.mux(still.encode(cover))
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = pictures
+                film.mux(packet)
+    assert rewrite(tmp_path / "b.mp4", tmp_path / "c.mp4") == 48
+    with av.open(str(tmp_path / "c.mp4")) as film:
+        (chapter,) = film.chapters()
+        assert chapter["metadata"] == {"title": "Morning"}
+        assert (chapter["end"] - chapter["start"]) * chapter["time_base"] == Fraction(9, 10)
+        (still,) = (stream for stream in film.streams.video if stream.name == "png")
+        (frame,) = film.decode(still)
+    np.testing.assert_array_equal(frame.to_ndarray(), picture(9))
+
+
 def test_what_the_container_cannot_hold(tmp_path, caplog):
     make_film(tmp_path / "a.mp4", sound=True)
     rewrite(tmp_path / "a.mp4", tmp_path / "b.webm")
