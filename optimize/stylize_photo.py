@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from photostyle.data.paths import check_folder
-from photostyle.data.photo_pair import Files
+from photostyle.data.photo_pair import Files, PhotoPair
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.devices import convolution_dtype, select_device
 from photostyle.ops.errors import check_choice, check_whole
@@ -19,7 +19,7 @@ from photostyle.optimize.callbacks import (
     ProgressBar,
     TensorBoardLog,
 )
-from photostyle.optimize.image_optimizer import INITS, optimize_image
+from photostyle.optimize.image_optimizer import INITS, OptimizedImage, Step, optimize_image
 from photostyle.optimize.report import Report
 
 logger = logging.getLogger(__name__)
@@ -64,19 +64,12 @@ def stylize_photo(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
-    networks = networks or {}
-    check_choice("init", init, (*INITS, *networks))
+    check_choice("init", init, (*INITS, *(networks or {})))
     check_whole("intermediate_every", intermediate_every, 1)
     check_folder("log_dir", log_dir)
     check_folder("intermediate_dir", intermediate_dir)
-    device = select_device(device)
-    objective.encoder.convolve_in(convolution_dtype(precision, device))
+    convolution_dtype(precision, select_device(device))
     pair = files.load()
-    content, style = pair.content.to(device), pair.style.to(device)
-    masks = pair.masks.content.to(device), pair.masks.style.to(device)
-    if init in networks:
-        init = networks[init](content, style, *masks)
-    torch.manual_seed(files.seed)
     callbacks = []
     if log_dir is not None:
         log = TensorBoardLog(log_dir, intermediate_every)
@@ -86,14 +79,14 @@ def stylize_photo(
         callbacks.append(Expendable(pictures, "intermediate_dir", intermediate_dir))
     with ProgressBar() as bar:
         callbacks.append(bar)
-        result = optimize_image(
-            content,
-            style,
-            objective.to(device),
-            content_masks=masks[0],
-            style_masks=masks[1],
+        result = optimize_pair(
+            pair,
+            objective=objective,
             guided_filter=guided_filter,
             init=init,
+            networks=networks,
+            device=device,
+            precision=precision,
             seed=files.seed,
             callback=lambda step: [callback(step) for callback in callbacks],
             **optimisation,
@@ -105,3 +98,50 @@ def stylize_photo(
     seconds = time.monotonic() - start
     size = stylized.pixels.shape[:2]
     return Report(files.target, size, seconds, result.terms, result.stopped, lut)
+
+
+def optimize_pair(
+    pair: PhotoPair,
+    *,
+    objective: StyleObjective,
+    guided_filter: GuidedFilter | None,
+    init: str = "colour_transfer",
+    networks: Mapping[str, Callable[..., Tensor]] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    callback: Callable[[Step], None] | None = None,
+    **optimisation,
+) -> OptimizedImage:
+    """What `stylize_photo` does between reading and writing, on the device.
+
+    Args:
+        pair: both photos and their masks.
+        seed: of every random number.
+        callback: told of each step; a `KeyboardInterrupt` that it raises ends the search as
+            Ctrl-C does.
+        objective, guided_filter, init, networks, device, precision, optimisation: see there.
+
+    Raises:
+        ArgumentError: for values other than these.
+    """
+    networks = networks or {}
+    device = select_device(device)
+    objective.encoder.convolve_in(convolution_dtype(precision, device))
+    content, style = pair.content.to(device), pair.style.to(device)
+    masks = pair.masks.content.to(device), pair.masks.style.to(device)
+    if init in networks:
+        init = networks[init](content, style, *masks)
+    torch.manual_seed(seed)
+    return optimize_image(
+        content,
+        style,
+        objective.to(device),
+        content_masks=masks[0],
+        style_masks=masks[1],
+        guided_filter=guided_filter,
+        init=init,
+        seed=seed,
+        callback=callback,
+        **optimisation,
+    )
