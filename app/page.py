@@ -1,0 +1,347 @@
+"""The page's layout and what its parts do; what they do it with is `app.session`."""
+
+import functools
+import html
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+
+from photostyle.app.session import PRESETS, REGIONS, Session, Settings
+from photostyle.data.masks import COLOURS
+from photostyle.feedforward import shipped_networks
+from photostyle.feedforward.style_network import UNIVERSAL
+from photostyle.ops.errors import ArgumentError
+
+COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1}
+"""One at a time: two would each take twice as long, and twice the memory."""
+
+QUICK = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
+"""What must not wait for somebody's optimiser."""
+
+STYLE = """
+.gradio-container {max-width: 1200px !important; margin: auto}
+#file {display: none}
+#command textarea {font-family: ui-monospace, monospace; font-size: 0.85em}
+progress {width: 100%; height: 0.8em}
+footer {display: none !important}
+"""
+
+# The file has been written and its link is on the page a moment later.
+CLICK_LINK = "() => setTimeout(() => document.querySelector('#file').click(), 300)"
+
+PALETTE = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in COLOURS]
+
+
+class Page:
+    """The page, for any number of people.
+
+    Args:
+        settings: of the results.
+        folder: for the sessions' folders.
+        examples: photos to pick from.
+        keep_minutes: how long files are kept.
+
+    Attributes:
+        blocks: what can be launched, with `looks`.
+    """
+
+    def __init__(
+        self, settings: Settings, folder: Path, examples: list[Path], keep_minutes: int
+    ):
+        seconds = 60 * keep_minutes
+        self.examples = examples
+        self.blocks = gr.Blocks(
+            title="photostyle", analytics_enabled=False, delete_cache=(min(seconds, 600), seconds)
+        )
+        with self.blocks:
+            self.session = gr.State(None, delete_callback=_close)
+            self._build()
+            new = functools.partial(Session, settings, folder)
+            self.blocks.load(new, outputs=self.session, api_visibility="private", **QUICK)
+            self._connect()
+
+    @property
+    def looks(self) -> dict:
+        """What Gradio wants to be told at launch."""
+        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+        return {"theme": gr.themes.Soft(**fonts), "css": STYLE, "footer_links": []}
+
+    # -------------------------------------------------------------------------------- layout
+
+    def _build(self) -> None:
+        gr.Markdown("# photostyle\nYour photo with another photo's light, colour and mood.")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                self.content, self.content_examples = self._source("Photo", "content")
+                self.style, self.style_examples = self._source("Style", "style")
+                self.style_photo = gr.Image(
+                    label="Style", interactive=False, visible=False, height=160, buttons=[]
+                )
+                others = [name for name in shipped_networks() if name != UNIVERSAL]
+                choices = [("the style photo", UNIVERSAL), *((name, name) for name in others)]
+                self.network = gr.Dropdown(
+                    choices, value=UNIVERSAL, label="Style of", elem_id="network"
+                )
+            with gr.Column(scale=3, min_width=320):
+                self.slider = gr.ImageSlider(
+                    label="Before and after", format="jpeg", interactive=False, elem_id="result",
+                    buttons=["fullscreen"], max_height=560,
+                )  # fmt: skip
+                self.strength = gr.Slider(
+                    0, 1, value=1, step=0.01, label="Strength", elem_id="strength", buttons=[]
+                )
+                with gr.Row():
+                    self.preset = gr.Radio(
+                        PRESETS, value=PRESETS[1], label="Finer: how much of the style",
+                        elem_id="preset", min_width=260,
+                    )  # fmt: skip
+                    self.finer = gr.Button("Finer", elem_id="finer", min_width=90)
+                    self.stop = gr.Button("Stop", elem_id="stop", min_width=90, interactive=False)
+                    self.download = gr.Button(
+                        "Download", variant="primary", elem_id="download", min_width=120
+                    )
+                self.progress = gr.HTML(elem_id="progress")
+                self.command = gr.Textbox(
+                    label="The same picture by the command line", elem_id="command",
+                    interactive=False, lines=1, max_lines=4, buttons=["copy"],
+                )  # fmt: skip
+                self.file = gr.DownloadButton(elem_id="file")
+        with gr.Accordion("Regions", open=False, elem_id="regions") as self.accordion:
+            gr.Markdown(
+                "What has one colour in the photo takes its style from what has that colour in the "
+                "style photo. Paint in one of the colours, or merge two, and the result follows."
+            )
+            with gr.Row():
+                self.editors = {
+                    argument: gr.ImageEditor(
+                        label=label, type="numpy", sources=(), transforms=(), layers=False,
+                        eraser=False, format="png", buttons=[], elem_id=f"{argument}_regions",
+                        brush=gr.Brush(
+                            default_size=24, colors=PALETTE, default_color=PALETTE[0],
+                            color_mode="fixed",
+                        ),
+                        min_width=320, height=460,
+                    )
+                    for argument, label in (("content", "Photo"), ("style", "Style"))
+                }  # fmt: skip
+            with gr.Row(equal_height=True):
+                self.use = gr.Button("Use what is painted", elem_id="use", min_width=160)
+                self.region = gr.Dropdown(
+                    REGIONS, value=REGIONS[1], label="Merge", elem_id="region", min_width=100
+                )
+                self.into = gr.Dropdown(
+                    REGIONS, value=REGIONS[0], label="into", elem_id="into", min_width=100
+                )
+                self.merge = gr.Button("Merge", elem_id="merge", min_width=90)
+                self.reset = gr.Button("Automatic regions", elem_id="reset", min_width=160)
+            self.masks = gr.File(
+                label="Masks, for the command line", file_count="multiple", interactive=False,
+                visible=False, elem_id="masks",
+            )  # fmt: skip
+
+    def _source(self, label: str, argument: str) -> tuple[gr.File, gr.Gallery | None]:
+        photo = gr.File(label=label, height=110, elem_id=argument)
+        if not self.examples:
+            return photo, None
+        gallery = gr.Gallery(
+            [str(path) for path in self.examples], columns=6, height=64, show_label=False,
+            allow_preview=False, interactive=False, buttons=[], object_fit="cover",
+            elem_id=f"{argument}_examples",
+        )  # fmt: skip
+        return photo, gallery
+
+    # ------------------------------------------------------------------------------- reactions
+
+    def _connect(self) -> None:
+        result = [self.slider, self.command, self.progress, self.style_photo]
+        regions = [*self.editors.values(), self.masks]
+        for argument, photo, examples in (
+            ("content", self.content, self.content_examples),
+            ("style", self.style, self.style_examples),
+        ):
+            taken = functools.partial(_take, argument)
+            self._on(photo.upload, _stop, [], [], QUICK)
+            done = self._on(
+                photo.upload, taken, [photo, self.network, self.strength], result, COMPUTE
+            )
+            self._on(done.then, _regions, [], regions, COMPUTE)
+            self._on(photo.clear, functools.partial(_drop, argument), [], result, QUICK)
+            if examples is None:
+                continue
+            self._on(examples.select, _stop, [], [], QUICK)
+            picked = examples.select(self._picked, outputs=photo, **QUICK)
+            done = self._on(
+                picked.success, taken, [photo, self.network, self.strength], result, COMPUTE
+            )
+            self._on(done.then, _regions, [], regions, COMPUTE)
+        self._on(self.network.input, _stop, [], [], QUICK)
+        self._on(self.network.input, _pass, [self.network, self.strength], result, COMPUTE)
+
+        blended = [self.slider, self.command]
+        self._on(
+            self.strength.input, _blend, [self.strength], blended, QUICK | {
+                "trigger_mode": "always_last"
+            },
+        )  # fmt: skip
+
+        state = [*result[:3], self.finer, self.stop]
+        begun = self._on(self.finer.click, _begin, [], state[2:], QUICK)
+        self._on(
+            begun.success, _refine, [self.preset, self.strength], state,
+            COMPUTE | {"show_progress": "hidden"},
+        )  # fmt: skip
+        self._on(self.stop.click, _stop, [], [], QUICK)
+
+        written = self._on(self.download.click, _write, [self.strength], [self.file], COMPUTE)
+        written.success(None, js=CLICK_LINK)
+
+        self._on(self.accordion.expand, _regions, [], regions, COMPUTE)
+        changed = [self.network, self.strength]
+        for event, function, inputs in (
+            (self.use.click, _paint, [*self.editors.values()]),
+            (self.merge.click, _merge, [self.region, self.into]),
+            (self.reset.click, _reset, []),
+        ):
+            done = self._on(event, function, inputs, regions, COMPUTE)
+            self._on(done.success, _pass, changed, result, COMPUTE)
+
+    def _on(self, event: Callable, function: Callable, inputs: list, outputs: list, options: dict):
+        """Call a function with the session first; what the user got wrong is shown on the page."""
+        return event(
+            _shown(function), [self.session, *inputs], outputs, api_visibility="private", **options
+        )
+
+    def _picked(self, event: gr.SelectData) -> str:
+        return str(self.examples[event.index])
+
+
+def _shown(function: Callable) -> Callable:
+    """A function whose `ArgumentError` is a message on the page."""
+
+    def checked(session: Session | None, *arguments):
+        if session is None:
+            raise gr.Error("This page was left for too long; load it anew.", print_exception=False)
+        return session, *arguments
+
+    def message(error: ArgumentError) -> gr.Error:
+        name = {"content": "photo"}.get(error.argument, error.argument)
+        value = "" if error.value is None else f"={error.value}"
+        text = html.escape(f"{name}{value}: {error.expected}")
+        return gr.Error(text, title="", print_exception=False)
+
+    if function is _refine:
+
+        def steps(session, *arguments):
+            try:
+                yield from function(*checked(session, *arguments))
+            except ArgumentError as error:
+                raise message(error) from error
+
+        return steps
+
+    def call(session, *arguments):
+        try:
+            return function(*checked(session, *arguments))
+        except ArgumentError as error:
+            raise message(error) from error
+
+    return call
+
+
+def _close(session: Session | None) -> None:
+    if session is not None:
+        session.close()
+
+
+def _take(argument: str, session: Session, path: str, network: str, strength: float):
+    session.take(argument, path)
+    return _pass(session, network, strength)
+
+
+def _drop(argument: str, session: Session):
+    session.stop()
+    session.drop(argument)
+    return None, "", "", _style_photo(session)
+
+
+def _pass(session: Session, network: str, strength: float):
+    session.network = network
+    if not session.is_ready:
+        content = session.photo("content")
+        before = None if content is None else (content, content)
+        return before, "", "", _style_photo(session)
+    session.one_pass()
+    return *_blend(session, strength), "", _style_photo(session)
+
+
+def _style_photo(session: Session):
+    photo = session.photo("style")
+    return gr.Image(photo, visible=photo is not None)
+
+
+def _blend(session: Session, strength: float):
+    if session.result is None:
+        return gr.skip(), gr.skip()
+    return (
+        (session.photo("content"), session.result.picture(strength)),
+        session.command(strength),
+    )
+
+
+def _begin(session: Session):
+    session.ready_to_refine()
+    return _bar(0, 1, "waiting"), gr.Button(interactive=False), gr.Button(interactive=True)
+
+
+def _refine(session: Session, preset: str, strength: float):
+    content = session.photo("content")
+    busy = gr.skip(), gr.skip()
+    for step in session.refine(preset):
+        picture = session.picture(step, strength)
+        text = f"step {step.number} of {step.total}, {step.size} pixels"
+        yield (content, picture), gr.skip(), _bar(step.number, step.total, text), *busy
+    stopped = session.result.stopped
+    text = f"Ended early ({stopped}); this is the best picture so far." if stopped else ""
+    buttons = gr.Button(interactive=True), gr.Button(interactive=False)
+    yield *_blend(session, strength), text, *buttons
+
+
+def _bar(value: int, total: int, text: str) -> str:
+    return f'<label>{html.escape(text)}<progress max="{total}" value="{value}"></progress></label>'
+
+
+def _stop(session: Session) -> None:
+    session.stop()
+
+
+def _write(session: Session, strength: float) -> str:
+    return str(session.write(strength))
+
+
+def _regions(session: Session):
+    files = [str(path) for path in session.mask_files()]
+    masks = gr.File(files or None, visible=bool(files))
+    if session.photo("content") is None or session.photo("style") is None:
+        return None, None, masks
+    overlays = session.regions()
+    return *({"background": overlay, "layers": [], "composite": None}
+             for overlay in overlays.values()), masks  # fmt: skip
+
+
+def _paint(session: Session, content: dict | None, style: dict | None):
+    for argument, editor in (("content", content), ("style", style)):
+        for layer in editor["layers"] if editor else ():
+            session.paint(argument, np.asarray(layer))
+    return _regions(session)
+
+
+def _merge(session: Session, region: str, into: str):
+    session.merge(region, into)
+    return _regions(session)
+
+
+def _reset(session: Session):
+    session.reset_regions()
+    return _regions(session)
