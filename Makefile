@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 NETWORKS := dusk sunset autumn golden overcast monochrome
 
-.PHONY: stylize demo test lint docs clean
+.PHONY: stylize demo app test lint docs clean
 
 stylize: .venv/installed
 	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/sunset.jpg \
@@ -19,6 +19,9 @@ demo: .venv/installed
 			output=demo/any/$$style overwrite=true || exit 1; \
 	done
 
+app: .venv/app
+	$(BIN)/python -m photostyle.app
+
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
@@ -33,6 +36,10 @@ docs: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[docs,test]'
+	touch $@
+
+.venv/app: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[app]'
 	touch $@
 
 clean:

@@ -25,6 +25,9 @@ STYLE = """
 #file {display: none}
 #command textarea {font-family: ui-monospace, monospace; font-size: 0.85em}
 progress {width: 100%; height: 0.8em}
+.examples .grid-wrap {padding: 4px; min-height: 0}
+.examples .grid-container {grid-template-columns: repeat(6, minmax(0, 1fr)) !important; gap: 4px}
+.examples .thumbnail-lg {width: 100%; height: 44px; aspect-ratio: auto}
 footer {display: none !important}
 """
 
@@ -47,9 +50,7 @@ class Page:
         blocks: what can be launched, with `looks`.
     """
 
-    def __init__(
-        self, settings: Settings, folder: Path, examples: list[Path], keep_minutes: int
-    ):
+    def __init__(self, settings: Settings, folder: Path, examples: list[Path], keep_minutes: int):
         seconds = 60 * keep_minutes
         self.examples = examples
         self.blocks = gr.Blocks(
@@ -94,8 +95,8 @@ class Page:
                 )
                 with gr.Row():
                     self.preset = gr.Radio(
-                        PRESETS, value=PRESETS[1], label="Finer: how much of the style",
-                        elem_id="preset", min_width=260,
+                        PRESETS, value=PRESETS[1], label="How much of the style",
+                        elem_id="preset", min_width=330,
                     )  # fmt: skip
                     self.finer = gr.Button("Finer", elem_id="finer", min_width=90)
                     self.stop = gr.Button("Stop", elem_id="stop", min_width=90, interactive=False)
@@ -117,12 +118,12 @@ class Page:
                 self.editors = {
                     argument: gr.ImageEditor(
                         label=label, type="numpy", sources=(), transforms=(), layers=False,
-                        eraser=False, format="png", buttons=[], elem_id=f"{argument}_regions",
+                        format="png", buttons=[], elem_id=f"{argument}_regions",
                         brush=gr.Brush(
                             default_size=24, colors=PALETTE, default_color=PALETTE[0],
                             color_mode="fixed",
                         ),
-                        min_width=320, height=460,
+                        min_width=320, height=460, interactive=True,
                     )
                     for argument, label in (("content", "Photo"), ("style", "Style"))
                 }  # fmt: skip
@@ -146,9 +147,9 @@ class Page:
         if not self.examples:
             return photo, None
         gallery = gr.Gallery(
-            [str(path) for path in self.examples], columns=6, height=64, show_label=False,
+            [str(path) for path in self.examples], columns=6, height=56, show_label=False,
             allow_preview=False, interactive=False, buttons=[], object_fit="cover",
-            elem_id=f"{argument}_examples",
+            elem_classes="examples", elem_id=f"{argument}_examples",
         )  # fmt: skip
         return photo, gallery
 
@@ -163,18 +164,15 @@ class Page:
         ):
             taken = functools.partial(_take, argument)
             self._on(photo.upload, _stop, [], [], QUICK)
-            done = self._on(
-                photo.upload, taken, [photo, self.network, self.strength], result, COMPUTE
-            )
+            inputs = [photo, self.network, self.strength]
+            done = self._on(photo.upload, taken, inputs, result, COMPUTE)
             self._on(done.then, _regions, [], regions, COMPUTE)
             self._on(photo.clear, functools.partial(_drop, argument), [], result, QUICK)
             if examples is None:
                 continue
             self._on(examples.select, _stop, [], [], QUICK)
             picked = examples.select(self._picked, outputs=photo, **QUICK)
-            done = self._on(
-                picked.success, taken, [photo, self.network, self.strength], result, COMPUTE
-            )
+            done = self._on(picked.success, taken, inputs, result, COMPUTE)
             self._on(done.then, _regions, [], regions, COMPUTE)
         self._on(self.network.input, _stop, [], [], QUICK)
         self._on(self.network.input, _pass, [self.network, self.strength], result, COMPUTE)
@@ -197,7 +195,8 @@ class Page:
         written = self._on(self.download.click, _write, [self.strength], [self.file], COMPUTE)
         written.success(None, js=CLICK_LINK)
 
-        self._on(self.accordion.expand, _regions, [], regions, COMPUTE)
+        self._on(self.accordion.expand, _open_regions, [], regions, COMPUTE)
+        self._on(self.accordion.collapse, _close_regions, [], [], QUICK)
         changed = [self.network, self.strength]
         for event, function, inputs in (
             (self.use.click, _paint, [*self.editors.values()]),
@@ -303,7 +302,11 @@ def _refine(session: Session, preset: str, strength: float):
         text = f"step {step.number} of {step.total}, {step.size} pixels"
         yield (content, picture), gr.skip(), _bar(step.number, step.total, text), *busy
     stopped = session.result.stopped
-    text = f"Ended early ({stopped}); this is the best picture so far." if stopped else ""
+    text = ""
+    if stopped:
+        text = (
+            f"Ended early ({stopped}): the best picture so far. The command below goes all the way."
+        )
     buttons = gr.Button(interactive=True), gr.Button(interactive=False)
     yield *_blend(session, strength), text, *buttons
 
@@ -323,22 +326,37 @@ def _write(session: Session, strength: float) -> str:
 def _regions(session: Session):
     files = [str(path) for path in session.mask_files()]
     masks = gr.File(files or None, visible=bool(files))
-    if session.photo("content") is None or session.photo("style") is None:
+    if not (session.shows_regions and session.has_both):
         return None, None, masks
     overlays = session.regions()
     return *({"background": overlay, "layers": [], "composite": None}
              for overlay in overlays.values()), masks  # fmt: skip
 
 
+def _open_regions(session: Session):
+    session.shows_regions = True
+    return _regions(session)
+
+
+def _close_regions(session: Session) -> None:
+    session.shows_regions = False
+
+
 def _paint(session: Session, content: dict | None, style: dict | None):
     for argument, editor in (("content", content), ("style", style)):
         for layer in editor["layers"] if editor else ():
             session.paint(argument, np.asarray(layer))
-    return _regions(session)
+    return _changed_regions(session)
 
 
 def _merge(session: Session, region: str, into: str):
     session.merge(region, into)
+    return _changed_regions(session)
+
+
+def _changed_regions(session: Session):
+    if names := ", ".join(session.unmatched()):
+        gr.Info(f"{names}: not in the style photo, takes the style of the whole of it")
     return _regions(session)
 
 

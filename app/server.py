@@ -1,5 +1,6 @@
 """The page's server: where it listens, what it keeps and for how long."""
 
+import logging
 import os
 import socket
 import tempfile
@@ -7,7 +8,7 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
-from photostyle.app.session import Settings
+from photostyle.app.session import Settings, warm_up
 from photostyle.data import find_photos
 from photostyle.data.paths import reason_of
 from photostyle.ops.errors import ArgumentError, check_whole
@@ -50,8 +51,10 @@ def serve(
     _check_access(host, user, password)
     photos = _examples(examples)
     _check_free(host, port)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # by which Gradio looks whether it runs
     with tempfile.TemporaryDirectory(prefix="photostyle_", ignore_cleanup_errors=True) as folder:
         page = _page(settings, Path(folder), photos, keep_minutes)
+        warm_up(settings)
         page.blocks.queue(max_size=4 * people)
         page.blocks.launch(
             server_name=host,

@@ -1,7 +1,7 @@
 """What the page does for one person, without the page.
 
-Each result belongs to a command line, is found by the functions that the command line calls with the
-settings that it composes, and so is the same picture.
+Each result belongs to a command line. It is found by the functions that the command line calls, with
+the settings that it composes, and so is the same picture.
 """
 
 import queue
@@ -137,13 +137,14 @@ class _Upload:
 class Session:
     """The photos, regions and result of one person.
 
-    Everything is in a folder of its own, which is deleted with it.
-
     Attributes:
         settings: shared by all.
+        parent: where its own folder is made, which is deleted with it; ``None``: where temporary
+            files are.
         result: the newest, ``None`` before there is one.
         network: see `feedforward.load_network`.
         painted: whether the regions are those that the person painted or merged.
+        shows_regions: whether the person looks at them: they take a while to find.
     """
 
     settings: Settings
@@ -151,6 +152,7 @@ class Session:
     network: str = UNIVERSAL
     result: Result | None = None
     painted: bool = False
+    shows_regions: bool = False
     _uploads: dict[str, _Upload] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -162,19 +164,18 @@ class Session:
         self.stop()
         self._folder.cleanup()
 
-    def take(self, argument: str, path: str | Path, name: str | None = None) -> None:
+    def take(self, argument: str, path: str | Path) -> None:
         """A new photo.
 
         Args:
             argument: ``content`` or ``style``.
             path: its file, which is copied.
-            name: of the file, where it has another now.
 
         Raises:
             ArgumentError: it is no photo, or too large.
         """
         options = self.settings.options
-        name = Path(name or path).name
+        name = Path(path).name
         try:
             photo = load_visible(path, argument=argument, max_pixels=options.max_pixels)
             check_holds(f"result{suffix_like(name)}", options.size_of(photo), argument)
@@ -202,6 +203,11 @@ class Session:
     def _takes_style(self) -> bool:
         return self.network == UNIVERSAL
 
+    @property
+    def has_both(self) -> bool:
+        """Whether there are a photo and a style photo."""
+        return len(self._uploads) == len(PHOTOS)
+
     def photo(self, argument: str) -> np.ndarray | None:
         """A photo at working size, (H, W, 3) uint8; ``None`` where there is none."""
         upload = self._uploads.get(argument)
@@ -216,7 +222,7 @@ class Session:
         Raises:
             ArgumentError: a photo is missing, or masks are wrong.
         """
-        self._check_ready()
+        self._check_has(*(PHOTOS if self._takes_style else PHOTOS[:1]))
         paths = self._paths()
         arguments = self.settings.arguments(ONE_PASS, paths)
         content = self._uploads["content"]
@@ -236,7 +242,7 @@ class Session:
         if not self._takes_style:
             expected = f"has a style of its own; choose {UNIVERSAL}, which takes that of a photo"
             raise ArgumentError("network", self.network, expected)
-        self._check_ready()
+        self._check_has(*PHOTOS)
         self._stop.clear()
 
     def refine(self, preset: str) -> Iterator[Step]:
@@ -319,8 +325,8 @@ class Session:
             raise ArgumentError("content", None, "there is no result yet; give a photo and a style")
         return self.result
 
-    def _check_ready(self) -> None:
-        for argument in PHOTOS if self._takes_style else PHOTOS[:1]:
+    def _check_has(self, *photos: str) -> None:
+        for argument in photos:
             if argument not in self._uploads:
                 raise ArgumentError(argument, None, "required; drop a photo or pick an example")
 
@@ -348,16 +354,11 @@ class Session:
         Raises:
             ArgumentError: a photo is missing.
         """
-        self._check_ready()
-        uploads = [self._uploads[argument] for argument in PHOTOS if argument in self._uploads]
-        if len(uploads) < 2:
-            raise ArgumentError("style", None, "required; regions are those that both photos have")
-        content, style = uploads
+        self._check_has(*PHOTOS)
+        content, style = uploads = [self._uploads[argument] for argument in PHOTOS]
         if content.regions is None:
             opacities, seed = (content.opacity, style.opacity), self.settings.seed
-            masks = automatic_masks(
-                content.image, style.image, opacities=opacities, seed=seed
-            )
+            masks = automatic_masks(content.image, style.image, opacities=opacities, seed=seed)
             content.regions = masks.content.argmax(0).numpy().astype(np.uint8)
             style.regions = masks.style.argmax(0).numpy().astype(np.uint8)
         palette = np.array(COLOURS, np.uint16)
@@ -365,6 +366,11 @@ class Session:
             argument: ((palette[upload.regions] + to_pixels(upload.image)) // 2).astype(np.uint8)
             for argument, upload in zip(PHOTOS, uploads, strict=True)
         }
+
+    def unmatched(self) -> list[str]:
+        """The regions of the photo that the style photo lacks; see `data.load_masks`."""
+        content, style = (np.unique(self._uploads[argument].regions) for argument in PHOTOS)
+        return [REGIONS[index] for index in np.setdiff1d(content, style)]
 
     def paint(self, argument: str, strokes: np.ndarray) -> None:
         """Give the region of the nearest colour to what is painted.
@@ -415,3 +421,16 @@ class Session:
     def _forget_regions(self) -> None:
         self.result = None
         self.reset_regions()
+
+
+def warm_up(settings: Settings) -> None:
+    """One pass over noise: nobody waits for what is compiled or read once."""
+    session = Session(settings)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "noise.png"
+        Image.fromarray(noise).save(file)
+        for argument in PHOTOS:
+            session.take(argument, file)
+    session.one_pass()
+    session.close()

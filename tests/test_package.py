@@ -80,7 +80,8 @@ def test_one_package(wheel, installed):
     names = {path.name for path in installed.iterdir()}
     assert names == {"bin", "photostyle", f"photostyle-{photostyle.__version__}.dist-info"}
     scripts = {path.name for path in (installed / "bin").iterdir()}
-    assert scripts == {"photostyle-evaluate", "photostyle-stylize", "photostyle-train"}
+    commands = ("app", "evaluate", "stylize", "train")
+    assert scripts == {f"photostyle-{command}" for command in commands}
     packed = set(zipfile.ZipFile(wheel).namelist())
     for needed in ("ops/matting/kernels.cu", "ops/weights/vgg16.safetensors", "conf/stylize.yaml"):
         assert f"photostyle/{needed}" in packed

@@ -66,7 +66,7 @@ def test_every_file_belongs_to_a_test():
         "photorealism",
     }  # fmt: skip
     names = {file.stem for file in FOLDER.glob("*.yaml")}
-    assert names == {"command_line", "evaluate", "stylize", "train"}
+    assert names == {"app", "command_line", "evaluate", "stylize", "train"}
     assert GROUPS["encoder"] == ["vgg"]
     assert set(GROUPS["method"]) == {"colour_transfer", "feedforward", "lut", "optimize"}
     assert set(GROUPS["optimizer"]) == set(OPTIMIZERS)

@@ -1,0 +1,289 @@
+"""What the page does for one person: the command line's pictures, and messages for what is wrong."""
+
+import shlex
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from photostyle import stylize
+from photostyle.app import Session, Settings, __main__
+from photostyle.app.session import COLOURS, PHOTOS, PRESETS, REGIONS
+from photostyle.ops import ArgumentError
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return Settings(max_pixels=100_000, picture_every=2, size=64, device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with two photos, one of them with metadata, and files that are none."""
+    monkeypatch.chdir(tmp_path)
+    for name, example in (("a.jpg", "pavilion"), ("b.png", "sunset")):
+        with Image.open(EXAMPLES / f"{example}.jpg") as image:
+            exif = Image.Exif()
+            exif[0x010F] = "Maker"
+            image.resize((96, 72)).save(name, exif=exif)
+    Path("text.jpg").write_text("This is not a picture.\n")
+    Image.new("RGB", (400, 300)).save("large.png")
+    return tmp_path
+
+
+@pytest.fixture
+def session(settings, folder):
+    session = Session(settings)
+    session.take("content", "a.jpg")
+    session.take("style", "b.png")
+    yield session
+    session.close()
+
+
+def written_by_command_line(command, line):
+    """The file that a shown command writes in the current folder."""
+    words = shlex.split(line)
+    assert words[:2] == ["python", "stylize.py"]
+    outcome = command(stylize.main, *words[2:], "output=expected.jpg", "overwrite=true")
+    assert outcome.code == 0, outcome.err
+    return Path("expected.jpg").read_bytes()
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_one_pass_is_the_command_line_s(session, command, strength):
+    session.one_pass()
+    file = session.write(strength)
+    assert file.name == "a_b.jpg"
+    assert file.read_bytes() == written_by_command_line(command, session.command(strength))
+    assert b"Maker" in file.read_bytes()
+
+
+def test_a_network_of_one_style_is_the_command_line_s(session, command):
+    session.network = "dusk"
+    session.drop("style")
+    assert session.is_ready
+    session.one_pass()
+    file = session.write(1.0)
+    assert file.name == "a_dusk.jpg"
+    assert file.read_bytes() == written_by_command_line(command, session.command(1.0))
+
+
+def test_the_optimiser_is_the_command_line_s(session, command):
+    session.ready_to_refine()
+    steps = list(session.refine("strict"))
+    assert [step.number for step in steps][:3] == [2, 4, 6]
+    assert "photorealism=strict" in session.command(1.0)
+    expected = written_by_command_line(command, session.command(0.5))
+    assert session.write(0.5).read_bytes() == expected
+
+
+def test_painted_regions_are_the_command_line_s(session, command, folder):
+    """The masks that it names are those that can be had."""
+    before = session.one_pass().picture(1.0)
+    height, width = session.regions()["content"].shape[:2]
+    strokes = np.zeros((2 * height, 2 * width, 4), np.uint8)
+    strokes[:height] = [*COLOURS[REGIONS.index("cyan")], 255]
+    session.paint("content", strokes)
+    session.paint("style", strokes)
+    after = session.one_pass().picture(1.0)
+    assert np.abs(after.astype(int) - before).max() > 4
+    for file in session.mask_files():
+        mask = np.asarray(Image.open(file))
+        assert (mask[: len(mask) // 2 - 1] == COLOURS[REGIONS.index("cyan")]).all()
+        assert (mask[len(mask) // 2 + 1 :] != COLOURS[REGIONS.index("cyan")]).any(-1).all()
+        (folder / file.name).write_bytes(file.read_bytes())
+    assert session.write(1.0).read_bytes() == written_by_command_line(command, session.command(1.0))
+
+
+def test_a_faint_stroke_paints_nothing(session):
+    overlay = session.regions()["content"]
+    session.paint("content", np.full((*overlay.shape[:2], 4), 100, np.uint8))
+    assert not session.painted
+    assert (session.regions()["content"] == overlay).all()
+
+
+def test_merged_regions(session):
+    overlay = session.regions()["content"]
+    first = session.regions()["content"]
+    for name in REGIONS[1:]:
+        session.merge(name, "red")
+    merged = session.regions()
+    expected = (np.array(COLOURS[0], int) + session.photo("content")) // 2
+    assert (merged["content"] == expected).all()
+    assert not (first == merged["content"]).all()
+    assert session.painted
+    session.reset_regions()
+    assert not session.painted
+    assert (session.regions()["content"] == overlay).all()
+
+
+def test_a_region_that_the_style_lacks_is_named(session):
+    height, width = session.regions()["content"].shape[:2]
+    assert session.unmatched() == []
+    strokes = np.zeros((height, width, 4), np.uint8)
+    strokes[: height // 2] = [*COLOURS[REGIONS.index("cyan")], 255]
+    session.paint("content", strokes)
+    assert session.unmatched() == ["cyan"]
+
+
+def test_strength_0_is_the_photo(session):
+    result = session.one_pass()
+    assert (result.picture(0.0) == session.photo("content")).all()
+    mean = (result.picture(0.0).astype(float) + result.picture(1.0)) / 2
+    assert np.abs(result.picture(0.5) - mean).max() <= 2
+
+
+def test_the_optimiser_stopped_keeps_the_best_so_far(session):
+    session.ready_to_refine()
+    numbers = []
+    for step in session.refine("matting"):
+        numbers.append(step.number)
+        assert session.picture(step, 1.0).shape == session.photo("content").shape
+        session.stop()
+    assert numbers[-1] < step.total
+    assert session.result.stopped == "interrupted"
+    assert session.write(1.0).is_file()
+
+
+def test_the_optimiser_ends_when_nobody_looks(session):
+    before = threading.active_count()
+    session.ready_to_refine()
+    steps = session.refine("matting")
+    next(steps)
+    steps.close()
+    assert threading.active_count() <= before
+
+
+def test_stopped_while_it_waits(session):
+    session.ready_to_refine()
+    session.stop()
+    assert len(list(session.refine("matting"))) <= 1
+    assert session.result.stopped == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("argument", "name", "message"),
+    [
+        ("content", "text.jpg", "content=text.jpg: not a picture"),
+        ("style", "text.jpg", "style=text.jpg: not a picture"),
+        ("content", "large.png", "content=large.png: 400 x 300 pixels are too many; .* 100,000"),
+    ],
+)
+def test_what_is_no_photo_is_refused(session, argument, name, message):
+    """By the file's name alone, and what was there stays."""
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        session.take(argument, name)
+    assert session.one_pass() is session.result
+
+
+def test_what_is_missing_is_named(settings, folder):
+    session = Session(settings)
+    assert not session.is_ready
+    with pytest.raises(ArgumentError, match="no result yet"):
+        session.write(1.0)
+    with pytest.raises(ArgumentError, match="^content=None: required"):
+        session.one_pass()
+    session.take("content", "a.jpg")
+    for call in (session.one_pass, session.regions, session.ready_to_refine):
+        with pytest.raises(ArgumentError, match="^style=None: required"):
+            call()
+    session.close()
+
+
+def test_what_does_not_exist_is_refused(session):
+    with pytest.raises(ArgumentError, match="photorealism=soft: unknown; choose one of strict"):
+        list(session.refine("soft"))
+    with pytest.raises(ArgumentError, match="region=pink: unknown"):
+        session.merge("pink", "red")
+    session.network = "dusk"
+    with pytest.raises(ArgumentError, match="network=dusk: has a style of its own"):
+        session.ready_to_refine()
+
+
+def test_a_new_photo_forgets_what_was_of_the_old_one(session):
+    session.merge("green", "red")
+    session.one_pass()
+    session.take("content", "b.png")
+    assert session.result is None
+    assert not session.painted
+    assert session.mask_files() == []
+
+
+def test_nothing_stays(settings, folder):
+    session = Session(settings, folder)
+    session.take("content", "a.jpg")
+    session.take("style", "b.png")
+    session.one_pass()
+    files = {session.write(1.0)}
+    assert all(file.is_relative_to(folder) for file in files)
+    session.close()
+    assert not any(file.parent.exists() for file in files)
+
+
+def test_settings_are_those_of_the_command_line(settings):
+    """No default is written twice."""
+    assert settings.words == ("size=64", "device=cpu")
+    assert settings.options.size == 64
+    assert settings.options.quality == 95
+    with pytest.raises(ArgumentError, match="size=9: give a number at least 32"):
+        Settings(max_pixels=100, size=9)
+    with pytest.raises(ArgumentError, match="picture_every=0"):
+        Settings(max_pixels=100, picture_every=0)
+    assert {f"{preset}.yaml" for preset in PRESETS} < {
+        file.name for file in (EXAMPLES.parent / "conf" / "photorealism").iterdir()
+    }
+    assert len(REGIONS) == len(COLOURS)
+    assert PHOTOS == ("content", "style")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["host=0.0.0.0"], "error: user=None: required with host=0.0.0.0; give user and password"),
+        (["host=0.0.0.0", "user=me"], "error: password=None: required with host=0.0.0.0"),
+        (["password=secret"], "error: user=None: required with host=127.0.0.1"),
+        (["port=70000"], "error: port=70000: give a number from 1 to 65535"),
+        (["people=0"], "error: people=0: give a number at least 1"),
+        (["max_megabytes=0"], "error: max_megabytes=0: give a number at least 1"),
+        (["size=9"], "error: size=9: give a number at least 32"),
+        (["host=192.0.2.1", "user=me", "password=x"], "error: port=7860: cannot be used at 192.0"),
+        (["examples=none"], "error: examples=none: "),
+    ],
+)
+def test_wrong_settings_of_the_server(command, monkeypatch, words, message):
+    monkeypatch.delenv("PHOTOSTYLE_PASSWORD", raising=False)
+    outcome = command(__main__.main, *words)
+    assert outcome.code == 2
+    assert outcome.err.startswith(message)
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_port_that_is_in_use(command):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        outcome = command(__main__.main, f"port={port}")
+    assert outcome.code == 2
+    expected = f"error: port={port}: cannot be used at 127.0.0.1: Address already in use"
+    assert outcome.err.startswith(expected)
+    assert outcome.err.count("\n") == 1
+
+
+def test_without_gradio(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "photostyle.app.page", raising=False)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    outcome = command(__main__.main, f"port={port}")
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: gradio=None: not installed; do so with: pip install")
