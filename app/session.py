@@ -1,7 +1,7 @@
 """What the page does for one person, without the page.
 
-Each result belongs to a command line. It is found by the functions that the command line calls, with
-the settings that it composes, and so is the same picture.
+Each result belongs to a command line. It is found by the functions that the command line calls,
+with the settings that it composes, and so is the same picture.
 """
 
 import queue
@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from photostyle.conf.entry_point import FOLDER
+from photostyle.conf.entry_point import FOLDER, reason
 from photostyle.data import apply_to_photo, automatic_masks, load_visible, save_photo
 from photostyle.data.image_io import check_holds
 from photostyle.data.masks import COLOURS
@@ -66,7 +67,7 @@ class Settings:
             for words in (ONE_PASS, *map(_of_preset, PRESETS))
         }
         config = self._configs[ONE_PASS]
-        self.options: PhotoOptions = instantiate(config.options)
+        self.options: PhotoOptions = _made(config.options)
         self.seed: int = config.seed
         self.device = select_device(config.device)
         self._precision = convolution_dtype(config.precision, self.device)
@@ -82,7 +83,7 @@ class Settings:
         config = self._configs[words].copy()
         for key, path in paths.items():
             OmegaConf.update(config, key, path)
-        return instantiate(config.method, _partial_=True).keywords
+        return _made(config.method, _partial_=True).keywords
 
     def network(self, name: str):
         """A network, read once."""
@@ -100,6 +101,13 @@ def _composed(*words: str) -> DictConfig:
         return compose("stylize", list(words))
     with initialize_config_dir(FOLDER, version_base="1.3"):
         return compose("stylize", list(words))
+
+
+def _made(config: DictConfig, **options: bool):
+    try:
+        return instantiate(config, **options)
+    except InstantiationException as error:
+        raise reason(error) from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,14 +92,14 @@ def _exit_code(call: Callable[..., int | None], *arguments, job: str = "") -> in
     try:
         return call(*arguments) or 0
     except (ArgumentError, HydraException, OmegaConfBaseException) as error:
-        reason = _reason(error)
-        if not isinstance(reason, ArgumentError | HydraException | OmegaConfBaseException):
+        cause = reason(error)
+        if not isinstance(cause, ArgumentError | HydraException | OmegaConfBaseException):
             raise
-        print("error:", _message(reason) + (job and f" ({job})"), file=sys.stderr)
+        print("error:", _message(cause) + (job and f" ({job})"), file=sys.stderr)
         return USER_ERROR
 
 
-def _reason(error: BaseException) -> BaseException:
+def reason(error: BaseException) -> BaseException:
     """What Hydra has wrapped: whatever the functions that it calls raise, defects included."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
@@ -121,11 +121,11 @@ def _arguments_as_keys(config: dict) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, InstantiationException) as error:
-        reason = _reason(error)
-        if not isinstance(reason, ArgumentError):
+        cause = reason(error)
+        if not isinstance(cause, ArgumentError):
             raise
-        key = _key_of(reason.argument, reason.value, config)
-        raise ArgumentError(key, reason.value, reason.expected) from error
+        key = _key_of(cause.argument, cause.value, config)
+        raise ArgumentError(key, cause.value, cause.expected) from error
 
 
 def _key_of(argument: str, value: object, config: dict) -> str:

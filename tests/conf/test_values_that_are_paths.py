@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from photostyle import conf, evaluate, stylize, train
 from photostyle.conf.paths import PATHS, quote_path
 
-NO_PATHS = {"batch_size", "masks", "whole_share", "workers"}
+NO_PATHS = {"batch_size", "device", "masks", "quality", "size", "user", "whole_share", "workers"}
 """Keys that may be null or must be given, and are no paths."""
 
 NAMES = [
@@ -67,6 +67,7 @@ def test_all_paths_are_known():
             ["train", "kind=one_style"],
             ["train", "kind=universal"],
             ["evaluate"],
+            ["app"],
         ):
             values = OmegaConf.to_container(compose(name, words))
             keys |= {key for key, value in leaves(values) if value in (None, "???")}

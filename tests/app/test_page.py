@@ -1,0 +1,286 @@
+"""The page in a browser: what people do with it, with the network cut off."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from photostyle import stylize
+from photostyle.data.masks import COLOURS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+LONG = 60_000  # milliseconds: the machine may be busy
+MISSING = [name for name in ("gradio", "playwright") if find_spec(name) is None]
+if CHROMIUM is None:
+    MISSING.append("chromium")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A server of its own process, for small pictures and photos of less than 200,000 bytes."""
+    if MISSING:
+        reason = f"not installed: {', '.join(MISSING)}"
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(f"REQUIRE_BROWSER=1, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    temporary = tmp_path_factory.mktemp("temporary")
+    words = [f"port={port}", "size=128", "device=cpu", "max_megabytes=1", "max_pixels=200000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "photostyle.app", *words],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        line = server.stdout.readline()
+        assert line == f"http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+        yield line.split()[0]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+    assert not any(temporary.iterdir())  # nothing that anyone has uploaded
+
+
+@pytest.fixture(scope="module")
+def browser(address):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A person's page. Nothing is asked of any other address, and nothing fails in its scripts."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(LONG)
+    elsewhere, errors = [], []
+
+    def only_here(route):
+        if route.request.url.startswith((address, "data:", "blob:")):
+            route.continue_()
+        else:
+            elsewhere.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", only_here)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("#content input[type=file]", state="attached")
+    yield page
+    context.close()
+    assert elsewhere == []
+    assert errors == []
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """The current folder, with two photos, one of them with a profile and 16 bits' worth of EXIF."""
+    monkeypatch.chdir(tmp_path)
+    for name, example in (("a.jpg", "pavilion"), ("b.png", "sunset")):
+        with Image.open(EXAMPLES / f"{example}.jpg") as image:
+            exif = Image.Exif()
+            exif[0x010F] = "Maker"
+            image.resize((192, 128)).save(name, exif=exif)
+    return tmp_path
+
+
+def upload(page, argument, file):
+    page.set_input_files(f"#{argument} input[type=file]", file)
+
+
+def command_line(page, *words):
+    """The shown command line once it has some words."""
+    return shown(page, lambda text: all(word in text for word in words))
+
+
+def shown(page, accepted):
+    field = page.locator("#command textarea")
+    for _ in range(LONG // 100):
+        if accepted(text := field.input_value()):
+            return text
+        page.wait_for_timeout(100)
+    raise AssertionError(f"still {text!r}")
+
+
+def after(page):
+    """The picture on the right of the slider."""
+    return page.locator("#result img").evaluate_all("images => images.map(i => i.src)")
+
+
+def changed(page, before):
+    for _ in range(LONG // 100):
+        if (sources := after(page)) != before and len(sources) == 2:
+            return sources
+        page.wait_for_timeout(100)
+    raise AssertionError("still the same picture")
+
+
+def message(page):
+    """What the page says is wrong; the message is closed."""
+    toast = page.locator("[data-testid=toast-body]").first
+    toast.wait_for()
+    text = toast.inner_text()
+    toast.locator("button").click()
+    return text
+
+
+def ready(page):
+    """Two photos, and the result of one pass."""
+    upload(page, "content", "a.jpg")
+    page.wait_for_selector("#result img")
+    upload(page, "style", "b.png")
+    command_line(page, "content=a.jpg", "style=b.png")
+
+
+def downloaded(page, folder):
+    with page.expect_download() as download:
+        page.click("#download")
+    file = folder / "downloaded" / download.value.suggested_filename
+    download.value.save_as(file)
+    return file
+
+
+def check_the_same(file, line, command):
+    outcome = command(stylize.main, *shlex.split(line)[2:], "output=expected.jpg", "overwrite=true")
+    assert outcome.code == 0, outcome.err
+    assert file.read_bytes() == Path("expected.jpg").read_bytes()
+    assert b"Maker" in file.read_bytes()
+
+
+def test_a_photo_and_a_style(page, photos, command):
+    """The result is there at once, at any strength, and the download is the command line's file."""
+    ready(page)
+    assert page.locator("#result img").count() == 2
+    before = after(page)
+    page.fill("#strength input[type=number]", "0.4")
+    page.press("#strength input[type=number]", "Enter")
+    line = command_line(page, "strength=0.4")
+    changed(page, before)
+    file = downloaded(page, photos)
+    assert file.name == "a_b.jpg"
+    check_the_same(file, line, command)
+
+
+def test_examples_and_networks(page):
+    page.click("#content_examples button >> nth=2")
+    page.wait_for_selector("#result img")
+    page.click("#style_examples button >> nth=5")
+    command_line(page, "content=pavilion.jpg", "style=sunset.jpg")
+    page.click("#network input")
+    page.get_by_role("option", name="dusk", exact=True).click()
+    assert "style=" not in command_line(page, "network=dusk")
+    page.click("#finer")
+    assert "network=dusk: has a style of its own" in message(page)
+
+
+def test_the_optimiser(page, photos, command):
+    """To its end with a preset, and a file as the command line's."""
+    ready(page)
+    before = after(page)
+    page.get_by_label("strict", exact=True).check()
+    page.click("#finer")
+    page.wait_for_selector("#progress progress")
+    changed(page, before)
+    line = command_line(page, "photorealism=strict")
+    check_the_same(downloaded(page, photos), line, command)
+
+
+def test_the_optimiser_stopped(page, photos):
+    ready(page)
+    page.get_by_label("loose", exact=True).check()
+    page.click("#finer")
+    page.wait_for_selector("#progress:has-text('step')")
+    page.click("#stop")
+    page.wait_for_selector("#progress:has-text('Ended early (interrupted)')")
+    command_line(page, "photorealism=loose")
+    assert page.locator("#finer").is_enabled()
+    assert page.locator("#stop").is_disabled()
+    assert downloaded(page, photos).name == "a_b.jpg"
+
+
+def test_painted_regions(page, photos, command):
+    """A stroke over the middle of the photo; its masks and the command line make the same file."""
+    ready(page)
+    before = after(page)
+    page.click("#regions button >> nth=0")
+    canvas = page.locator("#content_regions canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_selector("#content_regions button[aria-label=Brush]")
+    page.wait_for_timeout(2000)  # until it is drawn, which nothing tells of
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 60, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=10)
+    page.mouse.up()
+    page.wait_for_timeout(1000)
+    page.click("#use")
+    line = command_line(page, "content_mask=content_mask.png", "style_mask=style_mask.png")
+    changed(page, before)
+    for index, name in enumerate(("content_mask.png", "style_mask.png")):
+        with page.expect_download() as download:
+            page.click(f"#masks a >> nth={index}")
+        assert download.value.suggested_filename == name
+        download.value.save_as(name)
+    mask = np.asarray(Image.open("content_mask.png"))
+    height, width = mask.shape[:2]
+    assert (mask[height // 2, width // 2 - 8 : width // 2 + 8] == COLOURS[0]).all()
+    check_the_same(downloaded(page, photos), line, command)
+
+    page.click("#merge")
+    page.wait_for_timeout(3000)
+    page.click("#reset")
+    assert "mask" not in shown(page, lambda text: "mask" not in text)
+
+
+def test_what_is_no_photo(page, photos):
+    """A message, and no traceback; the page goes on."""
+    Path("text.jpg").write_text("This is not a picture.\n")
+    upload(page, "content", "text.jpg")
+    text = message(page)
+    assert "photo=text.jpg: not a picture that can be read" in text
+    assert "Traceback" not in text
+    Image.new("RGB", (600, 400)).save("pixels.png")
+    page.locator("#content button[aria-label=Clear]").click()
+    upload(page, "content", "pixels.png")
+    assert "photo=pixels.png: 600 x 400 pixels are too many" in message(page)
+    noise = np.random.default_rng(0).integers(0, 256, (600, 700, 3), np.uint8)
+    Image.fromarray(noise).save("bytes.png")
+    assert Path("bytes.png").stat().st_size > 1_000_000
+    page.locator("#content button[aria-label=Clear]").click()
+    upload(page, "content", "bytes.png")
+    assert re.search("exceeds.*maximum.*size|too large", message(page))
+    page.click("#download")
+    assert "there is no result yet" in message(page)
+
+
+def test_two_people(page, browser, address, photos):
+    """Neither sees what is the other's."""
+    ready(page)
+    other = browser.new_page()
+    other.goto(address)
+    other.wait_for_selector("#content input[type=file]", state="attached")
+    assert other.locator("#command textarea").input_value() == ""
+    assert other.locator("#result img").count() == 0
+    for path in ("/etc/passwd", Path(__file__), Path("a.jpg").absolute()):
+        response = other.request.get(f"{address}/gradio_api/file={path}")
+        assert response.status in (403, 404)
+    other.close()
