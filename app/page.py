@@ -57,10 +57,8 @@ class Page:
             title="photostyle", analytics_enabled=False, delete_cache=(min(seconds, 600), seconds)
         )
         with self.blocks:
-            self.session = gr.State(None, delete_callback=_close)
+            self.session = gr.State(Session(settings, folder), delete_callback=Session.close)
             self._build()
-            new = functools.partial(Session, settings, folder)
-            self.blocks.load(new, outputs=self.session, api_visibility="private", **QUICK)
             self._connect()
 
     @property
@@ -219,11 +217,6 @@ class Page:
 def _shown(function: Callable) -> Callable:
     """A function whose `ArgumentError` is a message on the page."""
 
-    def checked(session: Session | None, *arguments):
-        if session is None:
-            raise gr.Error("This page was left for too long; load it anew.", print_exception=False)
-        return session, *arguments
-
     def message(error: ArgumentError) -> gr.Error:
         name = {"content": "photo"}.get(error.argument, error.argument)
         value = "" if error.value is None else f"={error.value}"
@@ -232,26 +225,21 @@ def _shown(function: Callable) -> Callable:
 
     if function is _refine:
 
-        def steps(session, *arguments):
+        def steps(*arguments):
             try:
-                yield from function(*checked(session, *arguments))
+                yield from function(*arguments)
             except ArgumentError as error:
                 raise message(error) from error
 
         return steps
 
-    def call(session, *arguments):
+    def call(*arguments):
         try:
-            return function(*checked(session, *arguments))
+            return function(*arguments)
         except ArgumentError as error:
             raise message(error) from error
 
     return call
-
-
-def _close(session: Session | None) -> None:
-    if session is not None:
-        session.close()
 
 
 def _take(argument: str, session: Session, path: str, network: str, strength: float):

@@ -167,6 +167,10 @@ class Session:
     def __post_init__(self):
         self._folder = tempfile.TemporaryDirectory(dir=self.parent, ignore_cleanup_errors=True)
 
+    def __deepcopy__(self, memo: dict) -> "Session":
+        """An empty one: Gradio gives every person a copy of what the page begins with."""
+        return Session(self.settings, self.parent)
+
     def close(self) -> None:
         """End what is running and delete the folder."""
         self.stop()
