@@ -102,8 +102,9 @@ def _examples(folder: str | Path | None) -> list[Path]:
 
 
 def _page(settings: Settings, folder: Path, examples: list[Path], keep_minutes: int):
-    # Gradio reads both when it is imported, or later.
+    # Gradio reads these when it is imported, or later.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "page")
     try:
         from photostyle.app.page import Page

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -141,31 +141,31 @@ class _Upload:
     regions: np.ndarray | None = None  # indices of COLOURS, (H, W)
 
 
-@dataclass(eq=False)
 class Session:
     """The photos, regions and result of one person.
 
-    Attributes:
+    Args:
         settings: shared by all.
-        parent: where its own folder is made, which is deleted with it; ``None``: where temporary
+        parent: where a folder is made that is deleted with the session; ``None``: where temporary
             files are.
+
+    Attributes:
         result: the newest, ``None`` before there is one.
         network: see `feedforward.load_network`.
         painted: whether the regions are those that the person painted or merged.
         shows_regions: whether the person looks at them: they take a while to find.
     """
 
-    settings: Settings
-    parent: Path | None = None
-    network: str = UNIVERSAL
-    result: Result | None = None
-    painted: bool = False
-    shows_regions: bool = False
-    _uploads: dict[str, _Upload] = field(default_factory=dict)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self):
-        self._folder = tempfile.TemporaryDirectory(dir=self.parent, ignore_cleanup_errors=True)
+    def __init__(self, settings: Settings, parent: Path | None = None):
+        self.settings = settings
+        self.parent = parent
+        self.network = UNIVERSAL
+        self.result: Result | None = None
+        self.painted = False
+        self.shows_regions = False
+        self._uploads: dict[str, _Upload] = {}
+        self._stop = threading.Event()
+        self._folder = tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
 
     def __deepcopy__(self, memo: dict) -> "Session":
         """An empty one: Gradio gives every person a copy of what the page begins with."""
