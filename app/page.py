@@ -29,6 +29,7 @@ progress {width: 100%; height: 0.8em}
 .examples .grid-container {grid-template-columns: repeat(6, minmax(0, 1fr)) !important; gap: 4px}
 .examples .thumbnail-lg {width: 100%; height: 44px; aspect-ratio: auto}
 footer {display: none !important}
+@media (max-width: 640px) {#style_photo {display: none}}
 """
 
 # The file has been written and its link is on the page a moment later.
@@ -76,7 +77,12 @@ class Page:
                 self.content, self.content_examples = self._source("Photo", "content")
                 self.style, self.style_examples = self._source("Style", "style")
                 self.style_photo = gr.Image(
-                    label="Style", interactive=False, visible=False, height=160, buttons=[]
+                    label="Style",
+                    interactive=False,
+                    visible=False,
+                    height=160,
+                    buttons=[],
+                    elem_id="style_photo",
                 )
                 others = [name for name in shipped_networks() if name != UNIVERSAL]
                 choices = [("the style photo", UNIVERSAL), *((name, name) for name in others)]
@@ -93,7 +99,7 @@ class Page:
                 )
                 with gr.Row():
                     self.preset = gr.Radio(
-                        PRESETS, value=PRESETS[1], label="How much of the style",
+                        PRESETS, value=PRESETS[1], label="Finer: how much style",
                         elem_id="preset", min_width=330,
                     )  # fmt: skip
                     self.finer = gr.Button("Finer", elem_id="finer", min_width=90)
@@ -103,7 +109,7 @@ class Page:
                     )
                 self.progress = gr.HTML(elem_id="progress")
                 self.command = gr.Textbox(
-                    label="The same picture by the command line", elem_id="command",
+                    label="As a command line", elem_id="command",
                     interactive=False, lines=1, max_lines=4, buttons=["copy"],
                 )  # fmt: skip
                 self.file = gr.DownloadButton(elem_id="file")
@@ -121,11 +127,11 @@ class Page:
                             default_size=24, colors=PALETTE, default_color=PALETTE[0],
                             color_mode="fixed",
                         ),
-                        min_width=320, height=460, interactive=True,
+                        min_width=320, height=400, interactive=True,
                     )
                     for argument, label in (("content", "Photo"), ("style", "Style"))
                 }  # fmt: skip
-            with gr.Row(equal_height=True):
+            with gr.Row():
                 self.use = gr.Button("Use what is painted", elem_id="use", min_width=160)
                 self.region = gr.Dropdown(
                     REGIONS, value=REGIONS[1], label="Merge", elem_id="region", min_width=100

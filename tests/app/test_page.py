@@ -275,7 +275,6 @@ def test_a_name_with_all_sorts_of_signs(page, photos, command):
     upload(page, "content", name)
     upload(page, "style", "b.png")
     line = command_line(page, "style=b.png")
-    print(line)
     assert f"content={name}" in shlex.split(line)
     file = downloaded(page, photos)
     assert file.name == "my photo (1), 50%_b.jpg"
