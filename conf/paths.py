@@ -12,7 +12,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 PATHS = frozenset({
     "answers", "baseline", "blind", "content", "content_mask", "data.root", "data.validation",
     "encoder.weights", "examples", "init", "intermediate_dir", "log_dir", "lut", "masks_dir",
-    "network", "output", "pairs", "report", "results", "save_style", "style", "style_mask", "styles",
+    "network", "output", "pairs", "report", "results", "save_style", "style", "style_mask",
+    "styles",
 })  # fmt: skip
 """Keys whose values are paths, or names in their place."""
 

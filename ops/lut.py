@@ -13,7 +13,6 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import LinearOperator, cg
-from skimage.color import rgb2lab
 from torch import Tensor
 
 from photostyle.ops.colour_map import roughness, trilinear_weights
@@ -104,6 +103,8 @@ def lut_residual(
         photo, image: (1, 3, H, W), values in [0, 1].
         pixel_weights: how much each pixel counts, (H, W) in [0, 1]; ``None``: all alike.
     """
+    from skimage.color import rgb2lab  # half a second, which not every command needs
+
     by_lut, wanted = (rgb2lab(_colours(picture)) for picture in (lut(photo).clamp(0, 1), image))
     errors = np.square(by_lut - wanted).sum(1)
     return float(np.sqrt(np.average(errors, weights=_weights(photo, pixel_weights))))
