@@ -9,13 +9,15 @@ import numpy as np
 
 from photostyle.data.paths import atomic_file, check_file, is_file, is_folder, reason_of
 from photostyle.ops.errors import ArgumentError
-from photostyle.ops.lut import SIZE, Lut
+from photostyle.ops.lut import Lut
 
 SUFFIX = ".cube"
 LONGEST_LINE = 1000
 """Bytes; the specification allows 250."""
 LARGEST = {1: 65536, 3: 256}
 """Entries of a curve, and of each side of a cube."""
+LARGE = 1_000_000
+"""Bytes of a cube of 33 x 33 x 33."""
 _SIZES = {"LUT_1D_SIZE": 1, "LUT_3D_SIZE": 3}
 _RANGES = ("LUT_1D_INPUT_RANGE", "LUT_3D_INPUT_RANGE")
 """The domain of all channels in one line, as DaVinci Resolve writes it."""
@@ -33,7 +35,7 @@ def check_cube(path: str | os.PathLike, *, overwrite: bool) -> None:
     """
     if Path(path).suffix.lower() != SUFFIX:
         raise ArgumentError("lut", path, f"give a file that ends in {SUFFIX}")
-    check_file(path, overwrite=overwrite, argument="lut", needed=SIZE**3 * len("0.000000 ") * 3)
+    check_file(path, overwrite=overwrite, argument="lut", needed=LARGE)
 
 
 def save_cube(path: str | os.PathLike, lut: Lut, *, overwrite: bool = True) -> None:

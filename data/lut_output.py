@@ -8,7 +8,6 @@ from torch import Tensor
 
 from photostyle.data.cube_file import save_cube
 from photostyle.data.paths import written
-from photostyle.ops.lut import fit_lut, lut_residual
 
 
 @dataclass(frozen=True)
@@ -17,7 +16,7 @@ class SavedLut:
 
     Attributes:
         path: the file.
-        residual: see `ops.lut.lut_residual`.
+        residual: see `ops.lut_fit.lut_residual`.
     """
 
     path: Path
@@ -46,6 +45,9 @@ def save_lut_of(
     Raises:
         ArgumentError: it cannot be written.
     """
+    # Not before: it takes a while to import, and most runs write none.
+    from photostyle.ops.lut_fit import fit_lut, lut_residual
+
     lut = fit_lut(photo, image, pixel_weights)
     with written("lut", path):
         save_cube(path, lut, overwrite=overwrite)

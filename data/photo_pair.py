@@ -54,7 +54,7 @@ class Files:
             `data.masks.WHOLE_SHARE`.
         masks_dir: folder for the masks, see `data.save_masks`; those that are there already are
             replaced only where the output may be.
-        lut: ``.cube`` file for the result as a LUT, see `ops.lut.fit_lut`; ``None``: no file.
+        lut: ``.cube`` file for the result as a LUT, see `ops.lut_fit.fit_lut`; ``None``: no file.
         seed: of every random number.
         options: how photos are read and the result is written.
 

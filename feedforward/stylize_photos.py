@@ -60,7 +60,7 @@ def stylize_photos(
         network: see `feedforward.load_network`; ``None``: ``universal``, which takes any style.
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<style>`` or
             ``<content>_<network>`` in the current folder, a file with the content's own suffix.
-        lut: ``.cube`` file for the result of a single photo as a LUT, see `ops.lut.fit_lut`.
+        lut: ``.cube`` file for the result of a single photo as a LUT, see `ops.lut_fit.fit_lut`.
         style: of a network that takes any.
         options: how photos are read and results are written; a network without a guided filter
             gives the working size all the same.

@@ -6,7 +6,8 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 from skimage.color import rgb2lab
 
-from photostyle.ops.lut import SIZE, Lut, fit_lut, lut_residual
+from photostyle.ops.lut import Lut
+from photostyle.ops.lut_fit import SIZE, fit_lut, lut_residual
 
 
 def random(*shape, seed=0):
