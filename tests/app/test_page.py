@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,9 +29,9 @@ if CHROMIUM is None:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A server of its own process, for small pictures and small files."""
+@contextmanager
+def served(temporary, *words, **environment):
+    """The address of a server of its own process, for small pictures and small files."""
     if MISSING:
         reason = f"not installed: {', '.join(MISSING)}"
         if os.environ.get("REQUIRE_BROWSER") == "1":
@@ -39,20 +40,27 @@ def address(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    temporary = tmp_path_factory.mktemp("temporary")
-    words = [f"port={port}", "size=128", "device=cpu", "max_megabytes=1", "max_pixels=2000000"]
+    small = ["size=128", "device=cpu", "max_megabytes=1", "max_pixels=2000000"]
     with subprocess.Popen(
-        [sys.executable, "-m", "photostyle.app", *words],
-        env={**os.environ, "TMPDIR": str(temporary)},
+        [sys.executable, "-m", "photostyle.app", f"port={port}", *small, *words],
+        env={**os.environ, "TMPDIR": str(temporary), **environment},
         stdout=subprocess.PIPE,
         text=True,
     ) as server:
-        line = server.stdout.readline()
-        assert line == f"http://127.0.0.1:{port} (Ctrl-C ends it)\n"
-        yield line.split()[0]
-        server.send_signal(signal.SIGINT)
+        try:
+            line = server.stdout.readline()
+            assert line.endswith(f":{port} (Ctrl-C ends it)\n")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.send_signal(signal.SIGINT)
         assert server.wait(30) == 0
     assert not any(path.is_file() for path in temporary.rglob("*"))  # nothing anyone has uploaded
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("temporary")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +306,14 @@ def test_two_people(page, browser, address, photos):
 def test_no_history(page, address):
     """What somebody did is nowhere to be looked up."""
     assert page.request.get(f"{address}/gradio_api/runs").status == 404
+
+
+def test_another_address_asks_for_a_password(browser, tmp_path):
+    with served(tmp_path, "host=0.0.0.0", "user=me", PHOTOSTYLE_PASSWORD="secret") as address:
+        person = browser.new_context().request
+        assert person.get(f"{address}/config").status == 401
+        upload = {"files": {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": b"1"}}
+        assert person.post(f"{address}/gradio_api/upload", multipart=upload).status == 401
+        for password, status in (("guess", 401), ("secret", 200)):
+            person.post(f"{address}/login", form={"username": "me", "password": password})
+            assert person.get(f"{address}/config").status == status
