@@ -188,12 +188,13 @@ class Page:
             },
         )  # fmt: skip
 
-        state = [*result[:3], self.finer, self.stop]
-        begun = self._on(self.finer.click, _begin, [], state[2:], QUICK)
-        self._on(
-            begun.success, _refine, [self.preset, self.strength], state,
+        buttons = [self.finer, self.stop]
+        begun = self._on(self.finer.click, _begin, [], [self.progress, *buttons], QUICK)
+        done = self._on(
+            begun.success, _refine, [self.preset, self.strength], result[:3],
             COMPUTE | {"show_progress": "hidden"},
         )  # fmt: skip
+        self._on(done.then, _end, [], buttons, QUICK)
         self._on(self.stop.click, _stop, [], [], QUICK)
 
         written = self._on(self.download.click, _write, [self.strength], [self.file], COMPUTE)
@@ -290,19 +291,21 @@ def _begin(session: Session):
 
 def _refine(session: Session, preset: str, strength: float):
     content = session.photo("content")
-    busy = gr.skip(), gr.skip()
     for step in session.refine(preset):
         picture = session.picture(step, strength)
         text = f"step {step.number} of {step.total}, {step.size} pixels"
-        yield (content, picture), gr.skip(), _bar(step.number, step.total, text), *busy
+        yield (content, picture), gr.skip(), _bar(step.number, step.total, text)
     stopped = session.result.stopped
     text = ""
     if stopped:
         text = (
             f"Ended early ({stopped}): the best picture so far. The command below goes all the way."
         )
-    buttons = gr.Button(interactive=True), gr.Button(interactive=False)
-    yield *_blend(session, strength), text, *buttons
+    yield *_blend(session, strength), text
+
+
+def _end(session: Session):
+    return gr.Button(interactive=True), gr.Button(interactive=False)
 
 
 def _bar(value: int, total: int, text: str) -> str:

@@ -217,8 +217,8 @@ def test_the_optimiser_stopped(page, photos):
     page.click("#stop")
     page.wait_for_selector("#progress:has-text('Ended early (interrupted)')")
     command_line(page, "photorealism=loose")
-    assert page.locator("#finer").is_enabled()
-    assert page.locator("#stop").is_disabled()
+    page.wait_for_selector("#finer:enabled")
+    page.wait_for_selector("#stop:disabled")
     assert downloaded(page, photos).name == "a_b.jpg"
 
 
