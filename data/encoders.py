@@ -47,7 +47,7 @@ def encode(file: BinaryIO, file_format: str, photo: Photo, quality: int) -> None
     Raises:
         OSError: it cannot be written.
     """
-    if not photo.is_opaque and file_format in OPAQUE:
+    if photo.alpha is not None and file_format in OPAQUE:
         photo = _on_white(photo)
     if file_format in _WITHOUT_PROFILE:
         photo = photo.in_srgb()
@@ -85,7 +85,7 @@ def _of_eight_bits(photo: Photo) -> Photo:
 def _write_by_vips(file, photo, saver, options, place, inserted) -> None:
     """Have libvips write, and put what it would not leave as it is at its place in the header."""
     pixels = photo.pixels
-    if photo.alpha is not None and saver != "jpegsave_target":
+    if photo.alpha is not None:
         pixels = np.dstack([pixels, photo.alpha])
     horizontal, vertical = (
         float(dots) / 25.4 for dots in photo.metadata.resolution or USUAL_RESOLUTION

@@ -104,20 +104,17 @@ def load_photo(
             are no colours (integers beyond 16 bits, floats outside [0, 1]).
     """
     with _opened(path, argument, max_pixels) as picture:
-        colours, alpha = _colours_and_alpha(picture.image, path, argument)
-        colours, profile = _in_rgb(colours, picture, path)
-        return Photo(
-            _upright(colours, picture.orientation),
-            None if alpha is None else _upright(alpha, picture.orientation)[..., 0],
-            profile,
-            picture.metadata,
-        )
+        return _decoded(picture, path, argument)
 
 
 def load_visible(
     path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
 ) -> Photo:
-    """As `load_photo`, and refuses a photo of which nothing can be seen."""
+    """As `load_photo`, and refuses a photo of which nothing can be seen.
+
+    Raises:
+        ArgumentError: as `load_photo`, and for alpha that is 0 everywhere.
+    """
     photo = load_photo(path, argument=argument, max_pixels=max_pixels)
     if photo.alpha is not None and not photo.alpha.any():
         expected = "is transparent everywhere; give a photo of which something can be seen"
@@ -146,10 +143,8 @@ def load_numbers(path: str | os.PathLike, *, argument: str) -> tuple[np.ndarray,
         ArgumentError: as `load_photo`.
     """
     with _opened(path, argument, MAX_PIXELS) as picture:
-        colours, alpha = _colours_and_alpha(picture.image, path, argument)
-        colours, _ = _in_rgb(colours, replace(picture, profile=None, metadata=Metadata()), path)
-        pixels = _upright(colours, picture.orientation)
-        return pixels, None if alpha is None else _upright(alpha, picture.orientation)[..., 0]
+        photo = _decoded(replace(picture, profile=None, metadata=Metadata()), path, argument)
+        return photo.pixels, photo.alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,6 +306,15 @@ def _reason(error: Exception) -> str:
 
 
 # ----------------------------------------------------------------------------------------- colours
+
+
+def _decoded(picture: _Picture, path: str | os.PathLike, argument: str) -> Photo:
+    colours, alpha = _colours_and_alpha(picture.image, path, argument)
+    colours, profile = _in_rgb(colours, picture, path)
+    pixels = _upright(colours, picture.orientation)
+    if alpha is not None:
+        alpha = _upright(alpha, picture.orientation)[..., 0]
+    return Photo(pixels, alpha, profile, picture.metadata)
 
 
 def _colours_and_alpha(

@@ -1,6 +1,7 @@
 """A decoded photo, and its way to a tensor and back."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -54,7 +55,7 @@ class Photo:
         """The greatest level: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
-    @property
+    @cached_property
     def is_opaque(self) -> bool:
         """Whether no pixel is transparent."""
         return self.alpha is None or self.alpha.min() == self.white
