@@ -10,6 +10,7 @@ from torch import Tensor
 from photostyle.data.full_resolution import in_bands
 from photostyle.data.photo import MIN_SIDE, resize
 from photostyle.ops.jit import kernel
+from photostyle.ops.lut import interpolated
 
 BT601 = (0.299, 0.114)
 BT709 = (0.2126, 0.0722)
@@ -103,7 +104,7 @@ def _change(y, cb, cr, new_y, new_cb, new_cr, first, last, table, scale, luma, m
     """Rows from first to last of chroma, and those of luma that belong to them."""
     black, white, grey, span = scale
     kr, kb = luma
-    one = np.float32(1)
+    one, steps = np.float32(1), np.float32(table.shape[0] - 1)
     kg = one - kr - kb
     of_red, of_blue = 2 * (one - kr), 2 * (one - kb)
     down = (y.shape[0] + cb.shape[0] - 1) // cb.shape[0]
@@ -120,7 +121,7 @@ def _change(y, cb, cr, new_y, new_cb, new_cr, first, last, table, scale, luma, m
                     red = _clamped(level + red_less_y)
                     green = _clamped(level + green_less_y)
                     blue = _clamped(level + blue_less_y)
-                    add = _looked_up(table, red, green, blue)
+                    add = interpolated(table, steps * red, steps * green, steps * blue)
                     more_red = _clamped(red + add[0]) - red
                     more_green = _clamped(green + add[1]) - green
                     more_blue = _clamped(blue + add[2]) - blue
@@ -143,36 +144,3 @@ def _clamped(value):
 @_kernel
 def _rounded(level, most):
     return np.int32(min(max(level, np.float32(0)), np.float32(most)) + np.float32(0.5))
-
-
-@_kernel
-def _looked_up(table, red, green, blue):
-    steps = table.shape[0] - 1
-    red, green, blue = red * steps, green * steps, blue * steps
-    r, g, b = min(int(red), steps - 1), min(int(green), steps - 1), min(int(blue), steps - 1)
-    red, green, blue = red - np.float32(r), green - np.float32(g), blue - np.float32(b)
-    return (
-        _interpolated(table, r, g, b, 0, red, green, blue),
-        _interpolated(table, r, g, b, 1, red, green, blue),
-        _interpolated(table, r, g, b, 2, red, green, blue),
-    )
-
-
-@_kernel
-def _interpolated(table, r, g, b, c, red, green, blue):
-    near = _mixed(
-        _mixed(table[r, g, b, c], table[r, g, b + 1, c], blue),
-        _mixed(table[r, g + 1, b, c], table[r, g + 1, b + 1, c], blue),
-        green,
-    )
-    far = _mixed(
-        _mixed(table[r + 1, g, b, c], table[r + 1, g, b + 1, c], blue),
-        _mixed(table[r + 1, g + 1, b, c], table[r + 1, g + 1, b + 1, c], blue),
-        green,
-    )
-    return _mixed(near, far, red)
-
-
-@_kernel
-def _mixed(a, b, share):
-    return a + share * (b - a)

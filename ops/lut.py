@@ -47,26 +47,50 @@ class Lut:
 
 @kernel(fastmath={"contract"})
 def _trilinear(table, low, scale, colours, result):
-    last = table.shape[0] - 1
-    corner = np.empty(3, np.int64)
-    after = np.empty(3, np.float32)
     for i in range(colours.shape[0]):
-        for c in range(3):
-            position = (colours[i, c] - low[c]) * scale[c]
-            position = min(max(position, np.float32(0)), np.float32(last))
-            corner[c] = min(np.int64(position), last - 1)
-            after[c] = position - np.float32(corner[c])
-        r, g, b = corner
-        for c in range(3):
-            lines = (
-                _between(table[r, g, b, c], table[r, g, b + 1, c], after[2]),
-                _between(table[r, g + 1, b, c], table[r, g + 1, b + 1, c], after[2]),
-                _between(table[r + 1, g, b, c], table[r + 1, g, b + 1, c], after[2]),
-                _between(table[r + 1, g + 1, b, c], table[r + 1, g + 1, b + 1, c], after[2]),
-            )
-            left = _between(lines[0], lines[1], after[1])
-            right = _between(lines[2], lines[3], after[1])
-            result[i, c] = _between(left, right, after[0])
+        red = (colours[i, 0] - low[0]) * scale[0]
+        green = (colours[i, 1] - low[1]) * scale[1]
+        blue = (colours[i, 2] - low[2]) * scale[2]
+        result[i, 0], result[i, 1], result[i, 2] = interpolated(table, red, green, blue)
+
+
+@kernel(fastmath={"contract"})
+def interpolated(table, red, green, blue):
+    """Three values of a table (N, N, N, 3) between its entries, trilinearly; compiled.
+
+    ``red``, ``green`` and ``blue`` are numbers of steps, float32; beyond the ends they are cut.
+    """
+    r, red = _split(red, table.shape[0] - 1)
+    g, green = _split(green, table.shape[1] - 1)
+    b, blue = _split(blue, table.shape[2] - 1)
+    return (
+        _in_cell(table, r, g, b, 0, red, green, blue),
+        _in_cell(table, r, g, b, 1, red, green, blue),
+        _in_cell(table, r, g, b, 2, red, green, blue),
+    )
+
+
+@kernel(fastmath={"contract"})
+def _split(position, last):
+    """The step before a position, and how far behind it that is."""
+    position = min(max(position, np.float32(0)), np.float32(last))
+    step = min(np.int64(position), last - 1)
+    return step, position - np.float32(step)
+
+
+@kernel(fastmath={"contract"})
+def _in_cell(table, r, g, b, c, red, green, blue):
+    near = _between(
+        _between(table[r, g, b, c], table[r, g, b + 1, c], blue),
+        _between(table[r, g + 1, b, c], table[r, g + 1, b + 1, c], blue),
+        green,
+    )
+    far = _between(
+        _between(table[r + 1, g, b, c], table[r + 1, g, b + 1, c], blue),
+        _between(table[r + 1, g + 1, b, c], table[r + 1, g + 1, b + 1, c], blue),
+        green,
+    )
+    return _between(near, far, red)
 
 
 @kernel(fastmath={"contract"})
