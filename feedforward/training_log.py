@@ -1,20 +1,16 @@
 """What can be told of a training run while it runs: a progress bar and TensorBoard."""
 
 import logging
-import os
-import socket
 import sys
-import time
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch import Tensor
 from torch.utils.tensorboard.summary import image, scalar
 from tqdm import tqdm
 
+from photostyle.data.event_file import EventFile
 from photostyle.ops.console import Console
 
 logger = logging.getLogger(__name__)
@@ -37,7 +33,9 @@ class TrainingLog:
         self.every = every
         self._console = Console(sys.stderr)
         self._bar = tqdm(initial=step, total=steps, unit="step", disable=silent, file=self._console)
-        self._events = None if silent else _Events(folder, step)
+        self._events = None if silent else EventFile(folder, step + 1)
+        self._warned = False
+        self._add(step)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -59,59 +57,25 @@ class TrainingLog:
     def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
         """Add a point to each curve of a group."""
         if self._events is not None:
-            summaries = (scalar(f"{group}/{name}", value) for name, value in values.items())
-            self._events.add(*(_event(step, summary=summary) for summary in summaries))
+            self._add(step, *(scalar(f"{group}/{name}", value) for name, value in values.items()))
 
     def pictures(self, picture: Tensor, step: int) -> None:
         """Show a picture, (3, H, W) in [0, 1]."""
         if self._events is not None:
-            summary = image("content, raw, result", picture, dataformats="CHW")
-            self._events.add(_event(step, summary=summary))
+            self._add(step, image("content, raw, result", picture, dataformats="CHW"))
 
     def message(self, text: str) -> None:
         """A line above the bar."""
         if self._events is not None:
             self._bar.write(text, file=self._console)
 
-
-class _Events:
-    """TensorBoard's file of a run from ``step`` on.
-
-    TensorBoard's own writer works in a thread, which ends with the first error.
-    """
-
-    def __init__(self, folder: Path, step: int):
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self.path = folder / name
-        self.size = 0
-        self.warned = False
-        # A resumed run takes back what was written after its checkpoint.
-        start = SessionLog(status=SessionLog.START)
-        self.head = (
-            _event(step + 1, file_version="brain.Event:2"),
-            _event(step + 1, session_log=start),
-        )
-        self.add()
-
-    def add(self, *events: Event) -> None:
-        """Write events, all of them or none."""
-        content = BytesIO()
-        records = RecordWriter(content)
-        for event in events if self.size else (*self.head, *events):
-            records.write(event.SerializeToString())
+    def _add(self, step: int, *summaries: Summary) -> None:
+        if self._events is None:
+            return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                # Off with what the disk had no more room for.
-                file.truncate(self.size)
-                file.write(content.getvalue())
-            self.size += len(content.getvalue())
+            self._events.add(step, *summaries)
         except OSError as error:
-            if not self.warned:
+            if not self._warned:
                 message = "%s: no curves can be written there (%s); training goes on without"
-                logger.warning(message, self.path.parent, error.strerror)
-            self.warned = True
-
-
-def _event(step: int, **values) -> Event:
-    return Event(wall_time=time.time(), step=step, **values)
+                logger.warning(message, self._events.path.parent, error.strerror)
+            self._warned = True

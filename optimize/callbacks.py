@@ -1,12 +1,8 @@
 """What can be told of each step of an optimisation: a progress bar, TensorBoard, pictures."""
 
 import logging
-import os
-import socket
 import sys
-import time
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 from tqdm import tqdm
@@ -73,39 +69,29 @@ class Expendable:
 class TensorBoardLog:
     """Every loss at each step, the image every ``image_every`` steps.
 
-    The folder is made at the first step. Not by TensorBoard's own writer: it works in a thread,
-    which has no one to tell of an error.
+    The folder is made at the first step.
     """
 
     def __init__(self, folder: str | Path, image_every: int):
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = Path(folder) / name
+        self._folder = folder
         self._image_every = image_every
-        self._begun = False
+        self._events = None
 
     def __call__(self, step: Step) -> None:
         """Show one step; raises OSError when it cannot be written."""
         # TensorBoard takes a second to import, and few ask for it.
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
         from torch.utils.tensorboard.summary import image, scalar
 
+        from photostyle.data.event_file import EventFile
+
+        if self._events is None:
+            self._events = EventFile(self._folder)
         values = {f"loss/{name}": float(value) for name, value in step.terms.items()}
         values |= {"loss/total": float(step.terms.total), "size": step.size}
-        events = [Event(summary=scalar(name, value)) for name, value in values.items()]
+        summaries = [scalar(name, value) for name, value in values.items()]
         if step.number % self._image_every == 0:
-            events.append(Event(summary=image("result", step.image.clamp(0, 1))))
-        if not self._begun:
-            events.insert(0, Event(file_version="brain.Event:2"))
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._begun = True
-        content = BytesIO()
-        records = RecordWriter(content)
-        for event in events:
-            event.step, event.wall_time = step.number, time.time()
-            records.write(event.SerializeToString())
-        with self._file.open("ab") as file:
-            file.write(content.getvalue())
+            summaries.append(image("result", step.image.clamp(0, 1)))
+        self._events.add(step.number, *summaries)
 
 
 class IntermediatePictures:
