@@ -6,6 +6,7 @@ LittleCMS rounds, which near black is much; through libvips it says whether they
 """
 
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,9 +26,9 @@ thousandth by its rounding, a tenth and more where a profile has a table beside 
 _SRGB = (0.43604, 0.22249, 0.01392), (0.38512, 0.71690, 0.09706), (0.14305, 0.06061, 0.71391)
 # Of Adobe RGB (1998), adapted to D50 as profiles are: (X, Y, Z) of red, green and blue.
 _ADOBE_RGB = (
-    (b"rXYZ", (0.60974, 0.31111, 0.01947)),
-    (b"gXYZ", (0.20528, 0.62567, 0.06087)),
-    (b"bXYZ", (0.14919, 0.06322, 0.74457)),
+    (0.60974, 0.31111, 0.01947),
+    (0.20528, 0.62567, 0.06087),
+    (0.14919, 0.06322, 0.74457),
 )
 _D50 = (0.9642, 1.0, 0.8249)
 _ADOBE_GAMMA = 563 / 256
@@ -224,17 +225,28 @@ def _light(value, decoded, scale):
     return light if value >= 0 else -light
 
 
-# ---------------------------------------------------------------------------------------- Adobe RGB
+# ----------------------------------------------------------------------------------------- writing
 
 
-def adobe_rgb_profile() -> bytes:
-    """A profile of Adobe RGB (1998): matrix and power law (ICC.1:2010, 8.3)."""
-    gamma = b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * _ADOBE_GAMMA)) + bytes(2)
-    name = b"Compatible with Adobe RGB (1998)\0"
-    text = b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78)
-    tags = [(b"desc", text), (b"cprt", b"text" + bytes(4) + b"Public domain\0")]
-    tags += [(b"wtpt", _xyz(_D50)), *((tag, _xyz(colour)) for tag, colour in _ADOBE_RGB)]
-    tags += [(tag, gamma) for tag in (b"rTRC", b"gTRC", b"bTRC")]
+def matrix_profile(
+    name: str, primaries: Sequence[tuple[float, float, float]], gamma: float
+) -> bytes:
+    """An ICC profile of three equal power laws and a matrix (ICC.1:2010, 8.3).
+
+    Args:
+        name: of the space, ASCII.
+        primaries: (X, Y, Z) of red, green and blue, adapted to D50.
+        gamma: of the power laws, in steps of 1/256.
+    """
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(256 * gamma)) + bytes(2)
+    text = name.encode("ascii") + b"\0"
+    description = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
+    tags = [(b"desc", description), (b"cprt", b"text" + bytes(4) + b"Public domain\0")]
+    tags += [
+        (b"wtpt", _xyz(_D50)),
+        *zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(_xyz, primaries), strict=True),
+    ]
+    tags += [(tag, curve) for tag in (b"rTRC", b"gTRC", b"bTRC")]
     table, body = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
     for tag, data in tags:
@@ -244,6 +256,11 @@ def adobe_rgb_profile() -> bytes:
     values = start + len(body), 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
     header = struct.pack(layout, *values).ljust(68, b"\0") + _xyz(_D50)[8:]
     return header.ljust(128, b"\0") + table + body
+
+
+def adobe_rgb_profile() -> bytes:
+    """A profile of Adobe RGB (1998)."""
+    return matrix_profile("Compatible with Adobe RGB (1998)", _ADOBE_RGB, _ADOBE_GAMMA)
 
 
 def _xyz(values: tuple[float, float, float]) -> bytes:

@@ -12,7 +12,7 @@ from skimage.color import rgb2lab
 
 from photostyle import stylize
 from photostyle.data import Photo, load_photo, save_photo
-from photostyle.data.colour_space import adobe_rgb_profile, colour_space
+from photostyle.data.colour_space import adobe_rgb_profile, colour_space, matrix_profile
 from photostyle.data.vips import libvips
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -28,19 +28,12 @@ METHODS = {
 pytestmark = pytest.mark.usefixtures("no_network")
 
 
+# Far outside sRGB (ISO 22028-2).
+PROPHOTO = ((0.79767, 0.28804, 0.0), (0.13519, 0.71188, 0.0), (0.03134, 0.00009, 0.82491))
+
+
 def prophoto_profile():
-    """Colours far outside sRGB (ISO 22028-2), made of the one of Adobe RGB."""
-    profile = bytearray(adobe_rgb_profile())
-    primaries = {
-        b"rXYZ": (0.79767, 0.28804, 0.0), b"gXYZ": (0.13519, 0.71188, 0.0),
-        b"bXYZ": (0.03134, 0.00009, 0.82491),
-    }  # fmt: skip
-    for tag, colour in primaries.items():
-        entry = profile.index(tag)
-        start = int.from_bytes(profile[entry + 4 : entry + 8], "big") + 8
-        numbers = (round(65536 * value) for value in colour)
-        profile[start : start + 12] = b"".join(n.to_bytes(4, "big", signed=True) for n in numbers)
-    return bytes(profile)
+    return matrix_profile("ProPhoto", PROPHOTO, 1.8)
 
 
 ENCODINGS = {
