@@ -28,8 +28,6 @@ logger = logging.getLogger(__name__)
 def stylize_photo(
     files: Files,
     *,
-    objective: StyleObjective,
-    guided_filter: GuidedFilter | None,
     init: str = "colour_transfer",
     networks: Mapping[str, Callable[..., Tensor]] | None = None,
     device: str = "auto",
@@ -46,19 +44,10 @@ def stylize_photo(
 
     Args:
         files: both photos, their masks and the result.
-        objective: the losses and their weights; its encoder a `ops.VGGFeatures`, or another
-            with ``convolve_in(dtype)``.
-        guided_filter: ``None`` leaves it out; the result then has the working size,
-            since nothing ties it to the photo's own pixels.
-        init: see `optimize.optimize_image`, or a name in ``networks``.
-        networks: functions of both photos and their masks that return an image to start from, by
-            name.
-        device: see `ops.devices.select_device`.
-        precision: of the encoder's convolutions, see `ops.devices.convolution_dtype`; it is
-            the objective's from then on.
+        init, networks, device, precision: see `optimize_pair`.
         log_dir: folder for TensorBoard.
         intermediate_dir: folder for a picture every ``intermediate_every`` steps.
-        optimisation: passed on to `optimize.optimize_image`.
+        optimisation: passed on to `optimize_pair`: the objective and the guided filter, for two.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.
@@ -81,8 +70,6 @@ def stylize_photo(
         callbacks.append(bar)
         result = optimize_pair(
             pair,
-            objective=objective,
-            guided_filter=guided_filter,
             init=init,
             networks=networks,
             device=device,
@@ -117,10 +104,20 @@ def optimize_pair(
 
     Args:
         pair: both photos and their masks.
+        objective: the losses and their weights; its encoder a `ops.VGGFeatures`, or another
+            with ``convolve_in(dtype)``.
+        guided_filter: ``None`` leaves it out; the result then has the working size,
+            since nothing ties it to the photo's own pixels.
+        init: see `optimize.optimize_image`, or a name in ``networks``.
+        networks: functions of both photos and their masks that return an image to start from, by
+            name.
+        device: see `ops.devices.select_device`.
+        precision: of the encoder's convolutions, see `ops.devices.convolution_dtype`; it is
+            the objective's from then on.
         seed: of every random number.
         callback: told of each step; a `KeyboardInterrupt` that it raises ends the search as
             Ctrl-C does.
-        objective, guided_filter, init, networks, device, precision, optimisation: see there.
+        optimisation: passed on to `optimize.optimize_image`.
 
     Raises:
         ArgumentError: for values other than these.
