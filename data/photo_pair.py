@@ -15,9 +15,9 @@ from photostyle.data.masks import (
     WHOLE_SHARE,
     Masks,
     automatic_masks,
-    load_masks,
     save_masks,
 )
+from photostyle.data.painted_masks import load_masks
 from photostyle.data.paths import (
     check_folder,
     check_output,

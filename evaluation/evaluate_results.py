@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from photostyle.data.image_io import load_image, load_photo
-from photostyle.data.masks import WHOLE_SHARE, Masks, load_masks
+from photostyle.data.masks import WHOLE_SHARE, Masks
+from photostyle.data.painted_masks import load_masks
 from photostyle.data.photo import MIN_SIDE, Photo, to_pixels
 from photostyle.evaluation.pairs import Pair, find_pairs
 from photostyle.evaluation.report import sheet_row, to_csv, to_json, write_sheets, write_text

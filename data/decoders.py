@@ -1,0 +1,235 @@
+"""Files of pictures, told by their first bytes and opened by a library that knows them.
+
+libvips decodes, and Pillow what libvips has no decoder for (HEIC, JPEG 2000, BMP). What this module
+adds is one picture whatever the library, and errors that say what is right.
+"""
+
+import logging
+import mmap
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from photostyle.data.metadata import Metadata, of_picture, of_tiff
+from photostyle.data.paths import file_status, reason_of
+from photostyle.data.photo import MIN_SIDE
+from photostyle.data.vips import libvips, to_vips
+from photostyle.ops.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import pyvips
+
+logger = logging.getLogger(__name__)
+
+_READABLE = "a JPEG, PNG, WebP, AVIF, HEIC, TIFF, JPEG 2000 or BMP file"
+_HEIF = rb".{4}ftyp(?:.{4})*?"
+_SIGNATURES = (
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("WEBP", rb"RIFF.{4}WEBP"),
+    ("TIFF", rb"II[*+]\0|MM\0[*+]"),
+    ("AVIF", _HEIF + rb"avi[fs]"),
+    ("HEIC", _HEIF + rb"(?:hei[cxms]|hev[cx]|mif1|msf1)"),
+    ("JPEG2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
+    ("BMP", rb"BM"),
+)
+_LOADERS = {
+    "JPEG": "jpegload_source", "PNG": "pngload_source", "WEBP": "webpload_source",
+    "AVIF": "heifload_source", "TIFF": "tiffload_source",
+}  # fmt: skip
+"""Of libvips. The others are left to Pillow."""
+_PILLOW_NAMES = {"JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "WEBP": ("WEBP",), "AVIF": ("AVIF",)}
+# What Pillow's decoders raise on bytes that are not what the header promised.
+_PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
+# Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
+_PILLOW_STATE = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An open file.
+
+    Attributes:
+        image: of libvips, decoded when its pixels are asked for; as the file stores it.
+        orientation: 1 to 8, see `data.metadata.Metadata.orientation`.
+        profile: an ICC profile, damaged or not, for these pixels or not; or None.
+        metadata: without a block of EXIF data that is damaged.
+    """
+
+    image: "pyvips.Image"
+    orientation: int
+    profile: bytes | None
+    metadata: Metadata
+
+
+@contextmanager
+def opened(path: str | os.PathLike, argument: str, max_pixels: int) -> Iterator[Picture]:
+    """Open a file for as long as its pixels are read.
+
+    Args:
+        path: the file, of any format of `data.image_io.load_photo`.
+        argument: the caller's name for it, for error messages.
+        max_pixels: refuse more than this, by the header, before anything is decoded.
+
+    Raises:
+        ArgumentError: no such file, a folder, not permitted, empty, not a picture, less than 16
+            pixels on a side, more than ``max_pixels``; and, while it is open, truncated or damaged.
+    """
+    with _open_file(path, argument) as file:
+        kind = _kind(file.read(64))
+        if kind is None:
+            expected = f"not a picture that can be read; give {_READABLE}"
+            raise ArgumentError(argument, path, expected)
+        try:
+            read = _by_vips if kind in _LOADERS else _by_pillow
+            check_size = _size_check(path, argument, max_pixels)
+            yield read(file, kind, path, argument, check_size)
+        except ArgumentError:
+            raise
+        except (libvips().Error, *_PILLOW_ERRORS) as error:
+            raise ArgumentError(
+                argument, path, f"truncated or damaged ({_reason(error)}); give a complete file"
+            ) from error
+
+
+def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
+    status = file_status(path, argument)
+    if status is not None:
+        if stat.S_ISDIR(status.st_mode):
+            raise ArgumentError(argument, path, f"is a folder; give {_READABLE}")
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
+            raise ArgumentError(argument, path, f"is no regular file; give {_READABLE}")
+        if status.st_size == 0:
+            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE}")
+    try:
+        return open(path, "rb")
+    except FileNotFoundError as error:
+        raise ArgumentError(argument, path, f"no such file; give {_READABLE}") from error
+    except PermissionError as error:
+        raise ArgumentError(argument, path, "no permission to read it") from error
+    except OSError as error:
+        expected = f"cannot be opened: {reason_of(error)}"
+        raise ArgumentError(argument, path, expected) from error
+
+
+def _kind(head: bytes) -> str | None:
+    """The format of a file by its first bytes."""
+    for kind, signature in _SIGNATURES:
+        if re.match(signature, head, re.DOTALL):
+            return kind
+    return None
+
+
+def _size_check(
+    path: str | os.PathLike, argument: str, max_pixels: int
+) -> Callable[[int, int], None]:
+    def check(width: int, height: int) -> None:
+        if min(width, height) < MIN_SIDE:
+            expected = f"{width} x {height} pixels are too few; give at least {MIN_SIDE} a side"
+            raise ArgumentError(argument, path, expected)
+        if width * height > max_pixels:
+            expected = f"{width} x {height} pixels are too many; give at most {max_pixels:,} in all"
+            raise ArgumentError(argument, path, expected)
+
+    return check
+
+
+def _by_vips(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> Picture:
+    options = {}
+    if kind == "TIFF":
+        options["page"], metadata = _of_tiff(file, path)
+    else:
+        with _pillow_on_our_terms(), Image.open(file, formats=_PILLOW_NAMES[kind]) as header:
+            metadata = of_picture(header)
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    source = libvips().Source.new_from_descriptor(file.fileno())
+    load = getattr(libvips().Image, _LOADERS[kind])
+    try:
+        image = load(source, access="sequential", fail_on="error", **options)
+    except libvips().Error as error:
+        expected = f"damaged, or a {kind} file of a kind that cannot be read ({_reason(error)})"
+        raise ArgumentError(argument, path, f"{expected}; save it anew") from error
+    check_size(image.width, image.height)
+    fields = image.get_fields()
+    profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
+    orientation, metadata = _orientation(metadata, path)
+    if kind == "AVIF":  # its decoder has turned the photo as the container says
+        orientation = 1
+    elif kind == "TIFF" and "orientation" in fields:  # that of BigTIFF, too
+        orientation = image.get("orientation")
+    return Picture(image, orientation, profile, metadata)
+
+
+def _by_pillow(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> Picture:
+    if kind == "HEIC":
+        import pillow_heif
+
+        image = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+        check_size(*image.size)
+        array, metadata = np.asarray(image), of_picture(image)
+    else:
+        with _pillow_on_our_terms():
+            image = Image.open(file, formats=(kind,))
+        check_size(*image.size)
+        metadata = of_picture(image)
+        image.load()
+        if image.mode not in ("L", "LA", "I;16", "RGB", "RGBA"):
+            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        array = np.asarray(image)
+    _, metadata = _orientation(metadata, path)
+    array = array.reshape(*array.shape[:2], -1)
+    return Picture(to_vips(array), 1, image.info.get("icc_profile"), metadata)
+
+
+def _of_tiff(file: BinaryIO, path: str | os.PathLike) -> tuple[int, Metadata]:
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return of_tiff(content)
+    except ValueError as error:
+        logger.warning("%s: its metadata cannot be read and are not kept (%s)", path, error)
+        return 0, Metadata()
+
+
+def _orientation(metadata: Metadata, path: str | os.PathLike) -> tuple[int, Metadata]:
+    try:
+        return metadata.orientation, metadata
+    except ValueError as error:
+        logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
+        return 1, replace(metadata, exif=None)
+
+
+@contextmanager
+def _pillow_on_our_terms() -> Iterator[None]:
+    """Let Pillow read a header without its opinions, one thread at a time.
+
+    It warns of large images and refuses larger ones, where ``max_pixels`` decides, and it warns of
+    damaged metadata before it goes on without, or raises.
+    """
+    with _PILLOW_STATE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder complains of, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
