@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from photostyle.data import Photo, check_output, find_photos, load_photo, save_photo
-from photostyle.data.paths import check_folder, expected_size
+from photostyle.data.paths import FORMATS, check_folder, expected_size
 from photostyle.ops import ArgumentError
 
 Usage = namedtuple("Usage", "total used free")
@@ -241,3 +241,33 @@ def test_a_process_that_is_killed(folder):
             with Image.open("out.png") as image:
                 image.load()
     assert Path("out.png").exists()
+
+
+class TestCheckOutput:
+    def check(self, path, message, **options):
+        with pytest.raises(ArgumentError, match=message) as caught:
+            check_output(path, **options)
+        assert str(caught.value).startswith(f"output={path}: ")
+
+    @pytest.mark.parametrize("suffix", [*FORMATS, ".JPG", ".Png"])
+    def test_accepts(self, tmp_path, suffix):
+        check_output(tmp_path / f"a{suffix}")
+
+    def test_suffix(self, tmp_path):
+        self.check(tmp_path / "a.gif", r"one of \.jpg \.jpeg \.png \.webp \.tif \.tiff \.bmp")
+        self.check(tmp_path / "a", "end its name")
+
+    def test_folder(self, tmp_path):
+        self.check(tmp_path, "is a folder")
+
+    def test_no_such_folder(self, tmp_path):
+        self.check(tmp_path / "b" / "a.png", "there is no folder .*; create it first")
+
+    def test_not_permitted(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "access", lambda *_: False)
+        self.check(tmp_path / "a.png", "no permission to write to the folder")
+
+    def test_exists(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        self.check(tmp_path / "a.png", "exists; give another name or overwrite=true")
+        check_output(tmp_path / "a.png", overwrite=True)

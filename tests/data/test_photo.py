@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
-from photostyle.data import Photo
+from photostyle.data import Metadata, Photo, load_image, load_photo, save_image
 from photostyle.data.colour_space import adobe_rgb_profile, colour_space
-from photostyle.data.image_io import load_photo
-from tests.data.test_colour_space import table_profile
 
 HEIGHT, WIDTH = 40, 60
 
@@ -62,8 +61,10 @@ class TestColourSpace:
         assert (result.pixels.dtype, result.icc_profile) == (np.uint8, None)
         assert (result.tensor() - photo.tensor()).abs().max() <= 0.51 / 255
 
-    def test_a_profile_that_is_a_table_is_applied_when_the_file_is_read(self, tmp_path):
-        options = {"photometric": "rgb", "iccprofile": table_profile()}
+    def test_a_profile_that_is_a_table_is_applied_when_the_file_is_read(
+        self, tmp_path, table_profile
+    ):
+        options = {"photometric": "rgb", "iccprofile": table_profile}
         tifffile.imwrite(tmp_path / "a.tif", smooth(), **options)
         loaded = load_photo(tmp_path / "a.tif")
         assert loaded.icc_profile is None
@@ -118,3 +119,86 @@ class TestTransparency:
         assert result.alpha.dtype == dtype
         expected = disc()[::2, ::2] / 255
         assert np.abs(result.alpha / np.iinfo(dtype).max - expected).mean() < 0.03
+
+
+class TestTensor:
+    def test_values_and_layout(self, pixels):
+        tensor = Photo(pixels).tensor()
+        assert tensor.shape == (1, 3, 24, 40)
+        assert tensor.dtype == torch.float32
+        assert tensor.is_contiguous()
+        np.testing.assert_allclose(tensor[0].permute(1, 2, 0), pixels / 255, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        ("size", "shape"), [(20, (16, 20)), (30, (18, 30)), (40, (24, 40)), (512, (24, 40))]
+    )
+    def test_size_is_the_long_side_at_least_16_pixels_a_side(self, pixels, size, shape):
+        assert Photo(pixels).tensor(size).shape == (1, 3, *shape)
+        assert Photo(pixels.swapaxes(0, 1)).tensor(size).shape == (1, 3, *shape[::-1])
+
+    def test_resizing_is_antialiased(self):
+        stripes = np.zeros((64, 64, 3), np.uint8)
+        stripes[:, ::2] = 255
+        centre = Photo(stripes).tensor(16)[..., 4:12, 4:12]
+        assert (centre - 0.5).abs().max() < 0.02
+
+    def test_resizing_is_lanczos(self):
+        """As in Pillow, to a rounding, also from an array that must not be written to."""
+        pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+        pixels.flags.writeable = False
+        expected = Image.fromarray(pixels).resize((36, 20), Image.Resampling.LANCZOS)
+        resized = (255 * Photo(pixels).tensor(36)[0]).permute(1, 2, 0).numpy()
+        assert abs(resized - np.asarray(expected, np.float32)).max() < 1.01
+
+    def test_load_and_save_image(self, tmp_path):
+        image = torch.rand(1, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+        save_image(image, tmp_path / "a.png")
+        loaded = load_image(tmp_path / "a.png")
+        assert (loaded - image).abs().max() <= 0.5 / 255 + 1e-6
+        assert load_image(tmp_path / "a.png", size=24).shape == (1, 3, 16, 24)
+
+    def test_save_image_clamps(self, tmp_path):
+        image = torch.tensor([-1.0, 0.5, 2.0])[None, :, None, None].expand(1, 3, 16, 16)
+        save_image(image.clone().requires_grad_(), tmp_path / "a.png")
+        assert load_photo(tmp_path / "a.png").pixels[3, 3].tolist() == [0, 128, 255]
+
+    @pytest.mark.parametrize(
+        ("image", "message"),
+        [
+            (torch.zeros(3, 16, 16), "must be .1, 3, H, W."),
+            (torch.zeros(2, 3, 16, 16), "must be .1, 3, H, W."),
+            (torch.zeros(1, 1, 16, 16), "must be .1, 3, H, W."),
+            (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "of floats"),
+            (torch.full((1, 3, 16, 16), torch.nan), "must be finite"),
+        ],
+    )
+    def test_save_image_refuses(self, tmp_path, image, message):
+        with pytest.raises(ValueError, match=message):
+            save_image(image, tmp_path / "a.png")
+        assert not list(tmp_path.iterdir())
+
+
+class TestPhoto:
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ((np.zeros((8, 8), np.uint8),), "pixels must be"),
+            ((np.zeros((8, 8, 3), np.float32),), "pixels must be"),
+            ((np.zeros((8, 8, 3), np.uint16), np.zeros((8, 8), np.uint8)), "alpha must be"),
+            ((np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9), np.uint8)), "alpha must be"),
+        ],
+    )
+    def test_refuses_other_arrays(self, arrays, message):
+        with pytest.raises(ValueError, match=message):
+            Photo(*arrays)
+
+    def test_with_pixels_keeps_the_rest(self, pixels):
+        ramp = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (24, 1))
+        profile = adobe_rgb_profile()
+        photo = Photo(pixels, ramp, profile, Metadata(xmp=b"xmp"))
+        other = photo.with_pixels(255 - pixels)
+        assert other.alpha is photo.alpha
+        assert (other.icc_profile, other.metadata) == (profile, Metadata(xmp=b"xmp"))
+        smaller = photo.with_pixels(pixels[::2, ::2])
+        assert smaller.alpha.shape == (12, 20)
+        assert np.abs(smaller.alpha.astype(int) - ramp[::2, ::2]).max() < 8

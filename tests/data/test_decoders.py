@@ -1,0 +1,255 @@
+"""Files of every kind, as cameras and editors write them, and every bad one.
+
+They are written by Pillow, tifffile and libheif, which know nothing of libvips.
+"""
+
+import os
+from io import BytesIO
+
+import numpy as np
+import pillow_heif
+import pytest
+import pyvips
+import tifffile
+from PIL import Image
+from skimage.color import lab2rgb
+
+from photostyle.data import load_photo
+from photostyle.ops.errors import ArgumentError
+
+HEIGHT, WIDTH = 24, 40
+
+
+def save(path, array, **options):
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+class TestTiff:
+    """As editors and scanners write it."""
+
+    @pytest.fixture
+    def wide(self, pixels):
+        """No level of it is one of 8 bits."""
+        return pixels.astype(np.uint16) * 255 + 100
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"tile": (16, 16)},
+            {"byteorder": ">"},
+            {"bigtiff": True},
+            {"compression": "zlib", "predictor": True},
+            {"rowsperstrip": 5},
+        ],
+        ids=str,
+    )
+    def test_layouts(self, tmp_path, wide, options):
+        tifffile.imwrite(tmp_path / "a.tif", wide, photometric="rgb", **options)
+        np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").pixels, wide)
+
+    def test_planes(self, tmp_path, wide):
+        planes = np.ascontiguousarray(wide.transpose(2, 0, 1))
+        options = {"photometric": "rgb", "planarconfig": "separate"}
+        tifffile.imwrite(tmp_path / "a.tif", planes, **options)
+        np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").pixels, wide)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_white_is_zero(self, tmp_path, grey, dtype):
+        white = np.iinfo(dtype).max
+        grey = grey.astype(dtype) * (white // 255)
+        tifffile.imwrite(tmp_path / "a.tif", white - grey, photometric="miniswhite")
+        np.testing.assert_array_equal(load_photo(tmp_path / "a.tif").pixels[..., 1], grey)
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float32])
+    def test_floats(self, tmp_path, wide, dtype):
+        tifffile.imwrite(tmp_path / "a.tif", (wide / 65_535).astype(dtype), photometric="rgb")
+        difference = load_photo(tmp_path / "a.tif").pixels.astype(int) - wide
+        assert np.abs(difference).max() <= (0 if dtype == np.float32 else 16)
+
+    def test_a_thumbnail_in_the_first_page(self, tmp_path, pixels, wide):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(pixels[:20, :20], photometric="rgb", subfiletype=1)
+            file.write(wide, photometric="rgb", description="the photo", metadata=None)
+            file.write(wide[::-1], photometric="rgb", description="another one")
+        photo = load_photo(tmp_path / "a.tif")
+        np.testing.assert_array_equal(photo.pixels, wide)
+        assert b"the photo" in photo.metadata.exif
+
+    def test_channels_beside_the_photo(self, tmp_path, wide):
+        """Selections that an editor has kept are no transparency."""
+        stored = np.dstack([wide, wide[..., :2]])
+        options = {"photometric": "rgb", "extrasamples": ["unspecified"] * 2}
+        tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+        photo = load_photo(tmp_path / "a.tif")
+        assert photo.alpha is None
+        np.testing.assert_array_equal(photo.pixels, wide)
+
+    def test_colours_multiplied_by_their_alpha(self, tmp_path, wide):
+        stored = np.dstack([wide // 2, np.full_like(wide[..., 0], 32_768)])
+        options = {"photometric": "rgb", "extrasamples": ["assocalpha"]}
+        tifffile.imwrite(tmp_path / "a.tif", stored, **options)
+        photo = load_photo(tmp_path / "a.tif")
+        assert np.abs(photo.pixels.astype(int) - wide).max() <= 2
+        assert (photo.alpha == 32_768).all()
+
+    def test_webp_inside(self, tmp_path, pixels):
+        options = {"compression": "webp", "Q": 95, "keep": "none"}
+        pyvips.Image.new_from_array(pixels).tiffsave(str(tmp_path / "a.tif"), **options)
+        assert np.abs(load_photo(tmp_path / "a.tif").pixels.astype(int) - pixels).mean() < 2
+
+    def test_numbers_of_64_bits_are_refused(self, tmp_path, wide):
+        tifffile.imwrite(tmp_path / "a.tif", wide / 65_535, photometric="rgb")
+        with pytest.raises(ArgumentError, match="a TIFF file of a kind that cannot be read"):
+            load_photo(tmp_path / "a.tif")
+
+    def test_lab_of_sixteen_bits(self, tmp_path):
+        lab = np.zeros((20, 20, 3), np.int16)
+        lab[..., 0], lab[..., 1] = 0.6 * 32_767, 30 * 256
+        pyvips.Image.new_from_array(lab, interpretation="labs").tiffsave(str(tmp_path / "a.tif"))
+        found = load_photo(tmp_path / "a.tif").pixels[10, 10] / 65_535
+        np.testing.assert_allclose(found, lab2rgb([[[60.0, 30.0, 0.0]]])[0, 0], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.png", "JPEG"), ("a.jpg", "PNG"), ("a", "WEBP"), ("a.heic", "AVIF"), ("a.txt", "TIFF")],
+)
+def test_what_is_inside_counts(tmp_path, pixels, name, kind):
+    save(tmp_path / name, pixels, format=kind)
+    assert np.abs(load_photo(tmp_path / name).pixels.astype(int) - pixels).mean() < 5
+
+
+@pytest.mark.parametrize("bits", [8, 10])
+def test_heic(tmp_path, pixels, bits):
+    """As phones write it; of more than 8 bits all are kept."""
+    wide = pixels.astype(np.uint16) * 257
+    mode, stored = ("RGB", pixels) if bits == 8 else ("RGB;16", wide)
+    file = pillow_heif.from_bytes(mode, (WIDTH, HEIGHT), stored.tobytes())
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = False
+    file.save(tmp_path / "a.heic", quality=-1, chroma=444)
+    photo = load_photo(tmp_path / "a.heic")
+    assert photo.pixels.dtype == (np.uint8 if bits == 8 else np.uint16)
+    assert np.abs(photo.pixels / photo.white - pixels / 255).max() < 4 / 255
+
+
+def test_a_name_that_libvips_would_take_apart(tmp_path, pixels):
+    path = save(tmp_path / "a.png", pixels).rename(tmp_path / "a[page=3].png")
+    np.testing.assert_array_equal(load_photo(path).pixels, pixels)
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path, pixels):
+    path = save(tmp_path / "a.png", pixels)
+    load_photo(path)
+    save(path, 255 - pixels)
+    np.testing.assert_array_equal(load_photo(path).pixels, 255 - pixels)
+
+
+class TestBadInput:
+    def check(self, path, message, **options):
+        with pytest.raises(ArgumentError, match=message) as caught:
+            load_photo(path, argument="style", **options)
+        assert caught.value.argument == "style"
+        assert str(caught.value).startswith(f"style={path}: ")
+        assert "\n" not in str(caught.value)
+
+    def test_missing(self, tmp_path):
+        self.check(tmp_path / "none.jpg", "no such file; give a JPEG")
+
+    def test_folder(self, tmp_path):
+        self.check(tmp_path, "is a folder; give a JPEG")
+
+    def test_below_a_file(self, tmp_path):
+        (tmp_path / "a").write_text("text")
+        self.check(tmp_path / "a" / "b.jpg", "cannot be opened: Not a directory")
+
+    def test_named_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        self.check(tmp_path / "pipe", "no regular file")
+
+    def test_empty(self, tmp_path):
+        (tmp_path / "a.jpg").touch()
+        self.check(tmp_path / "a.jpg", "the file is empty")
+
+    @pytest.mark.parametrize("content", [b"text", b"GIF89a", b"%PDF-1.5", b"<svg></svg>"])
+    def test_no_picture(self, tmp_path, content):
+        (tmp_path / "a.jpg").write_bytes(content * 3)
+        self.check(tmp_path / "a.jpg", "not a picture that can be read; give a JPEG, PNG")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF0000WEBP", b"II*\0\x08", b"BM",
+            b"0000ftypheic", b"0000ftypavif", b"\0\0\0\x0cjP  \r\n\x87\n",
+        ],
+    )  # fmt: skip
+    def test_nothing_but_a_signature(self, tmp_path, content):
+        (tmp_path / "a.jpg").write_bytes(content * 3)
+        self.check(tmp_path / "a.jpg", "damaged")
+
+    def test_not_permitted(self, tmp_path, pixels, monkeypatch):
+        path = save(tmp_path / "a.png", pixels)
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        # Not chmod: it does not stop a root user.
+        monkeypatch.setattr("builtins.open", refuse)
+        self.check(path, "no permission to read it")
+
+    @pytest.mark.parametrize(
+        ("suffix", "options"),
+        [
+            (".jpg", {}),
+            (".jpg", {"progressive": True}),
+            (".png", {}),
+            (".webp", {}),
+            (".avif", {}),
+            (".heic", {}),
+            (".jp2", {}),
+            (".tif", {}),
+            (".tif", {"compression": "tiff_lzw"}),
+            (".bmp", {}),
+        ],
+    )
+    def test_cut_in_half(self, tmp_path, suffix, options):
+        pillow_heif.register_heif_opener()
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        path = save(tmp_path / f"a{suffix}", noise, **options)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        self.check(path, "damaged")
+
+    def test_too_small(self, tmp_path, pixels):
+        path = save(tmp_path / "a.png", pixels[:15])
+        self.check(path, "40 x 15 pixels are too few; give at least 16 a side")
+
+    def test_too_large_by_the_header_alone(self, tmp_path, pixels, monkeypatch):
+        path = save(tmp_path / "a.png", pixels)
+        monkeypatch.setattr(pyvips.Image, "numpy", lambda _: pytest.fail("decoded"))
+        self.check(path, "40 x 24 pixels are too many; give at most 959", max_pixels=959)
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".jp2"])
+    def test_our_limit_replaces_that_of_pillow(self, tmp_path, pixels, monkeypatch, suffix):
+        path = save(tmp_path / f"a{suffix}", pixels)
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+        assert load_photo(path, max_pixels=960).pixels.shape == pixels.shape
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_the_first_of_two_pictures(tmp_path, pixels):
+    """As stereo cameras and phones write them."""
+    first, second = Image.fromarray(pixels), Image.fromarray(pixels[::-1, ::-1])
+    first.save(tmp_path / "a.mpo", save_all=True, append_images=[second], quality=95)
+    with Image.open(tmp_path / "a.mpo") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    difference = load_photo(tmp_path / "a.mpo").pixels.astype(int) - pixels
+    assert np.abs(difference).mean() < 3
+
+
+def test_animation_gives_its_first_frame(tmp_path, pixels):
+    frames = [Image.fromarray(pixels), Image.fromarray(255 - pixels)]
+    buffer = BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    (tmp_path / "a.webp").write_bytes(buffer.getvalue())
+    np.testing.assert_array_equal(load_photo(tmp_path / "a.webp").pixels, pixels)
