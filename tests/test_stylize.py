@@ -413,6 +413,30 @@ def test_disk_that_is_full_on_the_way(run, folder, disk):
     np.testing.assert_array_equal(pixels("full.png"), pixels("out.png"))
 
 
+@pytest.mark.slow
+def test_disk_that_fills_at_any_moment(run, folder, disk, monkeypatch):
+    """Whenever that is, the result is whole, in its place or where the error says."""
+    monkeypatch.setattr(tempfile, "tempdir", "elsewhere")
+    values = {"optimizer.steps": "[3]", "intermediate_every": 1}
+    assert run(values).code == 0
+    values |= {"log_dir": "log", "intermediate_dir": "pictures", "output": "results/out.png"}
+    codes = []
+    while 0 not in codes:
+        for name in ("results", "elsewhere", "log", "pictures"):
+            shutil.rmtree(name, ignore_errors=True)
+        Path("results").mkdir()
+        Path("elsewhere").mkdir()
+        disk.fills("results", "log", "pictures", writes=len(codes))
+        code, _, err = run(values)
+        codes.append(code)
+        found = "results/out.png" if code == 0 else "elsewhere/out_rescued.png"
+        assert code == 0 or err.splitlines()[-1].endswith(f"the result is in {found}")
+        np.testing.assert_array_equal(pixels(found), pixels("out.png"))
+        assert len(codes) < 40
+    assert codes == [2] * (len(codes) - 1) + [0]
+    assert len(codes) > 8
+
+
 @pytest.mark.parametrize("log", ["log_dir", "intermediate_dir"])
 def test_nothing_is_logged_of_a_run_that_does_not_start(run, folder, log):
     before = files(folder)
