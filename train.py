@@ -2,7 +2,7 @@
 
 from hydra.utils import instantiate
 
-from photostyle.conf import entry_point
+from photostyle.conf.entry_point import entry_point
 from photostyle.conf.training_settings import training_settings
 
 

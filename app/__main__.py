@@ -2,7 +2,7 @@
 
 from hydra.utils import instantiate
 
-from photostyle.conf import entry_point
+from photostyle.conf.entry_point import entry_point
 
 
 @entry_point("app")

@@ -1,5 +1,6 @@
 """What the benchmarks share: timing, peak memory, the machine, a table."""
 
+import importlib.metadata
 import multiprocessing
 import os
 import platform
@@ -9,7 +10,6 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-import numba
 import torch
 
 
@@ -67,11 +67,19 @@ def machine() -> str:
     parts = [
         f"{date.today()}",
         f"{processor}, {torch.get_num_threads()} threads",
-        f"PyTorch {torch.__version__}, Numba {numba.__version__}",
+        ", ".join(f"{name} {version(name)}" for name in ("torch", "numba") if version(name)),
     ]
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return "; ".join(parts)
+
+
+def version(package: str) -> str | None:
+    """Of a package, ``None`` where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

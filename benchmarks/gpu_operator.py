@@ -1,66 +1,95 @@
-"""The matting Laplacian on a GPU: how near it is to the limit that memory sets, and what it costs.
+"""The matting Laplacian on a GPU: how near it is to the limit that memory sets, and what others do.
 
 python -m benchmarks.gpu_operator [--sizes 512 4096 ...] [--radii 1 3 8] [--batches 1 16]
 
 Bandwidth is measured first, by copying 1 GiB on the device. The share of L p, P p or the loss is
-that of the bytes that it cannot do without, guide and p read once and the result written once, 36
-per pixel with three channels in float32, in the time that it takes. Inputs rotate, so that none is
-in the cache from the call before. Beside it are cuSPARSE with the explicit matrix, where that can
-be built, and the definition in plain PyTorch; then what the operator takes of a step of the slow
-mode and of a training step.
+that of the bytes counted in docs/gpu.md, in the time that it takes. Inputs rotate, so that none is
+in the cache from the call before. Beside it are cuSPARSE with the explicit matrix, where that fits,
+the definition in plain PyTorch, and a guided filter by box filters; all are compared with ours.
 """
 
-import argparse
 import itertools
 import statistics
-import sys
+import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from benchmarks.common import machine, table
-from photostyle.feedforward.training_objective import OneStyle, RawMattingLoss
-from photostyle.feedforward.transform_net import TransformNet
-from photostyle.ops import GuidedFilter, MattingLaplacian, StyleObjective
-from photostyle.ops.colour_transfer import colour_moments
+from benchmarks.explicit_matrix import laplacian_csr
+from benchmarks.findings import Findings, parser, run_part
+from photostyle.ops import MattingLaplacian
 
-DEVICE = "cuda"
-TRAINING_LAYERS = ["colours", "relu1_1", "relu2_1", "relu3_1"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MATRIX = f"explicit matrix, {'cuSPARSE' if DEVICE == 'cuda' else 'PyTorch'}"
 EPSILON = 1e-7
-BYTES_PER_PIXEL = 3 * 3 * 4
+FUSED_BYTES = 36
+"""Per pixel with three channels in float32, at r = 1: guide and p read once, the result written."""
+TILED_BYTES = 192
+"""At any other r: statistics and models come and go, too."""
 MODES = {"product": "L p", "guided_filter": "P p", "matting_loss": "matting_loss"}
 # More than the cache of any GPU of today.
 ROTATED_BYTES = 512 * 2**20
-# A matrix in CSR has 25 entries of 12 bytes per pixel at r = 1; the definition needs 400 bytes.
-# Beyond these many bytes they are left out.
-MATRIX_BYTES = 24e9
-REFERENCE_BYTES = 16e9
-REPEATS = 30
+# A matrix in CSR has 25 entries of 8 bytes per pixel at r = 1, twice while it is made, and its
+# product is not in place; the definition needs 400 bytes. Beyond these many they are left out.
+MATRIX_BYTES = 50e9
+REFERENCE_BYTES = 4e9
+BOX_PIXELS = 2**24
+RIDGE = 1e-3
+FULL = {"sizes": [512, 1024, 2048, 4096, 8192], "radii": [1, 3, 8], "batches": [1, 16]}
+SMALL = {"sizes": [32], "radii": [1, 3], "batches": [1, 2]}
 
 
-def gpu_seconds(calls: list[Callable[[], object]], repeats: int = REPEATS) -> float:
-    """Median seconds of a call by CUDA events, over calls that take turns."""
-    for call in calls * 2:
+def call_seconds(calls: list[Callable[[], object]], seconds: float = 0.2, most: int = 30) -> float:
+    """Median seconds of a call, over calls that take turns: what fits into ``seconds``, 5 at
+    least. On a GPU by CUDA events."""
+    for call in calls:  # compiles
         call()
+    _synchronize()
+    start = time.perf_counter()
+    for call in calls:
+        call()
+    _synchronize()
+    once = (time.perf_counter() - start) / len(calls)
+    repeats = max(5, min(most, int(seconds / once)))
+    turns = itertools.islice(itertools.cycle(calls), repeats)
+    return statistics.median((_by_events if DEVICE == "cuda" else _by_clock)(turns))
+
+
+def _by_events(calls) -> list[float]:
     events = []
-    for call in itertools.islice(itertools.cycle(calls), repeats):
+    for call in calls:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         call()
         end.record()
         events.append((start, end))
     torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events) / 1000
+    return [start.elapsed_time(end) / 1000 for start, end in events]
 
 
-def copy_bandwidth(count: int = 2**28) -> float:
+def _by_clock(calls) -> list[float]:
+    times = [time.perf_counter()]
+    for call in calls:
+        call()
+        times.append(time.perf_counter())
+    return [end - start for start, end in itertools.pairwise(times)]
+
+
+def _synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def copy_bandwidth(count: int) -> float:
     """Bytes per second, read and written, of a copy of ``count`` floats."""
     source = torch.rand(count, device=DEVICE)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / gpu_seconds([lambda: target.copy_(source)])
+    return 2 * source.nbytes / call_seconds([lambda: target.copy_(source)])
 
 
-def photos(batch: int, size: int) -> list[torch.Tensor]:
+def photos(batch: int, size: int) -> list[Tensor]:
     """As many as do not fit into the cache together, but two at least."""
     count = max(2, min(16, ROTATED_BYTES // (batch * 3 * size * size * 4)))
     return [torch.rand(batch, 3, size, size, device=DEVICE) for _ in range(count)]
@@ -71,153 +100,172 @@ def operator_row(size: int, radius: int, batch: int, bandwidth: float) -> list[s
     guides = photos(batch, size)
     operators = [MattingLaplacian(guide, radius, EPSILON) for guide in guides]
     inputs = photos(batch, size)
-    row = [f"{batch} x {size} x {size}", str(radius)]
+    counted = FUSED_BYTES if radius == 1 else TILED_BYTES
+    row = [f"{batch} x {size} x {size}", str(radius), str(counted)]
     for mode in MODES:
         calls = [
             lambda operator=operator, p=p, mode=mode: getattr(operator, mode)(p)
             for operator, p in zip(operators, inputs, strict=True)
         ]
-        seconds = gpu_seconds(calls)
-        share = BYTES_PER_PIXEL * batch * size * size / seconds / bandwidth
+        seconds = call_seconds(calls)
+        share = counted * batch * size * size / seconds / bandwidth
         row += [f"{1000 * seconds:.3f}", f"{100 * share:.0f} %"]
     calls = [lambda guide=guide: MattingLaplacian(guide, radius, EPSILON) for guide in guides]
-    return [*row, f"{1000 * gpu_seconds(calls):.3f}"]
+    return [*row, f"{1000 * call_seconds(calls):.3f}"]
 
 
-def peer_rows(size: int) -> list[list[str]]:
-    """L p at r = 1 by the operator, by the explicit matrix and by the definition."""
-    guide, p = torch.rand(2, 1, 3, size, size, device=DEVICE)
+def peer_rows(height: int, width: int) -> list[list[str]]:
+    """L p at r = 1 by the operator, by the explicit matrix and by the definition.
+
+    Milliseconds, times ours, and the relative difference (L2) from ours.
+    """
+    guide, p = torch.rand(2, 1, 3, height, width, device=DEVICE)
     operator = MattingLaplacian(guide, 1, EPSILON)
-    ours = gpu_seconds([lambda: operator.product(p)])
-    rows = [[f"{size} x {size}", "this operator", f"{1000 * ours:.3f}", "1"]]
-    matrix = sparse_seconds(guide, p) if size**2 * 25 * 12 < MATRIX_BYTES else None
-    times = {"cuSPARSE, explicit matrix": matrix}
-    if size**2 * 400 < REFERENCE_BYTES:
+    peers = {}
+    if height * width * 25 * 16 < MATRIX_BYTES:
+        peers[MATRIX] = lambda: sparse_product(guide, p)
+    if height * width * 400 < REFERENCE_BYTES:
         reference = MattingLaplacian(guide, 1, EPSILON, "reference")
-        times["plain PyTorch"] = gpu_seconds([lambda: reference.product(p)], 5)
-    for name, seconds in times.items():
-        numbers = "does not fit" if seconds is None else f"{1000 * seconds:.3f}"
-        ratio = "-" if seconds is None else f"{seconds / ours:.1f}"
-        rows.append([f"{size} x {size}", name, numbers, ratio])
-    return rows
+        peers["plain PyTorch"] = lambda: lambda: reference.product(p)
+    return compared(f"{width} x {height}", lambda: operator.product(p), peers)
 
 
-def sparse_seconds(guide: torch.Tensor, p: torch.Tensor) -> float | None:
-    """Of a product with the matrix in float32, without building it; None where it does not fit."""
+def sparse_product(guide: Tensor, p: Tensor) -> Callable[[], Tensor]:
+    """A call of L p with the matrix, (1, K, H, W); without a GPU by PyTorch."""
+    pointers, columns, values = laplacian_csr(guide, EPSILON)
+    shape = (len(pointers) - 1,) * 2
+    vectors = p[0].flatten(1).T
+    if DEVICE == "cpu":
+        matrix = torch.sparse_csr_tensor(pointers, columns, values, shape)
+        return lambda: (matrix @ vectors).T.reshape(p.shape)
     import cupy
     import cupyx.scipy.sparse
-    import pymatting
 
-    pixels = guide[0].permute(1, 2, 0).double().cpu().numpy()
-    try:
-        matrix = pymatting.cf_laplacian(pixels, EPSILON, 1).tocsr().astype("float32")
-        matrix = cupyx.scipy.sparse.csr_matrix(matrix)
-        vectors = cupy.asfortranarray(cupy.from_dlpack(p[0].flatten(1)).T)
-        return gpu_seconds([lambda: matrix @ vectors])
-    except (MemoryError, cupy.cuda.memory.OutOfMemoryError):
-        return None
+    parts = (cupy.from_dlpack(part) for part in (values, columns, pointers))
+    matrix = cupyx.scipy.sparse.csr_matrix(tuple(parts), shape)
+    vectors = cupy.asfortranarray(cupy.from_dlpack(p[0].flatten(1)).T)
+    return lambda: torch.from_dlpack(matrix @ vectors).T.reshape(p.shape)
 
 
-def optimizer_step(height: int, width: int, precision: torch.dtype):
-    """A step of the optimiser, and what the operator does in it."""
-    content, style = torch.rand(2, 1, 3, height, width, device=DEVICE)
-    mask = torch.ones(1, height, width, device=DEVICE)
-    objective = StyleObjective().to(DEVICE)
-    laplacian = GuidedFilter().laplacian(content)
-    x = content.clone().requires_grad_(True)
-    with autocast(precision):
-        targets = objective.targets(content, style, mask, mask)
+def filter_rows(size: int, radius: int) -> list[list[str]]:
+    """The guided filter with all that it does once per guide, beside one by box filters.
 
-    def step():
-        with autocast(precision):
-            loss = objective(laplacian.guided_filter(x), targets).total
-        torch.autograd.grad(loss, x)
+    They differ where a window leaves the image, so they are compared further in.
+    """
+    guide, p = torch.rand(2, 1, 3, size, size, device=DEVICE)
+    inner = (..., *(slice(2 * radius, -2 * radius),) * 2)
 
-    def operator():
-        y = laplacian.guided_filter(x)
-        torch.autograd.grad(y.sum() + targets.laplacian.matting_loss(y).mean(), x)
+    def ours() -> Tensor:
+        return MattingLaplacian.with_ridge(guide, radius, RIDGE).guided_filter(p)[inner]
 
-    return step, operator
+    def box() -> Tensor:
+        return box_guided_filter(guide, p, radius, RIDGE)[inner]
+
+    peers = {"guided filter by box filters, PyTorch": lambda: box}
+    return compared(f"{size} x {size}, r = {radius}", ours, peers)
 
 
-def training_step(batch: int, size: int, precision: torch.dtype):
-    """A training step, and what the operator does in it, set-up for new photos included."""
-    photo = torch.rand(batch, 3, size, size, device=DEVICE)
-    style = torch.rand(1, 3, size, size, device=DEVICE)
-    colours = colour_moments(style, style.new_ones(1, size, size))
-    moments = {"style_mean": colours.mean[0, 0], "style_covariance": colours.covariance[0, 0]}
-    net = TransformNet(**moments).to(DEVICE)
-    optimizer = torch.optim.Adam(net.parameters())
-    guided_filter = GuidedFilter(radius=4, ridge=1e-4)
-    with autocast(precision):
-        layers = {"style_layers": TRAINING_LAYERS, "layer_weights": None}
-        objective = StyleObjective(matting_weight=0, edges_weight=0, **layers).to(DEVICE)
-        raw_matting = RawMattingLoss(weight=1000.0)
-        losses = OneStyle(objective, raw_matting, style)
+def box_guided_filter(guide: Tensor, p: Tensor, radius: int, ridge: float) -> Tensor:
+    """He et al. (2013), a colour guide, by box filters over the part of a window in the image.
 
-    def step():
-        optimizer.zero_grad()
-        with autocast(precision):
-            example = losses.example(photo)
-            raw = net(photo)
-        result = guided_filter.laplacian(photo).guided_filter(raw)
-        with autocast(precision):
-            total = losses(example, raw, result).total
-        total.backward()
-        optimizer.step()
+    Args:
+        guide: (B, 3, H, W), values in [0, 1].
+        p: (B, K, H, W).
+        radius: of the windows.
+        ridge: ε/|w|.
+    """
 
-    x = photo.clone().requires_grad_(True)
+    def mean(x: Tensor) -> Tensor:
+        side = 2 * radius + 1
+        for kernel, padding in (((1, side), (0, radius)), ((side, 1), (radius, 0))):
+            x = F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)
+        return x
 
-    def operator():
-        result = guided_filter.laplacian(photo).guided_filter(x)
-        torch.autograd.grad(result.sum() + raw_matting(photo, x), x)
-
-    return step, operator
-
-
-def autocast(precision: torch.dtype):
-    return torch.autocast(DEVICE, torch.bfloat16, enabled=precision == torch.bfloat16)
+    rows, columns = torch.triu_indices(3, 3)
+    mean_guide, mean_p = mean(guide), mean(p)
+    upper = mean(guide[:, rows] * guide[:, columns]) - mean_guide[:, rows] * mean_guide[:, columns]
+    xx, xy, xz, yy, yz, zz = upper.unbind(1)
+    x, y, z = (
+        torch.stack(row, 1)
+        for row in ((xx + ridge, xy, xz), (xy, yy + ridge, yz), (xz, yz, zz + ridge))
+    )
+    cofactors = [torch.linalg.cross(*pair, dim=1) for pair in ((y, z), (z, x), (x, y))]
+    determinant = (x * cofactors[0]).sum(1, keepdim=True)
+    results = []
+    for channel in range(p.shape[1]):
+        q, mean_q = p[:, channel, None], mean_p[:, channel, None]
+        covariance = mean(guide * q) - mean_guide * mean_q
+        a = sum(covariance[:, i, None] * cofactors[i] for i in range(3)) / determinant
+        b = mean_q - (a * mean_guide).sum(1, keepdim=True)
+        results.append((mean(a) * guide).sum(1, keepdim=True) + mean(b))
+    return torch.cat(results, 1)
 
 
-def share_rows() -> list[list[str]]:
-    rows = []
-    for precision in (torch.float32, torch.bfloat16):
-        for name, (step, operator) in (
-            ("optimiser, 904 x 603", optimizer_step(603, 904, precision)),
-            ("training, 16 x 256 x 256", training_step(16, 256, precision)),
-        ):
-            whole, part = gpu_seconds([step], 15), gpu_seconds([operator], 15)
-            numbers = f"{1000 * whole:.2f}", f"{1000 * part:.3f}", f"{100 * part / whole:.1f} %"
-            rows.append([name, str(precision).removeprefix("torch."), *numbers])
+def compared(name: str, ours: Callable[[], Tensor], peers: dict[str, Callable]) -> list[list[str]]:
+    """A row for ours and for each of the peers, functions that return the call to time."""
+    expected, seconds = ours(), call_seconds([ours])
+    rows = [[name, "this operator", f"{1000 * seconds:.3f}", "1", "0"]]
+    for peer, prepare in peers.items():
+        try:
+            call = prepare()
+            difference = (call() - expected).norm() / expected.norm()
+            taken = call_seconds([call], most=10)
+        except Exception as error:
+            if "memory" not in f"{type(error).__name__} {error}".lower():
+                raise
+            rows.append([name, peer, "does not fit", "-", "-"])
+        else:
+            times = f"{taken / seconds:.1f}"
+            rows.append([name, peer, f"{1000 * taken:.3f}", times, f"{difference:.1e}"])
+        finally:
+            call = None
+            free_memory()
     return rows
+
+
+def free_memory() -> None:
+    """PyTorch's and CuPy's, of which neither gives the other what it has kept."""
+    if DEVICE == "cuda":
+        import cupy
+
+        torch.cuda.empty_cache()
+        cupy.get_default_memory_pool().free_all_blocks()
+
+
+PEER_HEADER = ["size", "by", "ms", "times ours", "relative difference"]
+
+
+def measure(findings: Findings, options) -> None:
+    default = SMALL if options.small else FULL
+    sizes, radii, batches = (getattr(options, key) or default[key] for key in default)
+    bandwidth = copy_bandwidth(2**20 if options.small else 2**28)
+    findings.table("Copy on the device, read and written", ["GB/s"])(f"{bandwidth / 1e9:.0f}")
+
+    header = ["photos", "radius", "bytes per pixel"]
+    header += itertools.chain(*((f"{name}, ms", "share") for name in MODES.values()))
+    add = findings.table("The operator", [*header, "set-up, ms"])
+    for size, batch, radius in itertools.product(sizes, batches, radii):
+        # 16 of 8192 x 8192 are 13 GB for guide and p each, and as much for what is between.
+        if batch * size**2 <= 2**28:
+            add(*operator_row(size, radius, batch, bandwidth))
+            free_memory()
+
+    add = findings.table("L p, r = 1, three channels", PEER_HEADER)
+    for size in sizes:
+        for row in peer_rows(size, size):
+            add(*row)
+    add = findings.table("Guided filter, with its set-up", PEER_HEADER)
+    for size, radius in itertools.product(sizes, radii):
+        if size**2 <= BOX_PIXELS:
+            for row in filter_rows(size, radius):
+                add(*row)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", nargs="+", type=int, default=[512, 1024, 2048, 4096, 8192])
-    parser.add_argument("--radii", nargs="+", type=int, default=[1, 3, 8])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("PyTorch sees no GPU here")
-    bandwidth = copy_bandwidth()
-    print(f"{machine()}\n\nA copy moves {bandwidth / 1e9:.0f} GB/s, read and written.\n")
-
-    rows = []
-    for size, batch, radius in itertools.product(
-        arguments.sizes, arguments.batches, arguments.radii
-    ):
-        # 16 of 8192 x 8192 are 13 GB for guide and p each, and as much for what is between.
-        if batch * size**2 <= 2**28:
-            rows.append(operator_row(size, radius, batch, bandwidth))
-            print(*rows[-1], sep="\t", file=sys.stderr, flush=True)
-    header = ["photos", "radius"]
-    header += list(itertools.chain(*((f"{name}, ms", "share") for name in MODES.values())))
-    print(table([*header, "set-up, ms"], rows), "\n")
-
-    rows = list(itertools.chain(*map(peer_rows, arguments.sizes)))
-    print(table(["size", "L p, r = 1", "ms", "times ours"], rows), "\n")
-    print(table(["step", "precision", "step, ms", "operator, ms", "share"], share_rows()))
+    arguments = parser(__doc__)
+    for key in FULL:
+        arguments.add_argument(f"--{key}", nargs="+", type=int)
+    run_part(measure, arguments.parse_args())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How good a network is on photos that it was not trained on."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Validation:
             style i, and from the first again where there are fewer.
         size: long side of the photos in pixels; they are never enlarged.
         objective: what is trained.
+        load: reads a photo as `data.load_image` does.
 
     Raises:
         ArgumentError: none of the photos can be read.
@@ -45,14 +46,16 @@ class Validation:
         styles: Sequence[Tensor],
         size: int,
         objective: TrainingObjective,
+        load: Callable[..., Tensor] = load_image,
     ):
+        self.size = size
+        self.load = load
         # Now: an hour of training must not end for a photo.
-        self.photos = [path for path in photos if _is_readable(path, size)]
+        self.photos = [path for path in photos if self._is_readable(path)]
         if not self.photos:
             expected = f"none of {len(photos)} validation photos can be read"
             raise ArgumentError("validation", photos[0].parent, expected)
         self.styles = styles
-        self.size = size
         self.objective = objective
         self.style_distance = StyleDistance().to(styles[0].device)
         self.start_loss: float | None = None
@@ -97,26 +100,26 @@ class Validation:
 
     def _examples(self, photos: Sequence[Path]) -> Iterator[tuple[Example, Tensor]]:
         for path, style in zip(photos, cycle(self.styles), strict=False):
-            yield self.objective.example(_load(path, self.size).to(style.device), style), style
+            yield self.objective.example(self._load(path).to(style.device), style), style
 
     def _results(self, network: StyleNetwork, photos: Sequence[Path]):
         for example, style in self._examples(photos):
             raw = network.net(*example.inputs)
             yield example, style, raw, network.filtered(raw, example.photo, example.base)
 
+    def _load(self, path: Path) -> Tensor:
+        photo = self.load(path, self.size, argument="validation")
+        if min(photo.shape[2:]) < MIN_SIDE:
+            expected = (
+                f"too narrow; {MIN_SIDE} pixels are needed where the long side has {self.size}"
+            )
+            raise ArgumentError("validation", path, expected)
+        return photo
 
-def _load(path: Path, size: int) -> Tensor:
-    photo = load_image(path, size, argument="validation")
-    if min(photo.shape[2:]) < MIN_SIDE:
-        expected = f"too narrow; {MIN_SIDE} pixels are needed where the long side has {size}"
-        raise ArgumentError("validation", path, expected)
-    return photo
-
-
-def _is_readable(path: Path, size: int) -> bool:
-    try:
-        _load(path, size)
-    except ArgumentError as error:
-        logger.warning("no validation photo: %s", error)
-        return False
-    return True
+    def _is_readable(self, path: Path) -> bool:
+        try:
+            self._load(path)
+        except ArgumentError as error:
+            logger.warning("no validation photo: %s", error)
+            return False
+        return True

@@ -20,7 +20,6 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 from photostyle.ops.matting import cuda as _cuda
 
@@ -58,6 +57,8 @@ def no_network(monkeypatch):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Call an entry point as the command line does: ``command(main, *words)`` -> code, out, err."""
+    from hydra.core.global_hydra import GlobalHydra  # the tests of a GPU do without
+
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     terminate = signal.getsignal(signal.SIGTERM)

@@ -9,8 +9,6 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
-import webdataset
-from webdataset.tariterators import tar_file_iterator
 
 from photostyle.data.paths import is_photo, walk_photos
 from photostyle.data.training.crops import (
@@ -53,6 +51,8 @@ def find_shards(root: str | os.PathLike) -> list[Path]:
             return []
         shards = [Path(root, name) for name in sorted(names)]
     elif "{" in root and not os.path.exists(root):
+        import webdataset  # folders of photos do without
+
         try:
             shards = [Path(shard) for shard in webdataset.SimpleShardList(root).urls]
         except (AssertionError, ValueError) as error:
@@ -108,6 +108,8 @@ class ShardCrops(Crops):
             ahead.popleft()
 
     def _members(self, stream: int, streams: int) -> Iterator[tuple[str, bytes]]:
+        import webdataset
+
         empty_epochs = 0
         for epoch in count():
             generator = np.random.default_rng(random_numbers(self.seed, SHARD_ORDER, epoch))
@@ -140,6 +142,8 @@ def _lookahead(ahead: deque, members: Iterator) -> Iterator:
 
 def read_shard(shard: Path, unreadable: dict[str, str]) -> Iterator[tuple[str, bytes]]:
     """Names and contents of a shard's photos; if it is damaged, those before the damage."""
+    from webdataset.tariterators import tar_file_iterator
+
     found = 0
     try:
         with shard.open("rb") as file:

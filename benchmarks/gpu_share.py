@@ -1,0 +1,98 @@
+"""What the matting Laplacian takes of a step on a GPU, and L p at the sizes of the original chart.
+
+python -m benchmarks.gpu_share
+"""
+
+import torch
+
+from benchmarks.findings import Findings, parser, run_part
+from benchmarks.gpu_operator import DEVICE, PEER_HEADER, call_seconds, peer_rows
+from benchmarks.networks import one_style
+from photostyle.ops import GuidedFilter, StyleObjective
+
+CHART = [(384, 512), (512, 512), (1024, 1024), (2048, 2048)]
+SMALL_CHART = [(24, 32)]
+
+
+def optimizer_step(height: int, width: int, precision: torch.dtype):
+    """A step of the optimiser, and what the operator does in it."""
+    content, style = torch.rand(2, 1, 3, height, width, device=DEVICE)
+    mask = torch.ones(1, height, width, device=DEVICE)
+    objective = StyleObjective().to(DEVICE)
+    laplacian = GuidedFilter().laplacian(content)
+    x = content.clone().requires_grad_(True)
+    with autocast(precision):
+        targets = objective.targets(content, style, mask, mask)
+
+    def step():
+        with autocast(precision):
+            loss = objective(laplacian.guided_filter(x), targets).total
+        torch.autograd.grad(loss, x)
+
+    def operator():
+        y = laplacian.guided_filter(x)
+        torch.autograd.grad(y.sum() + targets.laplacian.matting_loss(y).mean(), x)
+
+    return step, operator
+
+
+def training_step(batch: int, size: int, precision: torch.dtype):
+    """A training step, and what the operator does in it, set-up for new photos included."""
+    photo = torch.rand(batch, 3, size, size, device=DEVICE)
+    with autocast(precision):
+        setup = one_style(torch.rand(1, 3, size, size, device=DEVICE))
+    net, losses, guided_filter = setup.net, setup.losses, setup.guided_filter
+    optimizer = torch.optim.Adam(net.parameters())
+
+    def step():
+        optimizer.zero_grad()
+        with autocast(precision):
+            example = losses.example(photo)
+            raw = net(photo)
+        result = guided_filter.laplacian(photo).guided_filter(raw)
+        with autocast(precision):
+            total = losses(example, raw, result).total
+        total.backward()
+        optimizer.step()
+
+    x = photo.clone().requires_grad_(True)
+
+    def operator():
+        result = guided_filter.laplacian(photo).guided_filter(x)
+        torch.autograd.grad(result.sum() + losses.raw_matting(photo, x), x)
+
+    return step, operator
+
+
+def autocast(precision: torch.dtype):
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+def share_row(name: str, precision: torch.dtype, step, operator) -> list[str]:
+    """Milliseconds of a step and of the operator in it, and its share."""
+    whole, part = (call_seconds([call], seconds=3, most=15) for call in (step, operator))
+    numbers = f"{1000 * whole:.2f}", f"{1000 * part:.3f}", f"{100 * part / whole:.1f} %"
+    return [name, str(precision).removeprefix("torch."), *numbers]
+
+
+def measure(findings: Findings, options) -> None:
+    height, width, batch, crop = (32, 48, 2, 64) if options.small else (603, 904, 16, 256)
+    header = ["step", "precision", "step, ms", "operator, ms", "share"]
+    add = findings.table("Share of the operator in a step", header)
+    for precision in (torch.float32, torch.bfloat16):
+        steps = optimizer_step(height, width, precision)
+        add(*share_row(f"optimiser, {width} x {height}", precision, *steps))
+        steps = training_step(batch, crop, precision)
+        add(*share_row(f"training, {batch} x {crop} x {crop}", precision, *steps))
+    add = findings.table("L p, r = 1, three channels", PEER_HEADER)
+    for height, width in SMALL_CHART if options.small else CHART:
+        for row in peer_rows(height, width):
+            add(*row)
+
+
+def main() -> None:
+    run_part(measure, parser(__doc__).parse_args())
+
+
+if __name__ == "__main__":
+    main()
