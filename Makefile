@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 NETWORKS := dusk sunset autumn golden overcast monochrome
 
-.PHONY: stylize demo app test lint docs clean
+.PHONY: stylize demo app test lint docs gpu-evidence clean
 
 stylize: .venv/installed
 	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/sunset.jpg \
@@ -31,6 +31,12 @@ lint: .venv/installed
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# By the machine's own Python where its PyTorch sees a GPU.
+gpu-evidence:
+	if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; \
+	then python=$(PYTHON); else $(MAKE) .venv/installed && python=$(BIN)/python; fi; \
+	$$python -m benchmarks.gpu_evidence $(ARGUMENTS)
 
 # The stamp is written last, so that an interrupted installation is taken up again.
 .venv/installed: pyproject.toml

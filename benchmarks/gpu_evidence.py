@@ -53,7 +53,7 @@ PARTS = {
     "operator": Part("benchmarks.gpu_operator", 130),
     "share": Part("benchmarks.gpu_share", 80),
     "optimiser": Part("benchmarks.gpu_optimiser", 150),
-    "training": Part("benchmarks.gpu_training", 110),  # and what is given for training
+    "training": Part("benchmarks.gpu_training", 140),  # and what is given for training
 }
 GROUPS = {"kernels": ("tests", "operator", "share"), "methods": ("optimiser", "training")}
 

@@ -97,21 +97,34 @@ def photos(batch: int, size: int) -> list[Tensor]:
 
 def operator_row(size: int, radius: int, batch: int, bandwidth: float) -> list[str]:
     """Milliseconds of each mode and of what is done once per guide, and shares of the bandwidth."""
+    counted = FUSED_BYTES if radius == 1 else TILED_BYTES
+    row = [f"{batch} x {size} x {size}", str(radius), str(counted)]
+    try:
+        seconds = operator_seconds(size, radius, batch)
+    except torch.cuda.OutOfMemoryError:
+        return [*row, "does not fit", *[""] * (2 * len(MODES))]
+    for mode in MODES:
+        share = counted * batch * size * size / seconds[mode] / bandwidth
+        row += [f"{1000 * seconds[mode]:.3f}", f"{100 * share:.0f} %"]
+    return [*row, f"{1000 * seconds['set-up']:.3f}"]
+
+
+def operator_seconds(size: int, radius: int, batch: int) -> dict[str, float]:
+    """Of each of `MODES` and of the set-up."""
     guides = photos(batch, size)
     operators = [MattingLaplacian(guide, radius, EPSILON) for guide in guides]
     inputs = photos(batch, size)
-    counted = FUSED_BYTES if radius == 1 else TILED_BYTES
-    row = [f"{batch} x {size} x {size}", str(radius), str(counted)]
-    for mode in MODES:
-        calls = [
+    calls = {
+        mode: [
             lambda operator=operator, p=p, mode=mode: getattr(operator, mode)(p)
             for operator, p in zip(operators, inputs, strict=True)
         ]
-        seconds = call_seconds(calls)
-        share = counted * batch * size * size / seconds / bandwidth
-        row += [f"{1000 * seconds:.3f}", f"{100 * share:.0f} %"]
-    calls = [lambda guide=guide: MattingLaplacian(guide, radius, EPSILON) for guide in guides]
-    return [*row, f"{1000 * call_seconds(calls):.3f}"]
+        for mode in MODES
+    }
+    calls["set-up"] = [
+        lambda guide=guide: MattingLaplacian(guide, radius, EPSILON) for guide in guides
+    ]
+    return {name: call_seconds(functions) for name, functions in calls.items()}
 
 
 def peer_rows(height: int, width: int) -> list[list[str]]:

@@ -45,12 +45,16 @@ def load_pair(content: str, style: str, size: int) -> PhotoPair:
     return PhotoPair(photos[0], *tensors, masks)
 
 
-def optimise(pair: PhotoPair, optimizer: Descent) -> OptimizedImage:
-    """The optimiser's result, on the device and there in full."""
+def optimiser(pair: PhotoPair, optimizer: Descent) -> Callable[[], OptimizedImage]:
+    """A call of the optimiser, which returns when the result is there in full."""
     settings = {"objective": StyleObjective(), "guided_filter": GuidedFilter()}
-    result = optimize_pair(pair, device=DEVICE, optimizer=optimizer, **settings)
-    synchronize()
-    return result
+
+    def call() -> OptimizedImage:
+        result = optimize_pair(pair, device=DEVICE, optimizer=optimizer, **settings)
+        synchronize()
+        return result
+
+    return call
 
 
 def synchronize() -> None:
@@ -156,7 +160,7 @@ def measure(findings: Findings, options) -> None:
     for size in sizes:
         pairs = {f"{content}, {style}": load_pair(content, style, size) for content, style in PAIRS}
         for name, pair in pairs.items():
-            result, seconds, peak = measured(lambda pair=pair: optimise(pair, optimizer))
+            result, seconds, peak = measured(optimiser(pair, optimizer))
             median = statistics.median(seconds[1:])
             numbers = f"{seconds[0]:.2f}", f"{median:.2f}", f"{peak:.2f}"
             add(name, size, *numbers, *figures(pair, result.image))
@@ -164,7 +168,7 @@ def measure(findings: Findings, options) -> None:
             for network in NETWORKS:
                 for label, shape in passes.items():
                     add_pass(*pass_row(network, label, *shape))
-            profile_tables(findings, lambda pair=pair: optimise(pair, optimizer))
+            profile_tables(findings, optimiser(pair, optimizer))
 
 
 def main() -> None:

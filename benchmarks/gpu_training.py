@@ -37,6 +37,7 @@ from photostyle.feedforward import (
     load_network,
 )
 from photostyle.feedforward.checkpoint import Checkpoints
+from photostyle.feedforward.interrupt import Interrupt
 from photostyle.feedforward.run import Run
 from photostyle.feedforward.validation import Validation
 from photostyle.ops.errors import ArgumentError
@@ -50,6 +51,8 @@ HELD_OUT = 8
 BATCHES = (4, 16)
 CROP = 256
 SPEED_STEPS = 40
+SPEED_SECONDS = 7.0
+"""Of which no speed takes more."""
 WARM_STEPS = 10
 SAFETY = 0.9
 """Of the steps that the time seems to be enough for."""
@@ -134,7 +137,7 @@ def photos_per_second(
     streams = [PhotosInMemory(photos, crop, batch, 0)]
     if kind == "any style":
         streams.append(PhotosInMemory(photos, crop, batch, 1))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ends_after(SPEED_SECONDS):
         run(setup, precision, steps, streams, Path(folder))
     times = [end - start for start, end in pairwise(streams[0].drawn)]
     return batch / statistics.median(times[min(WARM_STEPS, len(times) // 2) :])
@@ -158,11 +161,12 @@ def train(
 def ends_after(seconds: float) -> Iterator[None]:
     """Has a run that is not done by then end as a polite kill ends it: with its network."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    with Interrupt():  # before and after the run's own
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def measure(findings: Findings, options) -> None:

@@ -5,11 +5,13 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from benchmarks.networks import EMA_DECAY, any_style, one_style
 from photostyle import conf, optimize, stylize, train
 from photostyle.data import Files, PhotoOptions
 from photostyle.data.grade_photos import grade_photos
@@ -197,6 +199,32 @@ def test_the_defaults_are_those_of_the_classes():
     assert made.style_loss.colour_gains == GAINS
     trained = instantiate(compose("train").photorealism).raw_matting
     assert trained == RawMattingLoss()
+    parameters = inspect.signature(optimize.optimize_image).parameters
+    method = resolved()["method"]
+    for name in ("colour_map", "keep_contrast", "init"):
+        assert method[name] == parameters[name].default
+
+
+@pytest.mark.parametrize("kind", ["one_style", "universal"])
+def test_the_benchmarks_train_as_configured(kind):
+    """They write it out, for machines without Hydra."""
+    universal = ["kind=universal", "styles=photos"]
+    overrides = [*REQUIRED_TO_TRAIN, *(universal if kind == "universal" else [])]
+    expected = instantiate(compose("train", overrides).training).keywords
+    setup, moments = any_style("cpu"), {}
+    if kind == "one_style":
+        setup = one_style(torch.rand(1, 3, 64, 64))
+        moments = {"style_mean": torch.zeros(3), "style_covariance": torch.eye(3)}
+    assert setup.guided_filter == expected["guided_filter"]
+    assert setup.losses.raw_matting == expected["raw_matting"]
+    assert setup.learning_rate == expected["schedule"].learning_rate
+    assert expected["schedule"].ema_decay == EMA_DECAY
+    assert setup.net.architecture == expected["network"](**moments).architecture
+    assert getattr(setup.losses, "region_share", None) == expected.get("region_share")
+    for name in (
+        "weights", "style_loss", "style_layers", "layer_weights", "matting_radius", "matting_ridge",
+    ):  # fmt: skip
+        assert getattr(setup.losses.objective, name) == getattr(expected["objective"], name), name
 
 
 @pytest.mark.parametrize("optimizer", GROUPS["optimizer"])
