@@ -13,31 +13,21 @@ CuPy and what `photostyle` computes with are needed, no Hydra and no decoders bu
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 from benchmarks.common import table
 from benchmarks.findings import markdown, write_json, write_text
+from benchmarks.gpu_machine import gpu_machine
 from benchmarks.limited import ROOT, end_of, run_limited
 
 OUTPUT_BYTES = 6000
 """So much of the end of a failed part's output is kept."""
-QUERIED = {
-    "card": "name",
-    "driver": "driver_version",
-    "SM clock": "clocks.sm",
-    "highest SM clock": "clocks.max.sm",
-    "temperature": "temperature.gpu",
-}
-"""What is asked of nvidia-smi."""
 
 
 @dataclass(frozen=True)
@@ -106,34 +96,13 @@ def run_part(name: str, words: list[str], seconds: float, folder: Path) -> str:
         "outcome": outcome,
         "seconds": round(time.monotonic() - start, 1),
         "command": words,
-        "machine": machine(),
+        "machine": gpu_machine(),
         "tables": tables,
         "output": end,
     }
     write_json(findings, part)
     write_text(folder / f"{name}.md", as_markdown(part))
     return outcome
-
-
-def machine() -> dict[str, str]:
-    """What is measured on: card, driver, versions, date, and the clocks at this moment."""
-    cupy = metadata.packages_distributions().get("cupy")
-    return {
-        **dict(zip(QUERIED, _nvidia_smi(), strict=False)),
-        "PyTorch": torch.__version__,
-        "CUDA": str(torch.version.cuda),
-        "CuPy": metadata.version(cupy[0]) if cupy else "none",
-        "date": f"{datetime.now():%Y-%m-%d %H:%M}",
-    }
-
-
-def _nvidia_smi() -> list[str]:
-    words = ["nvidia-smi", f"--query-gpu={','.join(QUERIED.values())}", "--format=csv,noheader"]
-    try:
-        printed = subprocess.run(words, capture_output=True, text=True, timeout=20).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        printed = ""
-    return [value.strip() for value in (printed.splitlines() or [""])[0].split(",")]
 
 
 def as_markdown(part: dict) -> str:
@@ -162,7 +131,7 @@ def write_summary(folder: Path) -> None:
         outcome = part.get("outcome", "not finished" if part else "not run")
         keys = ("card", "SM clock", "date")
         rows.append([name, outcome, part.get("seconds", ""), *(facts.get(key, "") for key in keys)])
-    facts = machine()
+    facts = gpu_machine()
     parts = [dict(zip(header, row, strict=True)) for row in rows]
     write_json(folder / "summary.json", {"machine": facts, "parts": parts})
     lines = "\n".join(f"- {name}: {value}" for name, value in facts.items() if value)

@@ -10,6 +10,7 @@ the definition in plain PyTorch, and a guided filter by box filters; all are com
 
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.explicit_matrix import laplacian_csr
 from benchmarks.findings import Findings, parser, run_part
+from benchmarks.gpu_machine import gpu_machine
 from photostyle.ops import MattingLaplacian
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -239,9 +241,8 @@ def compared(name: str, ours: Callable[[], Tensor], peers: dict[str, Callable]) 
 def free_memory() -> None:
     """PyTorch's and CuPy's, of which neither gives the other what it has kept."""
     if DEVICE == "cuda":
-        import cupy
-
         torch.cuda.empty_cache()
+    if cupy := sys.modules.get("cupy"):
         cupy.get_default_memory_pool().free_all_blocks()
 
 
@@ -252,7 +253,9 @@ def measure(findings: Findings, options) -> None:
     default = SMALL if options.small else FULL
     sizes, radii, batches = (getattr(options, key) or default[key] for key in default)
     bandwidth = copy_bandwidth(2**20 if options.small else 2**28)
-    findings.table("Copy on the device, read and written", ["GB/s"])(f"{bandwidth / 1e9:.0f}")
+    clocks = {key: value for key, value in gpu_machine().items() if "clock" in key}
+    add = findings.table("Copy on the device, read and written", ["GB/s", *clocks])
+    add(f"{bandwidth / 1e9:.0f}", *clocks.values())
 
     header = ["photos", "radius", "bytes per pixel"]
     header += itertools.chain(*((f"{name}, ms", "share") for name in MODES.values()))

@@ -4,6 +4,7 @@ python -m benchmarks.gpu_tests
 """
 
 import importlib.util
+import os
 import shutil
 import signal
 import sys
@@ -26,12 +27,17 @@ TAIL = 3000
 """Bytes of a failed check's output."""
 
 
+def find_sanitizer() -> str | None:
+    """Where CUDA's toolkit puts it, if it is not on the path."""
+    return shutil.which("compute-sanitizer", path=f"{os.environ['PATH']}:/usr/local/cuda/bin")
+
+
 def checks(small: bool) -> dict[str, tuple[list[str], float]]:
     """Each check's command line and its time limit in seconds."""
     found = {"pytest, tests/ops": ([*PYTEST, "--continue-on-collection-errors", "tests/ops"], 120)}
     if importlib.util.find_spec("hydra"):
         found["pytest, the other folders"] = ([*PYTEST, "tests", "--ignore", "tests/ops"], 60)
-    sanitizer = shutil.which("compute-sanitizer")
+    sanitizer = find_sanitizer()
     for tool in ("memcheck", "racecheck") if sanitizer else ():
         words = [sanitizer, "--tool", tool, "--error-exitcode", "9"]
         words += [word for kernel in KERNELS for word in ("--kernel-name", f"kns={kernel}")]
@@ -45,7 +51,7 @@ def measure(findings: Findings, options) -> None:
     add = findings.table("Tests", ["check", "outcome", "seconds", "last line"])
     if not importlib.util.find_spec("hydra"):
         add("pytest, the other folders", "left out: Hydra is not installed", "", OTHERS)
-    if not shutil.which("compute-sanitizer"):
+    if not find_sanitizer():
         add("memcheck, racecheck", "left out: compute-sanitizer is not installed", "", "")
     failed = False
     for name, (words, limit) in checks(options.small).items():

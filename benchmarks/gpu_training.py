@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,7 +40,9 @@ from photostyle.feedforward import (
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.feedforward.interrupt import Interrupt
 from photostyle.feedforward.run import Run
+from photostyle.feedforward.style_network import UNIVERSAL
 from photostyle.feedforward.validation import Validation
+from photostyle.ops import GuidedFilter
 from photostyle.ops.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -115,7 +118,7 @@ def run(setup: Setup, precision: str, steps: int, streams: list, folder: Path) -
     accelerator = RunOptions(device="cpu" if DEVICE == "cpu" else "auto", precision=precision)
     training = Run(
         accelerator.accelerator(),
-        StyleNetwork(setup.net, setup.guided_filter, "measured"),
+        StyleNetwork(setup.net, setup.guided_filter, UNIVERSAL),
         setup.losses,
         Schedule(steps=steps, learning_rate=setup.learning_rate, ema_decay=EMA_DECAY),
         None,
@@ -135,7 +138,7 @@ def photos_per_second(
     style = photos[0][None].float() / 255
     setup = one_style(style) if kind == "one style" else any_style(DEVICE)
     streams = [PhotosInMemory(photos, crop, batch, 0)]
-    if kind == "any style":
+    if kind == UNIVERSAL:
         streams.append(PhotosInMemory(photos, crop, batch, 1))
     with tempfile.TemporaryDirectory() as folder, ends_after(SPEED_SECONDS):
         run(setup, precision, steps, streams, Path(folder))
@@ -150,7 +153,7 @@ def train(
     that were taken."""
     torch.manual_seed(0)
     setup = any_style(DEVICE)
-    setup.net.load_state_dict(load_network("universal", DEVICE).net.state_dict())
+    setup.net.load_state_dict(load_network(UNIVERSAL, DEVICE).net.state_dict())
     streams = [PhotosInMemory(photos, crop, batch, seed) for seed in (0, 1)]
     with tempfile.TemporaryDirectory() as folder, ends_after(seconds):
         report = run(setup, "auto", steps, streams, Path(folder))
@@ -178,7 +181,9 @@ def measure(findings: Findings, options) -> None:
 
     add = findings.table("Training", ["network", "batch", "crop", "precision", "photos per second"])
     speed = 0.0
-    for kind in ("one style", "any style"):
+    black = torch.zeros(1, 3, crop, crop, device=DEVICE)
+    GuidedFilter().laplacian(black).guided_filter(black)  # compiles
+    for kind in ("one style", UNIVERSAL):
         for batch in batches:
             for precision in ("float32", "bfloat16"):
                 speed = photos_per_second(kind, photos, batch, crop, precision, steps)
@@ -186,7 +191,7 @@ def measure(findings: Findings, options) -> None:
 
     styles = [load(path, size).to(DEVICE) for path in [*held_out[-1:], *held_out[:-1]]]
     validation = Validation(held_out, styles, size, any_style(DEVICE).losses, load)
-    before = validation.measure(load_network("universal", DEVICE))
+    before = validation.measure(load_network(UNIVERSAL, DEVICE))
     header = ["network", "steps", "seconds", *before]
     add = findings.table("The network of any style, on photos held out", header)
     add("as it comes", 0, 0, *(f"{value:.4f}" for value in before.values()))
@@ -194,9 +199,9 @@ def measure(findings: Findings, options) -> None:
     start = time.monotonic()
     trained, taken = train(photos, batches[-1], crop, count, options.seconds)
     seconds = f"{time.monotonic() - start:.0f}"
-    if options.network is not None:
-        trained.save(options.network)
     after = validation.measure(trained)
+    if options.network is not None:
+        replace(trained, metrics=after).save(options.network)
     add("trained further", taken, seconds, *(f"{value:.4f}" for value in after.values()))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks import gpu_evidence, gpu_tests
 from benchmarks.gpu_evidence import GROUPS, PARTS, Part, arguments, chosen, command, limit, run_part
+from photostyle.feedforward import load_network
 
 ROOT = Path(gpu_evidence.__file__).parents[1]
 BEGIN = """
@@ -115,6 +116,38 @@ def test_without_a_gpu(monkeypatch, tmp_path):
         gpu_evidence.main(["--output", str(tmp_path)])
 
 
+@pytest.mark.slow
+def test_the_parts_on_a_cpu(tmp_path, monkeypatch):
+    """All but the tests; what they find is in both files of each."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ["--device", "cpu", "--small", "--training-seconds", "3", "--output", str(tmp_path)]
+    assert gpu_evidence.main([*words, "--parts", "operator", "share", "methods"]) == 0
+    titles = {
+        "operator": [
+            "Copy on the device, read and written",
+            "The operator",
+            "L p, r = 1, three channels",
+            "Guided filter, with its set-up",
+        ],
+        "share": ["Share of the operator in a step", "L p, r = 1, three channels"],
+        "optimiser": [
+            "Optimiser",
+            "One pass",
+            "Kernels of the optimiser",
+            "Wall time without the profiler",
+        ],
+        "training": ["Photos", "Training", "The network of any style, on photos held out"],
+    }
+    for name, expected in titles.items():
+        tables = json.loads((tmp_path / f"{name}.json").read_text())["tables"]
+        assert [table["title"] for table in tables] == expected
+        for table in tables:
+            assert table["rows"]
+            assert {len(row) for row in table["rows"]} == {len(table["header"])}
+            assert table["title"] in (tmp_path / f"{name}.md").read_text()
+    assert load_network(tmp_path / "universal.safetensors").is_universal
+
+
 def test_groups():
     assert chosen(list(GROUPS)) == list(PARTS)
     assert chosen(["share", "kernels"]) == ["share", "tests", "operator"]
@@ -152,7 +185,7 @@ def test_command_lines(name, tmp_path, monkeypatch):
 
 def test_what_the_sanitizer_runs(monkeypatch):
     """Both tools, on tests that exist, within the part's time."""
-    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name, path: f"/bin/{name}")
     checks = gpu_tests.checks(small=False)
     assert list(checks)[-2:] == ["memcheck", "racecheck"]
     for tool in ("memcheck", "racecheck"):
