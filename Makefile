@@ -35,7 +35,7 @@ docs: .venv/installed
 # By the machine's own Python where its PyTorch sees a GPU.
 gpu-evidence:
 	if $(PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; \
-	then python=$(PYTHON); else $(MAKE) .venv/installed && python=$(BIN)/python; fi; \
+	then python=$(PYTHON); else python=$(BIN)/python; fi; \
 	$$python -m benchmarks.gpu_evidence $(ARGUMENTS)
 
 # The stamp is written last, so that an interrupted installation is taken up again.

@@ -39,8 +39,8 @@ class Part:
 
 
 PARTS = {
-    "tests": Part("benchmarks.gpu_tests", 340),
-    "operator": Part("benchmarks.gpu_operator", 130),
+    "tests": Part("benchmarks.gpu_tests", 385),
+    "operator": Part("benchmarks.gpu_operator", 125),
     "share": Part("benchmarks.gpu_share", 80),
     "optimiser": Part("benchmarks.gpu_optimiser", 150),
     "training": Part("benchmarks.gpu_training", 140),  # and what is given for training
