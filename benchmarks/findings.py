@@ -69,7 +69,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def run_part(measure: Callable[[Findings, argparse.Namespace], None], options) -> None:
+def report(measure: Callable[[Findings, argparse.Namespace], None], options) -> None:
     """Call ``measure(findings, options)``, and print what it has found unless a file has it."""
     findings = Findings(options.findings)
     measure(findings, options)

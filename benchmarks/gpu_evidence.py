@@ -81,8 +81,9 @@ def run_part(name: str, words: list[str], seconds: float, folder: Path) -> str:
         seconds: after which it is stopped.
         folder: for the files.
     """
-    findings = folder / f"{name}.json"
-    findings.unlink(missing_ok=True)
+    findings, for_people = (folder / f"{name}{suffix}" for suffix in (".json", ".md"))
+    for file in (findings, for_people):  # of an earlier call
+        file.unlink(missing_ok=True)
     start = time.monotonic()
     with tempfile.TemporaryFile() as output:
         code = run_limited(words, seconds, output)
@@ -101,7 +102,7 @@ def run_part(name: str, words: list[str], seconds: float, folder: Path) -> str:
         "output": end,
     }
     write_json(findings, part)
-    write_text(folder / f"{name}.md", as_markdown(part))
+    write_text(for_people, as_markdown(part))
     return outcome
 
 

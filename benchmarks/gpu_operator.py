@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.explicit_matrix import laplacian_csr
-from benchmarks.findings import Findings, parser, run_part
+from benchmarks.findings import Findings, parser, report
 from benchmarks.gpu_machine import gpu_machine
 from photostyle.ops import MattingLaplacian
 
@@ -281,7 +281,7 @@ def main() -> None:
     arguments = parser(__doc__)
     for key in FULL:
         arguments.add_argument(f"--{key}", nargs="+", type=int)
-    run_part(measure, arguments.parse_args())
+    report(measure, arguments.parse_args())
 
 
 if __name__ == "__main__":

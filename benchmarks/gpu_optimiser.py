@@ -16,7 +16,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import median_seconds
-from benchmarks.findings import Findings, parser, run_part
+from benchmarks.findings import Findings, parser, report
 from benchmarks.gpu_operator import DEVICE, free_memory
 from benchmarks.photos import EXAMPLES, read_photo
 from photostyle.data.masks import WHOLE_SHARE, Masks, automatic_masks
@@ -172,7 +172,7 @@ def measure(findings: Findings, options) -> None:
 
 
 def main() -> None:
-    run_part(measure, parser(__doc__).parse_args())
+    report(measure, parser(__doc__).parse_args())
 
 
 if __name__ == "__main__":

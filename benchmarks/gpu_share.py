@@ -5,7 +5,7 @@ python -m benchmarks.gpu_share
 
 import torch
 
-from benchmarks.findings import Findings, parser, run_part
+from benchmarks.findings import Findings, parser, report
 from benchmarks.gpu_operator import DEVICE, PEER_HEADER, call_seconds, peer_rows
 from benchmarks.networks import one_style
 from photostyle.ops import GuidedFilter, StyleObjective
@@ -91,7 +91,7 @@ def measure(findings: Findings, options) -> None:
 
 
 def main() -> None:
-    run_part(measure, parser(__doc__).parse_args())
+    report(measure, parser(__doc__).parse_args())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks.findings import Findings, parser, run_part
+from benchmarks.findings import Findings, parser, report
 from benchmarks.limited import end_of, run_limited
 
 PYTEST = [sys.executable, "-m", "pytest", "--quiet", "-m", "gpu"]
@@ -85,7 +85,7 @@ def run(words: list[str], limit: float, *, required: bool) -> tuple[str, float, 
 def main() -> None:
     # An end by force ends the check that is running, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
-    run_part(measure, parser(__doc__).parse_args())
+    report(measure, parser(__doc__).parse_args())
 
 
 if __name__ == "__main__":

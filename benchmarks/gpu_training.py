@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.findings import Findings, parser, run_part
+from benchmarks.findings import Findings, parser, report
 from benchmarks.gpu_operator import DEVICE
 from benchmarks.networks import EMA_DECAY, Setup, any_style, one_style
 from benchmarks.photos import EXAMPLES, load
@@ -210,7 +210,7 @@ def main() -> None:
     arguments.add_argument("--seconds", type=float, default=300.0, help="for training")
     arguments.add_argument("--photos", type=Path, default=EXAMPLES)
     arguments.add_argument("--network", type=Path, help="file for the trained network")
-    run_part(measure, arguments.parse_args())
+    report(measure, arguments.parse_args())
 
 
 if __name__ == "__main__":
