@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -42,8 +43,10 @@ _SIGNATURES = (
     ("AVIF", _HEIF + rb"avi[fs]"),
     ("HEIC", _HEIF + rb"(?:hei[cxms]|hev[cx]|mif1|msf1)"),
     ("JPEG2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
-    ("BMP", rb"BM"),
+    ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0{3}"),  # "BM" begins captions, too
 )
+HEAD = 64
+"""Bytes at the start of a file that tell its format."""
 _LOADERS = {
     "JPEG": "jpegload_source", "PNG": "pngload_source", "WEBP": "webpload_source",
     "AVIF": "heifload_source", "TIFF": "tiffload_source",
@@ -77,20 +80,26 @@ class Picture:
 
 
 @contextmanager
-def opened(path: str | os.PathLike, argument: str, max_pixels: int) -> Iterator[Picture]:
+def opened(
+    path: str | os.PathLike, argument: str, max_pixels: int, content: bytes | None = None
+) -> Iterator[Picture]:
     """Open a file for as long as its pixels are read.
 
     Args:
         path: the file, of any format of `data.image_io.load_photo`.
         argument: the caller's name for it, for error messages.
         max_pixels: refuse more than this, by the header, before anything is decoded.
+        content: of the file, if that is in memory; then ``path`` is its name and no more.
 
     Raises:
         ArgumentError: no such file, a folder, not permitted, empty, not a picture, less than 16
             pixels on a side, more than ``max_pixels``; and, while it is open, truncated or damaged.
     """
-    with _open_file(path, argument) as file:
-        kind = _kind(file.read(64))
+    with _open_file(path, argument) if content is None else BytesIO(content) as file:
+        head = file.read(HEAD)
+        if not head:
+            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE}")
+        kind = kind_of(head)
         if kind is None:
             expected = f"not a picture that can be read; give {_READABLE}"
             raise ArgumentError(argument, path, expected)
@@ -113,8 +122,6 @@ def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
             raise ArgumentError(argument, path, f"is a folder; give {_READABLE}")
         if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
             raise ArgumentError(argument, path, f"is no regular file; give {_READABLE}")
-        if status.st_size == 0:
-            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE}")
     try:
         return open(path, "rb")
     except FileNotFoundError as error:
@@ -126,8 +133,8 @@ def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
         raise ArgumentError(argument, path, expected) from error
 
 
-def _kind(head: bytes) -> str | None:
-    """The format of a file by its first bytes."""
+def kind_of(head: bytes) -> str | None:
+    """The format of a file, as `data.paths.FORMATS` has it, by its first `HEAD` bytes."""
     for kind, signature in _SIGNATURES:
         if re.match(signature, head, re.DOTALL):
             return kind
@@ -155,11 +162,9 @@ def _by_vips(file: BinaryIO, kind: str, path, argument: str, check_size: Callabl
     else:
         with _pillow_on_our_terms(), Image.open(file, formats=_PILLOW_NAMES[kind]) as header:
             metadata = of_picture(header)
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    source = libvips().Source.new_from_descriptor(file.fileno())
     load = getattr(libvips().Image, _LOADERS[kind])
     try:
-        image = load(source, access="sequential", fail_on="error", **options)
+        image = load(_source(file), access="sequential", fail_on="error", **options)
     except libvips().Error as error:
         expected = f"damaged, or a {kind} file of a kind that cannot be read ({_reason(error)})"
         raise ArgumentError(argument, path, f"{expected}; save it anew") from error
@@ -172,6 +177,13 @@ def _by_vips(file: BinaryIO, kind: str, path, argument: str, check_size: Callabl
     elif kind == "TIFF" and "orientation" in fields:  # that of BigTIFF, too
         orientation = image.get("orientation")
     return Picture(image, orientation, profile, metadata)
+
+
+def _source(file: BinaryIO) -> "pyvips.Source":
+    if isinstance(file, BytesIO):
+        return libvips().Source.new_from_memory(file.getvalue())
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    return libvips().Source.new_from_descriptor(file.fileno())
 
 
 def _by_pillow(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> Picture:
@@ -197,6 +209,8 @@ def _by_pillow(file: BinaryIO, kind: str, path, argument: str, check_size: Calla
 
 def _of_tiff(file: BinaryIO, path: str | os.PathLike) -> tuple[int, Metadata]:
     try:
+        if isinstance(file, BytesIO):
+            return of_tiff(file.getvalue())
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return of_tiff(content)
     except ValueError as error:

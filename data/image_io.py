@@ -50,7 +50,11 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def load_photo(
-    path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike,
+    *,
+    argument: str = "content",
+    max_pixels: int = MAX_PIXELS,
+    content: bytes | None = None,
 ) -> Photo:
     """Read a photo, of any colour mode, as upright RGB of 8 or 16 bits.
 
@@ -64,25 +68,30 @@ def load_photo(
         path: the file.
         argument: the caller's name for it, for error messages.
         max_pixels: refuse more than this, by the header, before anything is decoded.
+        content: of the file, if that is in memory; then ``path`` is its name and no more.
 
     Raises:
         ArgumentError: no such file, a folder, not permitted, empty, not a picture, truncated or
             damaged, less than 16 pixels on a side, more than ``max_pixels``, or with numbers that
             are no colours (integers beyond 16 bits, floats outside [0, 1]).
     """
-    with opened(path, argument, max_pixels) as picture:
+    with opened(path, argument, max_pixels, content) as picture:
         return _decoded(picture, path, argument)
 
 
 def load_visible(
-    path: str | os.PathLike, *, argument: str = "content", max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike,
+    *,
+    argument: str = "content",
+    max_pixels: int = MAX_PIXELS,
+    content: bytes | None = None,
 ) -> Photo:
     """As `load_photo`, and refuses a photo of which nothing can be seen.
 
     Raises:
         ArgumentError: as `load_photo`, and for alpha that is 0 everywhere.
     """
-    photo = load_photo(path, argument=argument, max_pixels=max_pixels)
+    photo = load_photo(path, argument=argument, max_pixels=max_pixels, content=content)
     if photo.alpha is not None and not photo.alpha.any():
         expected = "is transparent everywhere; give a photo of which something can be seen"
         raise ArgumentError(argument, path, expected)
@@ -245,16 +254,42 @@ def save_photo(
     path = Path(path)
     file_format = format_of(path, argument)
     check_number("quality", quality, 1, 100)
-    height, width = photo.pixels.shape[:2]
-    check_holds(path, (height, width), argument)
-    if not photo.is_opaque and file_format in encoders.OPAQUE:
-        logger.warning("%s holds no transparency: the photo is put on white", path)
-    metadata = photo.metadata.of_upright(width, height)
+    photo = _to_encode(photo, file_format, path, argument)
     try:
         with atomic_file(path, overwrite=overwrite) as file:
-            encoders.encode(file, file_format, replace(photo, metadata=metadata), quality)
+            encoders.encode(file, file_format, photo, quality)
     except FileExistsError as error:
         raise ArgumentError(argument, path, EXISTS) from error
+
+
+def encode_photo(
+    photo: Photo, file_format: str, *, name: str, quality: int = 95, argument: str = "output"
+) -> bytes:
+    """The content of the file that `save_photo` would write.
+
+    Args:
+        photo: what to write.
+        file_format: of `data.paths.FORMATS`.
+        name: of the file, for error messages and warnings.
+        quality: 1 to 100, for JPEG, WebP, AVIF and HEIC.
+        argument: the caller's name for ``name``, for error messages.
+
+    Raises:
+        ArgumentError: the format cannot hold so large a picture, or ``quality`` is out of range.
+    """
+    check_number("quality", quality, 1, 100)
+    file = BytesIO()
+    encoders.encode(file, file_format, _to_encode(photo, file_format, name, argument), quality)
+    return file.getvalue()
+
+
+def _to_encode(photo: Photo, file_format: str, path: str | os.PathLike, argument: str) -> Photo:
+    """The photo with the metadata of its upright pixels, if the format can hold it."""
+    height, width = photo.pixels.shape[:2]
+    check_format_holds(file_format, (height, width), path, argument)
+    if not photo.is_opaque and file_format in encoders.OPAQUE:
+        logger.warning("%s holds no transparency: the photo is put on white", path)
+    return replace(photo, metadata=photo.metadata.of_upright(width, height))
 
 
 def save_image(tensor: Tensor, path: str | os.PathLike, *, quality: int = 95) -> None:
@@ -278,8 +313,14 @@ def check_holds(path: str | os.PathLike, size: tuple[int, int], argument: str = 
     Raises:
         ArgumentError: it cannot.
     """
+    check_format_holds(format_of(Path(path), argument), size, path, argument)
+
+
+def check_format_holds(
+    file_format: str, size: tuple[int, int], path: str | os.PathLike, argument: str = "output"
+) -> None:
+    """As `check_holds`, for a format whatever the suffix."""
     height, width = size
-    file_format = format_of(Path(path), argument)
     longest = encoders.LONGEST_SIDE.get(file_format, max(height, width))
     if max(height, width) > longest:
         expected = f"{file_format} holds at most {longest} pixels a side, not {width} x {height}"

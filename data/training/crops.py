@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from itertools import count, islice
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
@@ -102,7 +101,7 @@ class Crops(IterableDataset):
             if name in self.unreadable:
                 continue
             try:
-                return _pixels(photo)
+                return _pixels(name, photo)
             except _UnreadableError as error:
                 self.unreadable[name] = str(error)
         return None
@@ -112,14 +111,10 @@ class _UnreadableError(Exception):
     """A photo that cannot be used; its message is why."""
 
 
-def _pixels(photo: Path | bytes) -> np.ndarray:
+def _pixels(name: str, photo: Path | bytes) -> np.ndarray:
     """The decoded photo, (H, W, 3) uint8, upright RGB."""
-    if isinstance(photo, bytes):
-        with NamedTemporaryFile() as file:
-            file.write(photo)
-            file.flush()
-            return _pixels(Path(file.name))
+    path, content = (name, photo) if isinstance(photo, bytes) else (photo, None)
     try:
-        return load_photo(photo, argument="photo", max_pixels=MAX_PIXELS).in_srgb().pixels
+        return load_photo(path, max_pixels=MAX_PIXELS, content=content).in_srgb().pixels
     except ArgumentError as error:
-        raise _UnreadableError(str(error).removeprefix(f"photo={photo}: ")) from error
+        raise _UnreadableError(error.expected) from error

@@ -171,7 +171,9 @@ class TestBadInput:
         (tmp_path / "a.jpg").touch()
         self.check(tmp_path / "a.jpg", "the file is empty")
 
-    @pytest.mark.parametrize("content", [b"text", b"GIF89a", b"%PDF-1.5", b"<svg></svg>"])
+    @pytest.mark.parametrize(
+        "content", [b"text", b"GIF89a", b"%PDF-1.5", b"<svg></svg>", b"BMW in the rain"]
+    )
     def test_no_picture(self, tmp_path, content):
         (tmp_path / "a.jpg").write_bytes(content * 3)
         self.check(tmp_path / "a.jpg", "not a picture that can be read; give a JPEG, PNG")
@@ -179,8 +181,9 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "content",
         [
-            b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF0000WEBP", b"II*\0\x08", b"BM",
-            b"0000ftypheic", b"0000ftypavif", b"\0\0\0\x0cjP  \r\n\x87\n",
+            b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF0000WEBP", b"II*\0\x08",
+            b"BM0000\0\0\0\0\x36\0\0\0\x28\0\0\0", b"0000ftypheic", b"0000ftypavif",
+            b"\0\0\0\x0cjP  \r\n\x87\n",
         ],
     )  # fmt: skip
     def test_nothing_but_a_signature(self, tmp_path, content):
