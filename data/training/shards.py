@@ -1,6 +1,5 @@
-"""Crops of WebDataset shards, and finding them."""
+"""Crops of WebDataset shards."""
 
-import os
 import random
 import tarfile
 from collections import deque
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from photostyle.data.paths import is_photo, walk_photos
+from photostyle.data.paths import is_photo
+from photostyle.data.shards import DAMAGED, check_size, headers
 from photostyle.data.training.crops import (
     BUFFER,
     MAX_UNREADABLE,
@@ -22,62 +22,6 @@ from photostyle.ops.errors import ArgumentError
 
 SHUFFLE_BUFFER = 500
 """Encoded photos of shards that each worker draws from; 80 MB where photos are COCO's."""
-
-EXPECTED = (
-    "give a folder of photos, a folder of .tar shards, one shard, or a pattern of shards such as "
-    "train-{0000..0099}.tar"
-)
-
-
-def find_shards(root: str | os.PathLike) -> list[Path]:
-    """The shards that ``root`` stands for, sorted, as absolute paths; none for a folder of photos.
-
-    Raises:
-        ArgumentError: there is nothing of that name or one of the shards is no tar file.
-    """
-    if not isinstance(root, str | os.PathLike) or not os.fspath(root):
-        raise ArgumentError("root", root, EXPECTED)
-    root = os.fspath(root)
-    if os.path.isdir(root):
-        try:
-            with os.scandir(root) as entries:
-                names = [entry.name for entry in entries]
-        except OSError as error:
-            expected = f"cannot be read: {error.strerror}"
-            raise ArgumentError("root", root, expected) from error
-        names = [name for name in names if name.endswith(".tar") and not name.startswith(".")]
-        # The archive often stays beside what was unpacked from it.
-        if not names or next(walk_photos(root, argument="root"), None) is not None:
-            return []
-        shards = [Path(root, name) for name in sorted(names)]
-    elif "{" in root and not os.path.exists(root):
-        import webdataset  # folders of photos do without
-
-        try:
-            shards = [Path(shard) for shard in webdataset.SimpleShardList(root).urls]
-        except (AssertionError, ValueError) as error:
-            raise ArgumentError("root", root, f"no such pattern; {EXPECTED}") from error
-    else:
-        shards = [Path(root)]
-    missing = [shard for shard in shards if not os.path.exists(shard)]  # never raises
-    if missing:
-        which = "" if len(shards) == 1 else f" as {missing[0]} ({len(missing)} are missing)"
-        raise ArgumentError("root", root, f"no such file or folder{which}; {EXPECTED}")
-    for shard in shards:
-        _check_shard(root, shard)
-    return sorted(shard.absolute() for shard in shards)
-
-
-def _check_shard(root: str, shard: Path) -> None:
-    try:
-        # Never a compressed one: what its bytes are would show while training only.
-        tarfile.open(shard, "r:").close()
-    except tarfile.TarError as error:
-        expected = f"{shard.name} is no tar file without compression; {EXPECTED}"
-        raise ArgumentError("root", root, expected) from error
-    except OSError as error:
-        expected = f"{shard.name} cannot be read: {error.strerror}"
-        raise ArgumentError("root", root, expected) from error
 
 
 class ShardCrops(Crops):
@@ -108,7 +52,7 @@ class ShardCrops(Crops):
             ahead.popleft()
 
     def _members(self, stream: int, streams: int) -> Iterator[tuple[str, bytes]]:
-        import webdataset
+        import webdataset  # takes a second, and folders of photos do without
 
         empty_epochs = 0
         for epoch in count():
@@ -142,13 +86,19 @@ def _lookahead(ahead: deque, members: Iterator) -> Iterator:
 
 def read_shard(shard: Path, unreadable: dict[str, str]) -> Iterator[tuple[str, bytes]]:
     """Names and contents of a shard's photos; if it is damaged, those before the damage."""
-    from webdataset.tariterators import tar_file_iterator
-
     found = 0
     try:
-        with shard.open("rb") as file:
-            for member in tar_file_iterator(file, select_files=is_photo):
-                yield f"{shard}/{member['fname']}", member["data"]
+        with tarfile.open(shard, "r:") as archive:
+            for info in headers(archive):
+                if not info.isreg() or not is_photo(info.name):
+                    continue
+                name = f"{shard}/{info.name}"
+                try:
+                    check_size(info, name, argument="photo")
+                except ArgumentError as error:
+                    unreadable.setdefault(name, error.expected)
+                else:
+                    yield name, archive.extractfile(info).read()
                 found += 1
-    except (OSError, EOFError, ValueError, tarfile.TarError):
+    except DAMAGED:
         unreadable.setdefault(str(shard), f"truncated, damaged or gone after {found} photos")

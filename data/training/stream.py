@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from photostyle.data.paths import FORMATS, walk_photos
+from photostyle.data.shards import EXPECTED, find_shards
 from photostyle.data.training.crops import MAX_UNREADABLE
 from photostyle.data.training.folder import FolderCrops
-from photostyle.data.training.shards import EXPECTED, ShardCrops, find_shards, read_shard
+from photostyle.data.training.shards import ShardCrops, read_shard
 from photostyle.data.training.workers import start_server, start_worker
 from photostyle.ops.errors import ArgumentError, check_number, check_whole
 
@@ -111,7 +112,7 @@ class TrainingPhotos:
         self.held_out: list[Path] = []
         self.unreadable: dict[str, str] = {}
 
-        self._shards = find_shards(root)
+        self._shards = [shard.absolute() for shard in find_shards(root, argument="root")]
         if self._shards:
             self._limit_workers(process_index, process_count)
             self.names = [shard.name for shard in self._shards]
