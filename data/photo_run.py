@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from photostyle.data.image_io import save_photo
+from photostyle.data.image_io import check_holds, load_visible, save_photo
 from photostyle.data.lut_output import SavedLut
 from photostyle.data.paths import (
     EXISTS,
@@ -50,7 +50,10 @@ Job = tuple[Path, Path]
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a photo or many."""
+    """What became of a photo or many.
+
+    ``unit`` is what ``skipped`` and ``left`` count.
+    """
 
     output: Path
     done: int
@@ -61,6 +64,7 @@ class Report:
     passed_over: Mapping[str, int]  # files that are no photos, by their kind
     unreadable: tuple[str, ...]  # folders, and why
     lut: SavedLut | None = None
+    unit: str = "photo"
 
     @property
     def exit_code(self) -> int:
@@ -72,7 +76,8 @@ class Report:
         if self.lut is not None:
             text += f"\n{self.lut}"
         if self.skipped:
-            text += f"\nskipped: {_count(self.skipped)} that exist; overwrite=true replaces them"
+            text += f"\nskipped: {_count(self.skipped, self.unit)} that exist"
+            text += "; overwrite=true replaces them"
         if self.passed_over:
             kinds = (f"{number} {kind}" for kind, number in self.passed_over.items())
             text += f"\npassed over: {', '.join(kinds)}"
@@ -82,7 +87,7 @@ class Report:
         for failure in self.failures:
             text += f"\nfailed: {failure}"
         if self.left is not None:
-            text += f"\ninterrupted; {_count(self.left)} left"
+            text += f"\ninterrupted; {_count(self.left, self.unit)} left"
         return text
 
 
@@ -118,6 +123,16 @@ class Plan:
     single: bool = False
     passed_over: Sequence[Path] = ()
     unreadable: Sequence[str] = ()
+
+    def load(self, source: Path, target: Path) -> Photo:
+        """Read a photo.
+
+        Raises:
+            ArgumentError: as `data.load_visible`; or its result is too large for its format.
+        """
+        photo = load_visible(source, max_pixels=self.options.max_pixels)
+        check_holds(target, self.options.size_of(photo))
+        return photo
 
     def save(self, target: Path, photo: Photo) -> None:
         """Write a result; that of a single photo elsewhere if need be, see `data.rescue`.
@@ -161,9 +176,9 @@ class Plan:
             outcome, left = Outcome(done=1), None
         else:
             rank, count = process_share()
-            todo = _share(self.jobs, rank, count, self.options.overwrite)
+            todo = share(self.jobs, rank, count, self.options.overwrite)
             if self.options.full_resolution:
-                _check_room(self.output, [job for job in todo if not os.path.exists(job[1])])
+                check_room_for(self.output, [job for job in todo if not os.path.exists(job[1])])
             attempt = _Attempt(work, self.options.overwrite, RunLog(log))
             outcome, left = _run(attempt, todo, batch_size, workers or torch.get_num_threads())
             if count > 1 and left is None:
@@ -275,7 +290,7 @@ def _by_kind(files: Sequence[Path]) -> dict[str, int]:
     return dict(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0])))
 
 
-def _check_room(output: Path, jobs: list[Job]) -> None:
+def check_room_for(output: Path, jobs: list[Job]) -> None:
     """Refuse a disk without room for the largest photo, warn of one without room for all."""
     sizes = [expected_size(*job) for job in jobs]
     check_room("output", output, output, max(sizes, default=0))
@@ -284,7 +299,7 @@ def _check_room(output: Path, jobs: list[Job]) -> None:
         logger.warning(message, output, free / 1e6, sum(sizes) / 1e6)
 
 
-def _share(jobs: list[Job], rank: int, count: int, overwrite: bool) -> list[Job]:
+def share(jobs: list[Job], rank: int, count: int, overwrite: bool) -> list[Job]:
     """The jobs of a process, in its order."""
     if overwrite:
         return jobs[rank::count]
@@ -342,7 +357,7 @@ def _run(
     futures: dict[Future, int] = {}
     interrupted = False
     with (
-        _torch_threads(max(1, torch.get_num_threads() // workers)),
+        torch_threads(max(1, torch.get_num_threads() // workers)),
         tqdm(total=len(jobs), unit="photo", disable=not jobs, file=Console(sys.stderr)) as bar,
         ThreadPoolExecutor(workers) as executor,
     ):
@@ -364,7 +379,8 @@ def _run(
 
 
 @contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
+def torch_threads(number: int) -> Iterator[None]:
+    """Have PyTorch compute with so many threads, and then with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from photostyle.data.image_io import MAX_PIXELS
-from photostyle.data.paths import is_file, walk_photos
+from photostyle.data.paths import is_file, is_folder, walk_photos
 from photostyle.ops.errors import ArgumentError
 
 EXPECTED = (
@@ -45,6 +45,18 @@ def find_shards(root: str | os.PathLike, *, argument: str) -> list[Path]:
     for shard in shards:
         _check_shard(root, shard, argument)
     return shards
+
+
+def shards_of(content: str | os.PathLike | None) -> list[Path]:
+    """The shards that ``content`` stands for; none where it is photos or a film.
+
+    Raises:
+        ArgumentError: as `find_shards`.
+    """
+    is_shard = content is not None and os.fspath(content).endswith(".tar")
+    if not is_shard and (content is None or not is_folder(content, "content")):
+        return []
+    return find_shards(content, argument="content")
 
 
 def _in_folder(folder: str, argument: str) -> list[Path]:

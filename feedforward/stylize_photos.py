@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from photostyle.data import Photo, PhotoOptions, apply_to_photo, load_visible
+from photostyle.data import Photo, PhotoOptions, apply_to_photo
 from photostyle.data.cube_file import check_cube
-from photostyle.data.image_io import check_holds
 from photostyle.data.lut_output import SavedLut, save_lut_of
 from photostyle.data.paths import is_film
 from photostyle.data.photo_run import Job, Plan, Report, is_one, plan
 from photostyle.data.run_log import check_log
+from photostyle.data.shard_run import ShardPlan, plan_shards
+from photostyle.data.shards import shards_of
 from photostyle.feedforward.style_network import UNIVERSAL, load_network
 from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.feedforward.stylize_film import FilmReport, stylize_film
@@ -53,10 +54,12 @@ def stylize_photos(
     stop the others, nor does a folder below that cannot be read. After Ctrl-C the photos begun are
     finished. Of a single photo the result goes elsewhere where its place cannot be written, see
     `data.rescue`; those of many the next run makes again. A film on its own: see
-    `feedforward.stylize_film`.
+    `feedforward.stylize_film`. Shards, tar files of the WebDataset format, become shards of the
+    same names, see `data.shard_run`.
 
     Args:
-        content: an image file, a folder or a pattern, or a film.
+        content: an image file, a folder or a pattern, or a film; a shard, a folder of shards and
+            no photos, or a pattern such as ``photos-{000..099}.tar``.
         network: see `feedforward.load_network`; ``None``: ``universal``, which takes any style.
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<style>`` or
             ``<content>_<network>`` in the current folder, a file with the content's own suffix.
@@ -80,7 +83,8 @@ def stylize_photos(
     for argument, value in (("batch_size", batch_size), ("workers", workers)):
         if value is not None:
             check_whole(argument, value, 1)
-    single = is_one(content)
+    shards = shards_of(content)
+    single = not shards and is_one(content)
     if network is None and style.style is None:
         expected = "required: a photo whose style to take; or give network=NAME_OR_FILE"
         raise ArgumentError("style", None, expected)
@@ -96,7 +100,10 @@ def stylize_photos(
             Path(content), trained, network, output, style=style, options=options, device=device
         )
     named = Path(network if style.style is None else style.style).stem
-    photos = plan(content, named, output, options)
+    if shards:
+        photos = plan_shards(shards, content, named, output, options)
+    else:
+        photos = plan(content, named, output, options)
     if lut is not None:
         if not single:
             raise ArgumentError("lut", lut, "is that of one photo; give one as content")
@@ -127,7 +134,7 @@ class _Stylist:
 
     styled: Styled
     device: torch.device
-    plan: Plan
+    plan: Plan | ShardPlan
     lut: str | Path | None = None
     luts: list[SavedLut] = field(default_factory=list)
     """What has been written there."""
@@ -143,8 +150,7 @@ class _Stylist:
         by_kind = defaultdict(list)
         for source, target in jobs:
             try:
-                photo = load_visible(source, max_pixels=self.options.max_pixels)
-                check_holds(target, self.options.size_of(photo))
+                photo = self.plan.load(source, target)
             except ArgumentError as error:
                 failures.append(error)
             else:
