@@ -286,7 +286,7 @@ def encode_photo(
 def _to_encode(photo: Photo, file_format: str, path: str | os.PathLike, argument: str) -> Photo:
     """The photo with the metadata of its upright pixels, if the format can hold it."""
     height, width = photo.pixels.shape[:2]
-    check_format_holds(file_format, (height, width), path, argument)
+    _check_format_holds(file_format, (height, width), path, argument)
     if not photo.is_opaque and file_format in encoders.OPAQUE:
         logger.warning("%s holds no transparency: the photo is put on white", path)
     return replace(photo, metadata=photo.metadata.of_upright(width, height))
@@ -313,13 +313,12 @@ def check_holds(path: str | os.PathLike, size: tuple[int, int], argument: str = 
     Raises:
         ArgumentError: it cannot.
     """
-    check_format_holds(format_of(Path(path), argument), size, path, argument)
+    _check_format_holds(format_of(Path(path), argument), size, path, argument)
 
 
-def check_format_holds(
-    file_format: str, size: tuple[int, int], path: str | os.PathLike, argument: str = "output"
+def _check_format_holds(
+    file_format: str, size: tuple[int, int], path: str | os.PathLike, argument: str
 ) -> None:
-    """As `check_holds`, for a format whatever the suffix."""
     height, width = size
     longest = encoders.LONGEST_SIDE.get(file_format, max(height, width))
     if max(height, width) > longest:

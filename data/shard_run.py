@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from photostyle.data.decoders import HEAD, kind_of
-from photostyle.data.image_io import check_format_holds, encode_photo, load_visible
+from photostyle.data.image_io import encode_photo, load_visible
 from photostyle.data.paths import atomic_file, check_folder, is_folder, is_photo, reason_of, written
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
@@ -72,18 +72,16 @@ class ShardPlan:
     jobs: list[tuple[Path, Path]]
     options: PhotoOptions
 
-    def load(self, source: Member, target: Member) -> Photo:
+    def load(self, source: Member, _: Member) -> Photo:
         """Read a photo.
 
         Raises:
-            ArgumentError: as `data.load_visible`; it is too large, or its result is for its format.
+            ArgumentError: as `data.load_visible`, and for a file that is too large.
         """
         check_size(source.info, source.source, argument="content")
-        photo = load_visible(
+        return load_visible(
             source.source, max_pixels=self.options.max_pixels, content=source.content
         )
-        check_format_holds(source.kind, self.options.size_of(photo), target.target)
-        return photo
 
     def save(self, target: Member, photo: Photo) -> None:
         """Keep a result, in the format of its photo.
@@ -228,7 +226,8 @@ class _Pipeline:
 
     def _timed(self, part: list[Member]) -> tuple[list[ArgumentError], float]:
         start = time.monotonic()
-        failures = self.work([(member, member) for member in part if member.is_work])
+        jobs = [(member, member) for member in part if member.is_work]
+        failures = self.work(jobs) if jobs else []
         # Anew: what was raised refers to the functions it went through, and they to the photos.
         failures = [ArgumentError(e.argument, e.value, e.expected) for e in failures]
         return failures, time.monotonic() - start

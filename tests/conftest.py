@@ -14,6 +14,7 @@ import io
 import logging
 import signal
 import sys
+import tarfile
 from collections import namedtuple
 from fractions import Fraction
 from pathlib import Path
@@ -158,3 +159,19 @@ def disk(monkeypatch):
     disk = Disk(io.open)
     monkeypatch.setattr("io.open", disk.open)
     return disk
+
+
+@pytest.fixture
+def sparse_header():
+    """The header of an empty file of so many bytes: ``sparse_header(name, size)``, GNU's format."""
+
+    def make(name, size):
+        header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+        header[156:157] = tarfile.GNUTYPE_SPARSE
+        header[386:410] = b"%011o\0%011o\0" % (size, 0)  # where its last piece ends
+        header[483:495] = b"%011o\0" % size
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        return bytes(header)
+
+    return make

@@ -18,6 +18,7 @@ import webdataset
 from PIL import Image
 
 from photostyle.data.image_io import load_photo
+from photostyle.data.shards import MAX_BYTES
 from photostyle.data.training.stream import MAX_UNREADABLE, TrainingPhotos
 from photostyle.ops.errors import ArgumentError
 
@@ -531,6 +532,29 @@ def test_a_truncated_shard_ends_early(shards):
     numbers = seen(torch.cat(list(islice(photos.batches(), 7))))
     assert sorted(numbers) == [*range(9), *range(12, 24)]
     assert photos.unreadable == {str(damaged): "truncated, damaged or gone after 3 photos"}
+
+
+def test_a_damaged_header_ends_a_shard(shards):
+    """As damage within a photo does, though tarfile takes it for the end."""
+    damaged = shards / "train-0001.tar"
+    with tarfile.open(damaged) as archive:
+        place = archive.getmember("009.png").offset
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:place] + b"?" * 512 + content[place + 512 :])
+    photos = TrainingPhotos(shards, crop=64, batch_size=3, workers=0)
+    numbers = seen(torch.cat(list(islice(photos.batches(), 7))))
+    assert sorted(numbers) == [*range(9), *range(12, 24)]
+    assert photos.unreadable == {str(damaged): "truncated, damaged or gone after 3 photos"}
+
+
+def test_a_photo_in_a_shard_that_claims_too_much(shards, sparse_header):
+    """It takes no memory: its header tells."""
+    shard = shards / "train-0001.tar"
+    shard.write_bytes(sparse_header("a.jpg", 1 << 40) + shard.read_bytes())
+    photos = TrainingPhotos(shards, crop=64, batch_size=4, workers=0)
+    assert sorted(seen(torch.cat(list(islice(photos.batches(), 6))))) == list(range(24))
+    reason = f"{1 << 40:,} bytes by its header are too many; give at most {MAX_BYTES:,}"
+    assert photos.unreadable == {f"{shard}/a.jpg": reason}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
