@@ -20,6 +20,8 @@ from photostyle.data import (
     save_photo,
 )
 from photostyle.data.colour_space import adobe_rgb_profile
+from photostyle.data.image_io import encode_photo
+from photostyle.data.metadata import Metadata
 from photostyle.data.paths import FORMATS
 from photostyle.ops.errors import ArgumentError
 
@@ -159,6 +161,46 @@ class TestRoundTrip:
         with Image.open(tmp_path / "fine.jpg") as image:
             assert JpegImagePlugin.get_sampling(image) == 0
         assert (tmp_path / "coarse.jpg").stat().st_size < (tmp_path / "fine.jpg").stat().st_size
+
+
+class TestInMemory:
+    @pytest.mark.parametrize("suffix", FORMATS)
+    def test_as_from_and_to_a_file(self, tmp_path, pixels, suffix):
+        """Pixels, transparency, profile and metadata; the writer's bytes are the same."""
+        wide = pixels.astype(np.uint16) * 257
+        exif = Metadata(exif_block(6)[6:], resolution=(300, 300))
+        written = Photo(wide, alpha_ramp().astype(np.uint16) * 257, adobe_rgb_profile(), exif)
+        path = tmp_path / f"a{suffix}"
+        save_photo(path, written, quality=80)
+        content = encode_photo(written, FORMATS[suffix], name="a", quality=80)
+        assert content == path.read_bytes()
+        photo, expected = load_photo("a", content=content), load_photo(path)
+        np.testing.assert_array_equal(photo.pixels, expected.pixels)
+        np.testing.assert_array_equal(photo.alpha, expected.alpha)
+        assert photo.icc_profile == expected.icc_profile
+        assert photo.metadata == expected.metadata
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", "the file is empty; give a JPEG, PNG"),
+            (b"text", "not a picture that can be read; give a JPEG, PNG"),
+            (b"\x89PNG\r\n\x1a\n", "truncated or damaged"),
+            (b"II*\0\x08\0\0\0", "damaged, or a TIFF file of a kind that cannot be read"),
+        ],
+    )
+    def test_errors_say_the_name(self, content, message):
+        with pytest.raises(ArgumentError) as caught:
+            load_photo("shard/a.jpg", argument="style", content=content)
+        assert str(caught.value).startswith(f"style=shard/a.jpg: {message}")
+
+    def test_what_cannot_be_written(self, pixels):
+        with pytest.raises(
+            ArgumentError, match=r"^output=a: WEBP holds at most 16383 pixels a side"
+        ):
+            encode_photo(Photo(np.zeros((16, 16_384, 3), np.uint8)), "WEBP", name="a")
+        with pytest.raises(ArgumentError, match=r"^quality=101: give a number from 1 to 100"):
+            encode_photo(Photo(pixels), "JPEG", name="a", quality=101)
 
 
 class TestOrientation:
