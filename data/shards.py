@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from photostyle.data.image_io import MAX_PIXELS
-from photostyle.data.paths import is_file, is_folder, walk_photos
+from photostyle.data.paths import is_file, is_folder, reason_of, walk_photos
 from photostyle.ops.errors import ArgumentError
 
 EXPECTED = (
@@ -19,7 +19,7 @@ MAX_BYTES = 8 * MAX_PIXELS
 """Of a file in a shard: four channels of 16 bits at the most pixels that a photo may have, without
 compression. A header may claim more, and a sparse file even have it, in a shard of a few bytes."""
 
-DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError)
+DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, RecursionError)
 """What reading a damaged shard raises."""
 
 
@@ -87,16 +87,16 @@ def _of_pattern(pattern: str, argument: str) -> list[Path]:
 
 
 def _check_shard(root: str, shard: Path, argument: str) -> None:
+    if not is_file(shard, argument):  # a named pipe would block for ever
+        raise ArgumentError(argument, root, f"{shard.name} is no file; {EXPECTED}")
     try:
-        if not is_file(shard, argument):  # a named pipe would block for ever
-            raise ArgumentError(argument, root, f"{shard.name} is no file; {EXPECTED}")
         # Never a compressed one: what its bytes are would show on the way only.
         tarfile.open(shard, "r:").close()
-    except tarfile.TarError as error:
-        expected = f"{shard.name} is no tar file without compression; {EXPECTED}"
-        raise ArgumentError(argument, root, expected) from error
     except OSError as error:
-        expected = f"{shard.name} cannot be read: {error.strerror}"
+        expected = f"{shard.name} cannot be read: {reason_of(error)}"
+        raise ArgumentError(argument, root, expected) from error
+    except DAMAGED as error:
+        expected = f"{shard.name} is no tar file without compression; {EXPECTED}"
         raise ArgumentError(argument, root, expected) from error
 
 
@@ -104,8 +104,7 @@ def headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """What an open shard holds, in its order; none of it is kept in memory.
 
     Raises:
-        tarfile.TarError, OSError, EOFError, ValueError: at the place where it is damaged or cut
-            off.
+        `DAMAGED`: at the place where it is damaged or cut off.
     """
     while (info := archive.next()) is not None:
         if info.size < 0:  # it would be read again and again

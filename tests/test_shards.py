@@ -354,7 +354,15 @@ def damaged(content, how):
         return content[:1500]
     if how == "cut off between two files":
         return content[: content.index(b"007.png")]
-    return content.replace(b"ustar", b"?" * 5).replace(b"?" * 5, b"ustar", 4)  # headers of its end
+    place = content.index(b"007.png")
+    header = bytearray(content[place : place + 512])
+    if how == "a size below 0":
+        header[124:136] = b"\xff" * 11 + b"\0"
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+    else:
+        header[148:156] = b"another "  # its check sum
+    return content[:place] + header + content[place + 512 :]
 
 
 @pytest.mark.parametrize(
@@ -363,6 +371,7 @@ def damaged(content, how):
         ("cut off within a file", 0),
         ("cut off between two files", 4),
         ("a damaged header", 4),
+        ("a size below 0", 4),
     ],
 )
 def test_a_damaged_shard(shards, run, how, found):
