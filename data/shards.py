@@ -53,10 +53,10 @@ def shards_of(content: str | os.PathLike | None) -> list[Path]:
     Raises:
         ArgumentError: as `find_shards`.
     """
-    is_shard = content is not None and os.fspath(content).endswith(".tar")
-    if not is_shard and (content is None or not is_folder(content, "content")):
+    if content is None:
         return []
-    return find_shards(content, argument="content")
+    is_shard = os.fspath(content).endswith(".tar") or is_folder(content, "content")
+    return find_shards(content, argument="content") if is_shard else []
 
 
 def _in_folder(folder: str, argument: str) -> list[Path]:
@@ -104,7 +104,8 @@ def headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """What an open shard holds, in its order; none of it is kept in memory.
 
     Raises:
-        `DAMAGED`: at the place where it is damaged or cut off.
+        tarfile.TarError, OSError, EOFError, ValueError, RecursionError: at the place where it is
+            damaged or cut off.
     """
     while (info := archive.next()) is not None:
         if info.size < 0:  # it would be read again and again
