@@ -15,7 +15,7 @@ from torch import Tensor
 
 from photostyle.data.paths import atomic_file
 from photostyle.data.photo import to_pixels
-from photostyle.ops.regions import segment_together
+from photostyle.ops.regions import Described, segment_described, segment_together
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +112,17 @@ def automatic_masks(
             belongs to some region, but decides on none; see `Masks.visible`.
         seed: of the first centres of k-means.
     """
-    masks = segment_together(content, style, weights=opacities, seed=seed)
+    return _named(*segment_together(content, style, weights=opacities, seed=seed))
+
+
+def masks_of_described(content: Described, style: Described, *, seed: int = 0) -> Masks:
+    """As `automatic_masks`, of photos that `ops.regions.describe` has described."""
+    return _named(*segment_described(content, style, seed=seed))
+
+
+def _named(content: Tensor, style: Tensor) -> Masks:
     names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
-    return Masks(*masks, tuple(names[: len(masks[0])]))
+    return Masks(content, style, tuple(names[: len(content)]))
 
 
 def save_masks(

@@ -120,8 +120,7 @@ class StyleSource:
 
         def by_region(guides: Tensor, seen: Tensor | None) -> StyleNetwork:
             masks = self._masks(guides.cpu(), style, (seen, opacity), painted)
-            statistics = network.net.statistics(style.to(device), masks.style.to(device))
-            return network.with_style(statistics, masks.content.to(device))
+            return with_regions(network, style.to(device), masks)
 
         return by_region, whole
 
@@ -155,6 +154,18 @@ class StyleSource:
     def _refuse(self, argument: str, expected: str) -> None:
         if (value := getattr(self, argument)) is not None:
             raise ArgumentError(argument, value, expected)
+
+
+def with_regions(network: StyleNetwork, style: Tensor, masks: Masks) -> StyleNetwork:
+    """A network of any style, given that of a photo region by region.
+
+    Args:
+        network: on the device.
+        style: (1, 3, H', W') there, values in [0, 1].
+        masks: of the photo that it is then called with, and of the style.
+    """
+    statistics = network.net.statistics(style, masks.style.to(style.device))
+    return network.with_style(statistics, masks.content.to(style.device))
 
 
 def _same(network: StyleNetwork) -> Styled:

@@ -68,22 +68,44 @@ def segment_together(
         Soft masks of both, (M, H, W) and (M, H', W') in [0, 1], at most five, sum 1 at every pixel,
         by falling area in the content.
     """
-    network = encoder(LAYERS).to(content.device)
-    network.convolve_in(convolution_dtype("auto", content.device))
-    cells = [
-        _describe(network, photo, weight)
+    network = _network(encoder, content)
+    described = (
+        _described(network, photo, weight)
         for photo, weight in zip((content, style), weights, strict=True)
-    ]
-    points = _points(cells)
-    split = int(cells[0].counted.sum())
+    )
+    return segment_described(*described, seed=seed)
+
+
+@torch.no_grad()
+def describe(
+    photo: Tensor,
+    weights: Tensor | None = None,
+    *,
+    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
+) -> "Described":
+    """What `segment_described` needs of a photo, for one that is met with several others.
+
+    Args:
+        photo: (1, 3, H, W), values in [0, 1].
+        weights, encoder: see `segment_together`.
+    """
+    return _described(_network(encoder, photo), photo, weights)
+
+
+@torch.no_grad()
+def segment_described(
+    content: "Described", style: "Described", *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """As `segment_together`, of photos that have been described."""
+    photos = content, style
+    points = _points([photo.cells for photo in photos])
+    split = int(content.cells.counted.sum())
     clusters = _clusters(points, REGIONS, seed).numpy()
     labels = _without_counterpart_merged(points.numpy(), clusters, split)
     found = np.unique(labels)
     masks = [
-        _masks(part, photo_cells.counted, found, photo)
-        for part, photo_cells, photo in zip(
-            (labels[:split], labels[split:]), cells, (content, style), strict=True
-        )
+        _masks(part, photo.cells.counted, found, photo.image)
+        for part, photo in zip((labels[:split], labels[split:]), photos, strict=True)
     ]
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
     return masks[0][order], masks[1][order]
@@ -99,8 +121,21 @@ class _Cells(NamedTuple):
     counted: Tensor
 
 
-def _describe(network: nn.Module, photo: Tensor, weights: Tensor | None) -> _Cells:
-    photo = _at_size(photo)
+class Described(NamedTuple):
+    """A photo, (1, 3, H, W), and what it is compared by."""
+
+    image: Tensor
+    cells: _Cells
+
+
+def _network(encoder: Callable[[tuple[str, ...]], nn.Module], photo: Tensor) -> nn.Module:
+    network = encoder(LAYERS).to(photo.device)
+    network.convolve_in(convolution_dtype("auto", photo.device))
+    return network
+
+
+def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Described:
+    photo = _at_size(image)
     features = network(photo)
     features = {layer: maps.float() for layer, maps in features.items()}
     fine, middle, coarse = (features[layer] for layer in LAYERS)
@@ -113,7 +148,8 @@ def _describe(network: nn.Module, photo: Tensor, weights: Tensor | None) -> _Cel
     ]
     colours = F.interpolate(photo, size, mode="area")
     heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
-    return _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, counted)
+    cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, counted)
+    return Described(image, cells)
 
 
 def _counted(size: tuple[int, int], weights: Tensor | None) -> Tensor:
