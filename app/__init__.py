@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "server": ["serve"],
-        "session": ["Result", "Session", "Settings"],
+        "session": ["Result", "Session"],
+        "settings": ["Settings"],
     },
 )

@@ -8,7 +8,9 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 
-from photostyle.app.session import PRESETS, REGIONS, Session, Settings
+from photostyle.app.regions import REGIONS
+from photostyle.app.session import LONGEST_NAME, Session
+from photostyle.app.settings import PRESETS, Settings
 from photostyle.data.masks import COLOURS
 from photostyle.feedforward import shipped_networks
 from photostyle.feedforward.style_network import UNIVERSAL
@@ -20,6 +22,8 @@ COMPUTE = {"concurrency_id": "compute", "concurrency_limit": 1}
 QUICK = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
 """What must not wait for somebody's optimiser."""
 
+PALETTE = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in COLOURS]
+
 STYLE = """
 .gradio-container {max-width: 1200px !important; margin: auto}
 #file {display: none}
@@ -29,13 +33,15 @@ progress {width: 100%; height: 0.8em}
 .examples .grid-container {grid-template-columns: repeat(6, minmax(0, 1fr)) !important; gap: 4px}
 .examples .thumbnail-lg {width: 100%; height: 44px; aspect-ratio: auto}
 footer {display: none !important}
+.name {border-left: 14px solid !important}
 @media (max-width: 640px) {#style_photo {display: none}}
-"""
+""" + "".join(
+    f"#name_{region} {{border-color: {colour} !important}}\n"
+    for region, colour in zip(REGIONS, PALETTE, strict=True)
+)
 
 # The file has been written and its link is on the page a moment later.
 CLICK_LINK = "() => setTimeout(() => document.querySelector('#file').click(), 300)"
-
-PALETTE = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in COLOURS]
 
 
 class Page:
@@ -81,6 +87,7 @@ class Page:
                     interactive=False,
                     visible=False,
                     height=160,
+                    format="jpeg",
                     buttons=[],
                     elem_id="style_photo",
                 )
@@ -107,7 +114,8 @@ class Page:
                     self.download = gr.Button(
                         "Download", variant="primary", elem_id="download", min_width=120
                     )
-                self.progress = gr.HTML(elem_id="progress")
+                    self.lut = gr.Button("LUT", elem_id="lut", min_width=90)
+                self.note = gr.HTML(elem_id="note")
                 self.command = gr.Textbox(
                     label="As a command line", elem_id="command",
                     interactive=False, lines=1, max_lines=4, buttons=["copy"],
@@ -116,13 +124,14 @@ class Page:
         with gr.Accordion("Regions", open=False, elem_id="regions") as self.accordion:
             gr.Markdown(
                 "What has one colour in the photo takes its style from what has that colour in the "
-                "style photo. Paint in one of the colours, or merge two, and the result follows."
+                "style photo. Paint in one of the colours, or merge two, and the result follows. "
+                "Below, give a colour a name of your own."
             )
             with gr.Row():
                 self.editors = {
                     argument: gr.ImageEditor(
                         label=label, type="numpy", sources=(), transforms=(), layers=False,
-                        format="png", buttons=[], elem_id=f"{argument}_regions",
+                        format="jpeg", buttons=[], elem_id=f"{argument}_regions",
                         brush=gr.Brush(
                             default_size=24, colors=PALETTE, default_color=PALETTE[0],
                             color_mode="fixed",
@@ -130,6 +139,14 @@ class Page:
                         min_width=320, height=400, interactive=True,
                     )
                     for argument, label in (("content", "Photo"), ("style", "Style"))
+                }  # fmt: skip
+            with gr.Row():
+                self.names = {
+                    region: gr.Textbox(
+                        region, show_label=False, container=False, max_length=LONGEST_NAME,
+                        elem_id=f"name_{region}", elem_classes="name", min_width=100,
+                    )
+                    for region in REGIONS
                 }  # fmt: skip
             with gr.Row():
                 self.use = gr.Button("Use what is painted", elem_id="use", min_width=160)
@@ -160,26 +177,26 @@ class Page:
     # ------------------------------------------------------------------------------- reactions
 
     def _connect(self) -> None:
-        result = [self.slider, self.command, self.progress, self.style_photo]
+        result = [self.slider, self.command, self.note, self.style_photo]
         regions = [*self.editors.values(), self.masks]
+        everything = [*result, *regions]
+        changed = [self.network, self.strength]
         for argument, photo, examples in (
             ("content", self.content, self.content_examples),
             ("style", self.style, self.style_examples),
         ):
-            taken = functools.partial(_take, argument)
             self._on(photo.upload, _stop, [], [], QUICK)
-            inputs = [photo, self.network, self.strength]
-            done = self._on(photo.upload, taken, inputs, result, COMPUTE)
-            self._on(done.then, _regions, [], regions, COMPUTE)
-            self._on(photo.clear, functools.partial(_drop, argument), [], result, QUICK)
+            taken, inputs = functools.partial(_take, argument), [photo, *changed]
+            self._on(photo.upload, taken, inputs, everything, COMPUTE)
+            dropped = functools.partial(_drop, argument)
+            self._on(photo.clear, dropped, [], everything, QUICK)
             if examples is None:
                 continue
             self._on(examples.select, _stop, [], [], QUICK)
-            picked = examples.select(self._picked, outputs=photo, **QUICK)
-            done = self._on(picked.success, taken, inputs, result, COMPUTE)
-            self._on(done.then, _regions, [], regions, COMPUTE)
+            picked = _picker(argument, self.examples)
+            self._on(examples.select, picked, changed, [photo, *everything], COMPUTE)
         self._on(self.network.input, _stop, [], [], QUICK)
-        self._on(self.network.input, _pass, [self.network, self.strength], result, COMPUTE)
+        self._on(self.network.input, _pass, changed, result, COMPUTE)
 
         blended = [self.slider, self.command]
         self._on(
@@ -189,7 +206,7 @@ class Page:
         )  # fmt: skip
 
         buttons = [self.finer, self.stop]
-        begun = self._on(self.finer.click, _begin, [], [self.progress, *buttons], QUICK)
+        begun = self._on(self.finer.click, _begin, [], [self.note, *buttons], QUICK)
         done = self._on(
             begun.success, _refine, [self.preset, self.strength], result[:3],
             COMPUTE | {"show_progress": "hidden"},
@@ -199,10 +216,12 @@ class Page:
 
         written = self._on(self.download.click, _write, [self.strength], [self.file], COMPUTE)
         written.success(None, js=CLICK_LINK)
+        outputs = [self.file, self.note, self.command]
+        written = self._on(self.lut.click, _write_lut, [self.strength], outputs, COMPUTE)
+        written.success(None, js=CLICK_LINK)
 
         self._on(self.accordion.expand, _open_regions, [], regions, COMPUTE)
         self._on(self.accordion.collapse, _close_regions, [], [], QUICK)
-        changed = [self.network, self.strength]
         for event, function, inputs in (
             (self.use.click, _paint, [*self.editors.values()]),
             (self.merge.click, _merge, [self.region, self.into]),
@@ -210,15 +229,16 @@ class Page:
         ):
             done = self._on(event, function, inputs, regions, COMPUTE)
             self._on(done.success, _pass, changed, result, COMPUTE)
+        for region, name in self.names.items():
+            left = functools.partial(gr.on, [name.submit, name.blur])
+            outputs = [name, self.region, self.into]
+            self._on(left, functools.partial(_rename, region), [name], outputs, QUICK)
 
     def _on(self, event: Callable, function: Callable, inputs: list, outputs: list, options: dict):
         """Call a function with the session first; what the user got wrong is shown on the page."""
         return event(
             _shown(function), [self.session, *inputs], outputs, api_visibility="private", **options
         )
-
-    def _picked(self, event: gr.SelectData) -> str:
-        return str(self.examples[event.index])
 
 
 def _shown(function: Callable) -> Callable:
@@ -240,6 +260,7 @@ def _shown(function: Callable) -> Callable:
 
         return steps
 
+    @functools.wraps(function)  # Gradio looks at what it takes
     def call(*arguments):
         try:
             return function(*arguments)
@@ -249,15 +270,25 @@ def _shown(function: Callable) -> Callable:
     return call
 
 
+def _picker(argument: str, examples: list[Path]) -> Callable:
+    """What takes the example that has been picked."""
+
+    def pick(session: Session, network: str, strength: float, event: gr.SelectData):
+        path = str(examples[event.index])
+        return path, *_take(argument, session, path, network, strength)
+
+    return pick
+
+
 def _take(argument: str, session: Session, path: str, network: str, strength: float):
     session.take(argument, path)
-    return _pass(session, network, strength)
+    return *_pass(session, network, strength), *_regions(session)
 
 
 def _drop(argument: str, session: Session):
     session.stop()
     session.drop(argument)
-    return None, "", "", _style_photo(session)
+    return None, "", "", _style_photo(session), *_regions(session)
 
 
 def _pass(session: Session, network: str, strength: float):
@@ -320,12 +351,18 @@ def _write(session: Session, strength: float) -> str:
     return str(session.write(strength))
 
 
+def _write_lut(session: Session, strength: float):
+    saved = session.write_lut(strength)
+    text = html.escape(f"{saved.path.name}: residual {saved.residual:.2f} ΔE*ab")
+    return str(saved.path), text, session.command(strength, lut=True)
+
+
 def _regions(session: Session):
-    files = [str(path) for path in session.mask_files()]
+    files = [str(path) for path in session.mask_files.values()]
     masks = gr.File(files or None, visible=bool(files))
     if not (session.shows_regions and session.has_both):
         return None, None, masks
-    overlays = session.regions()
+    overlays = session.regions.overlays()
     return *({"background": overlay, "layers": [], "composite": None}
              for overlay in overlays.values()), masks  # fmt: skip
 
@@ -342,21 +379,28 @@ def _close_regions(session: Session) -> None:
 def _paint(session: Session, content: dict | None, style: dict | None):
     for argument, editor in (("content", content), ("style", style)):
         for layer in editor["layers"] if editor else ():
-            session.paint(argument, np.asarray(layer))
+            session.regions.paint(argument, np.asarray(layer))
     return _changed_regions(session)
 
 
 def _merge(session: Session, region: str, into: str):
-    session.merge(region, into)
+    session.regions.merge(region, into)
     return _changed_regions(session)
 
 
 def _changed_regions(session: Session):
-    if names := ", ".join(session.unmatched()):
+    if unmatched := session.regions.unmatched():
+        names = html.escape(", ".join(session.names[region] for region in unmatched))
         gr.Info(f"{names}: not in the style photo, takes the style of the whole of it")
     return _regions(session)
 
 
 def _reset(session: Session):
-    session.reset_regions()
+    session.regions.reset()
     return _regions(session)
+
+
+def _rename(region: str, session: Session, name: str):
+    session.rename(region, name)
+    choices = [(name, region) for region, name in session.names.items()]
+    return session.names[region], gr.Dropdown(choices=choices), gr.Dropdown(choices=choices)

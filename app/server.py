@@ -8,7 +8,8 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
-from photostyle.app.session import Settings, warm_up
+from photostyle.app.session import warm_up
+from photostyle.app.settings import Settings
 from photostyle.data import find_photos
 from photostyle.data.paths import reason_of
 from photostyle.ops.errors import ArgumentError, check_whole

@@ -6,7 +6,6 @@ with the settings that it composes, and so is the same picture.
 
 import queue
 import shlex
-import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,97 +16,28 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from photostyle.conf.entry_point import FOLDER, reason
-from photostyle.data import apply_to_photo, automatic_masks, load_visible, save_photo
-from photostyle.data.image_io import check_holds
-from photostyle.data.masks import COLOURS
+from photostyle.app.regions import REGIONS, Regions
+from photostyle.app.settings import ONE_PASS, PRESETS, Settings, of_preset
+from photostyle.app.upload import Upload, uploaded
+from photostyle.data import apply_to_photo, load_visible, save_photo
+from photostyle.data.cube_file import SUFFIX
+from photostyle.data.lut_output import SavedLut, save_lut_of
 from photostyle.data.paths import suffix_like
 from photostyle.data.photo import to_pixels
-from photostyle.data.photo_options import PhotoOptions
-from photostyle.feedforward.style_network import UNIVERSAL, load_network
+from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork
+from photostyle.feedforward.style_source import StyleSource, with_regions
 from photostyle.ops.affine import apply_affine, blend_affine
-from photostyle.ops.devices import convolution_dtype, select_device
-from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
+from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.gram import pixel_weights
 from photostyle.optimize import Step
 from photostyle.optimize.stylize_photo import optimize_pair
 
-PRESETS = ("strict", "matting", "loose")
 PHOTOS = ("content", "style")
-ONE_PASS = ("method=feedforward",)
-REGIONS = ("red", "green", "blue", "yellow", "purple", "cyan")
-"""What people call `data.masks.COLOURS`."""
-
-
-class Settings:
-    """What ``conf/`` says, composed once for all that the page can do.
-
-    Args:
-        max_pixels: refuse larger photos.
-        picture_every: steps of the optimiser between two pictures.
-        given: values for keys of ``conf/stylize.yaml``; ``None``: what that says.
-
-    Raises:
-        ArgumentError: for values other than these.
-    """
-
-    def __init__(self, *, max_pixels: int, picture_every: int = 2, **given: object):
-        check_whole("picture_every", picture_every, 1)
-        self.picture_every = picture_every
-        self.words = tuple(f"{key}={value}" for key, value in given.items() if value is not None)
-        self._configs = {
-            words: _composed(*words, *self.words, f"max_pixels={max_pixels}", "overwrite=true")
-            for words in (ONE_PASS, *map(_of_preset, PRESETS))
-        }
-        config = self._configs[ONE_PASS]
-        self.options: PhotoOptions = _made(config.options)
-        self.seed: int = config.seed
-        self.device = select_device(config.device)
-        self._precision = convolution_dtype(config.precision, self.device)
-        self._networks = {}
-
-    def arguments(self, words: tuple[str, ...], paths: dict[str, Path | str]) -> dict:
-        """The arguments of the function that a command line calls.
-
-        Args:
-            words: ``method=feedforward`` or a preset's.
-            paths: the values of its keys that are paths.
-        """
-        config = self._configs[words].copy()
-        for key, path in paths.items():
-            OmegaConf.update(config, key, path)
-        return _made(config.method, _partial_=True).keywords
-
-    def network(self, name: str):
-        """A network, read once."""
-        if name not in self._networks:
-            self._networks[name] = load_network(name, self.device, self._precision)
-        return self._networks[name]
-
-
-def _of_preset(preset: str) -> tuple[str, ...]:
-    return (f"photorealism={preset}",)
-
-
-def _composed(*words: str) -> DictConfig:
-    if GlobalHydra.instance().is_initialized():  # by an entry point, for the same folder
-        return compose("stylize", list(words))
-    with initialize_config_dir(FOLDER, version_base="1.3"):
-        return compose("stylize", list(words))
-
-
-def _made(config: DictConfig, **options: bool):
-    try:
-        return instantiate(config, **options)
-    except InstantiationException as error:
-        raise reason(error) from error
+LONGEST_NAME = 40
+"""Letters of what a person calls a region."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,28 +47,29 @@ class Result:
     Attributes:
         content: the photo at working size, (1, 3, H, W), values in [0, 1].
         coefficients: such that the picture is A·I + b, (1, 3, 4, H, W).
+        pixel_weights: how much each pixel counts for a LUT, see `data.lut_output.save_lut_of`.
         words: of the command line that makes it.
+        image: what the optimiser found, of the shape of content; ``None``: it was one pass.
         stopped: why the search for it ended early, ``None`` if it did not.
     """
 
     content: Tensor
     coefficients: Tensor
+    pixel_weights: Tensor | None
     words: tuple[str, ...]
+    image: Tensor | None = None
     stopped: str | None = None
 
+    def at(self, strength: float) -> Tensor:
+        """The picture at working size, (1, 3, H, W), values in [0, 1]."""
+        if self.image is not None:
+            return self.content.lerp(self.image, strength)
+        coefficients = blend_affine(self.coefficients, strength)
+        return apply_affine(coefficients, self.content).clamp(0, 1)
+
     def picture(self, strength: float) -> np.ndarray:
-        """The picture at working size, (H, W, 3) uint8."""
-        return to_pixels(apply_affine(blend_affine(self.coefficients, strength), self.content))
-
-
-@dataclass
-class _Upload:
-    """One of the two photos: its file, and what it is at working size."""
-
-    path: Path
-    image: Tensor
-    opacity: Tensor | None
-    regions: np.ndarray | None = None  # indices of COLOURS, (H, W)
+        """The same as (H, W, 3) uint8."""
+        return to_pixels(self.at(strength))
 
 
 class Session:
@@ -152,8 +83,8 @@ class Session:
     Attributes:
         result: the newest, ``None`` before there is one.
         network: see `feedforward.load_network`.
-        painted: whether the regions are those that the person painted or merged.
-        shows_regions: whether the person looks at them: they take a while to find.
+        names: what the person calls the regions, by colour; see `rename`.
+        shows_regions: whether the person looks at them.
     """
 
     def __init__(self, settings: Settings, parent: Path | None = None):
@@ -161,9 +92,10 @@ class Session:
         self.parent = parent
         self.network = UNIVERSAL
         self.result: Result | None = None
-        self.painted = False
+        self.names = dict(zip(REGIONS, REGIONS, strict=True))
         self.shows_regions = False
-        self._uploads: dict[str, _Upload] = {}
+        self._uploads: dict[str, Upload] = {}
+        self._regions: Regions | None = None
         self._stop = threading.Event()
         self._folder = tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True)
 
@@ -186,25 +118,18 @@ class Session:
         Raises:
             ArgumentError: it is no photo, or too large.
         """
-        options = self.settings.options
-        name = Path(path).name
-        try:
-            photo = load_visible(path, argument=argument, max_pixels=options.max_pixels)
-            check_holds(f"result{suffix_like(name)}", options.size_of(photo), argument)
-        except ArgumentError as error:
-            raise ArgumentError(error.argument, name, error.expected) from error
         folder = Path(self._folder.name) / argument
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        copy = Path(shutil.copyfile(path, folder / name))
-        size = options.size
-        self._uploads[argument] = _Upload(copy, photo.tensor(size), photo.opacity(size))
-        self._forget_regions()
+        self._uploads[argument] = uploaded(argument, Path(path), folder, self.settings.options)
+        self._forget()
 
     def drop(self, argument: str) -> None:
         """Forget a photo."""
         self._uploads.pop(argument, None)
-        self._forget_regions()
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was of other photos."""
+        self.result = self._regions = None
 
     @property
     def is_ready(self) -> bool:
@@ -223,7 +148,7 @@ class Session:
     def photo(self, argument: str) -> np.ndarray | None:
         """A photo at working size, (H, W, 3) uint8; ``None`` where there is none."""
         upload = self._uploads.get(argument)
-        return None if upload is None else to_pixels(upload.image)
+        return None if upload is None else upload.pixels
 
     # ------------------------------------------------------------------------------- results
 
@@ -235,15 +160,22 @@ class Session:
             ArgumentError: a photo is missing, or masks are wrong.
         """
         self._check_has(*(PHOTOS if self._takes_style else PHOTOS[:1]))
-        paths = self._paths()
-        arguments = self.settings.arguments(ONE_PASS, paths)
-        content = self._uploads["content"]
-        network, device = self.settings.network(self.network), self.settings.device
-        styled, _ = arguments["style"].styled(network, arguments["options"], device, single=True)
+        content, device = self._uploads["content"], self.settings.device
         guide = content.image.to(device)
-        coefficients = styled(guide, content.opacity).coefficients(guide).cpu()
-        self.result = Result(content.image, coefficients, self._words(ONE_PASS, paths))
+        coefficients = self._styled().coefficients(guide).cpu()
+        words = self._words(ONE_PASS)
+        self.result = Result(content.image, coefficients, content.opacity, words)
         return self.result
+
+    def _styled(self) -> StyleNetwork:
+        """The network with its style for the photo, as `feedforward.StyleSource` would have it."""
+        network, device = self.settings.network(self.network), self.settings.device
+        if self._takes_style:
+            style = self._uploads["style"].image.to(device)
+            return with_regions(network, style, self.regions.masks())
+        content = self._uploads["content"]
+        styled, _ = StyleSource().styled(network, self.settings.options, device, single=True)
+        return styled(content.image.to(device), content.opacity)
 
     def ready_to_refine(self) -> None:
         """Take back what `stop` said, before the optimiser is waited for.
@@ -287,15 +219,21 @@ class Session:
             if self._stop.is_set():
                 raise KeyboardInterrupt
 
-        words, paths = _of_preset(preset), self._paths()
-        arguments = self.settings.arguments(words, paths)
+        words = self._words(of_preset(preset))
+        arguments = self.settings.arguments(preset, self._paths())
         files = arguments.pop("files")
         for key in ("log_dir", "intermediate_dir", "intermediate_every"):
             arguments.pop(key)
         pair = files.load()
         found = optimize_pair(pair, seed=files.seed, callback=watch, **arguments)
-        words = self._words(words, paths)
-        return Result(pair.content, found.coefficients.cpu(), words, found.stopped)
+        return Result(
+            pair.content,
+            found.coefficients.cpu(),
+            pixel_weights(pair.masks.content),
+            words,
+            found.image.cpu(),
+            found.stopped,
+        )
 
     def picture(self, step: Step, strength: float) -> np.ndarray:
         """What the optimiser has so far, (H, W, 3) uint8, at working size."""
@@ -305,11 +243,13 @@ class Session:
 
     # -------------------------------------------------------------------------------- files
 
-    def command(self, strength: float) -> str:
-        """The command line that makes the newest result."""
+    def command(self, strength: float, *, lut: bool = False) -> str:
+        """The command line that makes the newest result, and its LUT."""
         words = [*self._newest().words]
         if strength < 1:
             words.append(f"strength={strength:g}")
+        if lut:
+            words.append(f"lut={self._target(SUFFIX).name}")
         return shlex.join(["python", "stylize.py", *words])
 
     def write(self, strength: float) -> Path:
@@ -323,14 +263,24 @@ class Session:
         options = self.settings.options
         photo = load_visible(content, max_pixels=options.max_pixels)
         coefficients = blend_affine(result.coefficients, strength)
-        named = self._uploads["style"].path.stem if self._takes_style else self.network
-        target = Path(self._folder.name) / f"{content.stem}_{named}{suffix_like(content)}"
+        target = self._target(suffix_like(content))
         save_photo(target, apply_to_photo(coefficients, photo), quality=options.quality)
         return target
 
-    def mask_files(self) -> list[Path]:
-        """The painted masks that the command line names."""
-        return [self._mask_file(argument) for argument in PHOTOS] if self.painted else []
+    def write_lut(self, strength: float) -> SavedLut:
+        """The newest result as a LUT, as that command line's.
+
+        Raises:
+            ArgumentError: there is none.
+        """
+        check_number("strength", strength, 0, 1)
+        result, target = self._newest(), self._target(SUFFIX)
+        image, weights = result.at(strength), result.pixel_weights
+        return save_lut_of(target, result.content, image, weights, overwrite=True)
+
+    def _target(self, suffix: str) -> Path:
+        named = self._uploads["style"].path.stem if self._takes_style else self.network
+        return Path(self._folder.name) / f"{self._uploads['content'].path.stem}_{named}{suffix}"
 
     def _newest(self) -> Result:
         if self.result is None:
@@ -342,97 +292,55 @@ class Session:
             if argument not in self._uploads:
                 raise ArgumentError(argument, None, "required; drop a photo or pick an example")
 
-    def _paths(self) -> dict[str, Path | str]:
-        """The values of the keys that are paths, or a name."""
+    def _paths(self) -> dict[str, Path]:
+        """The values of the keys that are paths."""
         if not self._takes_style:
-            return {"content": self._uploads["content"].path, "network": self.network}
-        paths = {argument: self._uploads[argument].path for argument in PHOTOS}
-        if self.painted:
-            paths |= {f"{argument}_mask": self._mask_file(argument) for argument in PHOTOS}
-        return paths
+            return {"content": self._uploads["content"].path}
+        return {argument: self._uploads[argument].path for argument in PHOTOS} | self.mask_files
 
-    def _words(self, words: tuple[str, ...], paths: dict[str, Path | str]) -> tuple[str, ...]:
-        names = (f"{key}={Path(path).name}" for key, path in paths.items())
-        return *words, *self.settings.words, *names
-
-    def _mask_file(self, argument: str) -> Path:
-        return Path(self._folder.name) / f"{argument}_mask.png"
+    def _words(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        names = {key: path.name for key, path in self._paths().items()}
+        if not self._takes_style:
+            names["network"] = self.network
+        return *words, *self.settings.words, *(f"{key}={name}" for key, name in names.items())
 
     # ------------------------------------------------------------------------------- regions
 
-    def regions(self) -> dict[str, np.ndarray]:
-        """Both photos under the colours of their regions, (H, W, 3) uint8 each.
+    @property
+    def regions(self) -> Regions:
+        """Those of both photos, found once.
 
         Raises:
             ArgumentError: a photo is missing.
         """
         self._check_has(*PHOTOS)
-        content, style = uploads = [self._uploads[argument] for argument in PHOTOS]
-        if content.regions is None:
-            opacities, seed = (content.opacity, style.opacity), self.settings.seed
-            masks = automatic_masks(content.image, style.image, opacities=opacities, seed=seed)
-            content.regions = masks.content.argmax(0).numpy().astype(np.uint8)
-            style.regions = masks.style.argmax(0).numpy().astype(np.uint8)
-        palette = np.array(COLOURS, np.uint16)
-        return {
-            argument: ((palette[upload.regions] + to_pixels(upload.image)) // 2).astype(np.uint8)
-            for argument, upload in zip(PHOTOS, uploads, strict=True)
-        }
+        if self._regions is None:
+            photos = (self._uploads[argument] for argument in PHOTOS)
+            self._regions = Regions(*photos, Path(self._folder.name), seed=self.settings.seed)
+        return self._regions
 
-    def unmatched(self) -> list[str]:
-        """The regions of the photo that the style photo lacks; see `data.load_masks`."""
-        content, style = (np.unique(self._uploads[argument].regions) for argument in PHOTOS)
-        return [REGIONS[index] for index in np.setdiff1d(content, style)]
+    @property
+    def mask_files(self) -> dict[str, Path]:
+        """The painted masks, by the key of the command line that names each."""
+        return {} if self._regions is None else self._regions.files
 
-    def paint(self, argument: str, strokes: np.ndarray) -> None:
-        """Give the region of the nearest colour to what is painted.
+    def rename(self, region: str, name: str) -> None:
+        """Call a region by another name, or by that of its colour again.
 
         Args:
-            argument: ``content`` or ``style``.
-            strokes: (h, w, 4) uint8, transparent where nothing is painted.
-        """
-        self.regions()
-        upload = self._uploads[argument]
-        height, width = upload.regions.shape
-        image = Image.fromarray(strokes).resize((width, height), Image.Resampling.NEAREST)
-        strokes = np.asarray(image).astype(np.int32)
-        difference = strokes[:, :, None, :3] - np.array(COLOURS, np.int32)
-        nearest = (difference**2).sum(-1).argmin(-1)
-        painted = strokes[..., 3] > 127
-        if painted.any():
-            upload.regions = np.where(painted, nearest, upload.regions).astype(np.uint8)
-            self._use_regions()
-
-    def merge(self, region: str, into: str) -> None:
-        """Make two regions one, in both photos.
+            region: one of `REGIONS`.
+            name: empty for that of the colour.
 
         Raises:
-            ArgumentError: a region is none of `REGIONS`.
+            ArgumentError: another region has that name, or it is too long.
         """
-        for argument, name in (("region", region), ("into", into)):
-            check_choice(argument, name, REGIONS)
-        self.regions()
-        for upload in self._uploads.values():
-            upload.regions[upload.regions == REGIONS.index(region)] = REGIONS.index(into)
-        self._use_regions()
-
-    def reset_regions(self) -> None:
-        """Go back to the automatic regions."""
-        self.painted = False
-        for upload in self._uploads.values():
-            upload.regions = None
-
-    def _use_regions(self) -> None:
-        self.painted = True
-        palette = np.array(COLOURS, np.uint8)
-        for argument in PHOTOS:
-            Image.fromarray(palette[self._uploads[argument].regions]).save(
-                self._mask_file(argument)
-            )
-
-    def _forget_regions(self) -> None:
-        self.result = None
-        self.reset_regions()
+        check_choice("region", region, REGIONS)
+        name = name.strip() or region
+        if len(name) > LONGEST_NAME:
+            raise ArgumentError("name", name, f"give at most {LONGEST_NAME} letters")
+        if name in (other for colour, other in self.names.items() if colour != region):
+            raise ArgumentError("name", name, "another region has this name; give another")
+        self.names[region] = name
 
 
 def warm_up(settings: Settings) -> None:

@@ -15,7 +15,10 @@ from PIL import Image
 
 from photostyle import stylize
 from photostyle.app import Session, Settings, __main__
-from photostyle.app.session import COLOURS, PHOTOS, PRESETS, REGIONS
+from photostyle.app.regions import REGIONS
+from photostyle.app.session import PHOTOS
+from photostyle.app.settings import PRESETS
+from photostyle.data.masks import COLOURS
 from photostyle.ops import ArgumentError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -89,14 +92,14 @@ def test_the_optimiser_is_the_command_line_s(session, command):
 def test_painted_regions_are_the_command_line_s(session, command, folder):
     """The masks that it names are those that can be had."""
     before = session.one_pass().picture(1.0)
-    height, width = session.regions()["content"].shape[:2]
+    height, width = session.regions.overlays()["content"].shape[:2]
     strokes = np.zeros((2 * height, 2 * width, 4), np.uint8)
     strokes[:height] = [*COLOURS[REGIONS.index("cyan")], 255]
-    session.paint("content", strokes)
-    session.paint("style", strokes)
+    session.regions.paint("content", strokes)
+    session.regions.paint("style", strokes)
     after = session.one_pass().picture(1.0)
     assert np.abs(after.astype(int) - before).max() > 4
-    for file in session.mask_files():
+    for file in session.mask_files.values():
         mask = np.asarray(Image.open(file))
         assert (mask[: len(mask) // 2 - 1] == COLOURS[REGIONS.index("cyan")]).all()
         assert (mask[len(mask) // 2 + 1 :] != COLOURS[REGIONS.index("cyan")]).any(-1).all()
@@ -105,34 +108,34 @@ def test_painted_regions_are_the_command_line_s(session, command, folder):
 
 
 def test_a_faint_stroke_paints_nothing(session):
-    overlay = session.regions()["content"]
-    session.paint("content", np.full((*overlay.shape[:2], 4), 100, np.uint8))
-    assert not session.painted
-    assert (session.regions()["content"] == overlay).all()
+    overlay = session.regions.overlays()["content"]
+    session.regions.paint("content", np.full((*overlay.shape[:2], 4), 100, np.uint8))
+    assert not session.regions.painted
+    assert (session.regions.overlays()["content"] == overlay).all()
 
 
 def test_merged_regions(session):
-    overlay = session.regions()["content"]
-    first = session.regions()["content"]
+    overlay = session.regions.overlays()["content"]
+    first = session.regions.overlays()["content"]
     for name in REGIONS[1:]:
-        session.merge(name, "red")
-    merged = session.regions()
+        session.regions.merge(name, "red")
+    merged = session.regions.overlays()
     expected = (np.array(COLOURS[0], int) + session.photo("content")) // 2
     assert (merged["content"] == expected).all()
     assert not (first == merged["content"]).all()
-    assert session.painted
-    session.reset_regions()
-    assert not session.painted
-    assert (session.regions()["content"] == overlay).all()
+    assert session.regions.painted
+    session.regions.reset()
+    assert not session.regions.painted
+    assert (session.regions.overlays()["content"] == overlay).all()
 
 
 def test_a_region_that_the_style_lacks_is_named(session):
-    height, width = session.regions()["content"].shape[:2]
-    assert session.unmatched() == []
+    height, width = session.regions.overlays()["content"].shape[:2]
+    assert session.regions.unmatched() == []
     strokes = np.zeros((height, width, 4), np.uint8)
     strokes[: height // 2] = [*COLOURS[REGIONS.index("cyan")], 255]
-    session.paint("content", strokes)
-    assert session.unmatched() == ["cyan"]
+    session.regions.paint("content", strokes)
+    assert session.regions.unmatched() == ["cyan"]
 
 
 def test_strength_0_is_the_photo(session):
@@ -195,7 +198,7 @@ def test_what_is_missing_is_named(settings, folder):
     with pytest.raises(ArgumentError, match=r"^content=None: required"):
         session.one_pass()
     session.take("content", "a.jpg")
-    for call in (session.one_pass, session.regions, session.ready_to_refine):
+    for call in (session.one_pass, lambda: session.regions, session.ready_to_refine):
         with pytest.raises(ArgumentError, match=r"^style=None: required"):
             call()
     session.close()
@@ -205,19 +208,19 @@ def test_what_does_not_exist_is_refused(session):
     with pytest.raises(ArgumentError, match="photorealism=soft: unknown; choose one of strict"):
         list(session.refine("soft"))
     with pytest.raises(ArgumentError, match="region=pink: unknown"):
-        session.merge("pink", "red")
+        session.regions.merge("pink", "red")
     session.network = "dusk"
     with pytest.raises(ArgumentError, match="network=dusk: has a style of its own"):
         session.ready_to_refine()
 
 
 def test_a_new_photo_forgets_what_was_of_the_old_one(session):
-    session.merge("green", "red")
+    session.regions.merge("green", "red")
     session.one_pass()
     session.take("content", "b.png")
     assert session.result is None
-    assert not session.painted
-    assert session.mask_files() == []
+    assert not session.regions.painted
+    assert session.mask_files == {}
 
 
 def test_nothing_stays(settings, folder):
