@@ -389,8 +389,7 @@ def _merge(session: Session, region: str, into: str):
 
 
 def _changed_regions(session: Session):
-    if unmatched := session.regions.unmatched():
-        names = html.escape(", ".join(session.names[region] for region in unmatched))
+    if names := html.escape(", ".join(session.unmatched())):
         gr.Info(f"{names}: not in the style photo, takes the style of the whole of it")
     return _regions(session)
 

@@ -324,6 +324,10 @@ class Session:
         """The painted masks, by the key of the command line that names each."""
         return {} if self._regions is None else self._regions.files
 
+    def unmatched(self) -> list[str]:
+        """The names of the regions that the photo alone has; see `Regions.unmatched`."""
+        return [self.names[region] for region in self.regions.unmatched()]
+
     def rename(self, region: str, name: str) -> None:
         """Call a region by another name, or by that of its colour again.
 

@@ -2,7 +2,7 @@
 
 import shutil
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from photostyle.data.image_io import check_holds
 from photostyle.data.paths import suffix_like
 from photostyle.data.photo import to_pixels
 from photostyle.ops.errors import ArgumentError
+from photostyle.ops.features import VGGFeatures
 from photostyle.ops.regions import Described, describe
 
 
@@ -38,7 +39,10 @@ class Upload:
     @cached_property
     def described(self) -> Described:
         """What its regions are found by: the other photo may change."""
-        return describe(self.image, self.opacity)
+        return describe(self.image, self.opacity, encoder=_encoder)
+
+
+_encoder = cache(VGGFeatures)  # the same for all photos
 
 
 def uploaded(argument: str, path: Path, folder: Path, options: PhotoOptions) -> Upload:

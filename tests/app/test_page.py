@@ -156,9 +156,9 @@ def ready(page):
     command_line(page, "content=a.jpg", "style=b.png")
 
 
-def downloaded(page, folder):
+def downloaded(page, folder, button="#download"):
     with page.expect_download() as download:
-        page.click("#download")
+        page.click(button)
     file = folder / "downloaded" / download.value.suggested_filename
     download.value.save_as(file)
     return file
@@ -185,6 +185,31 @@ def test_a_photo_and_a_style(page, photos, command):
     check_the_same(file, line, command)
 
 
+def test_the_lut(page, photos, command):
+    """The command line's file; its residual is beside the button, its name in the command."""
+    ready(page)
+    page.fill("#strength input[type=number]", "0.4")
+    page.press("#strength input[type=number]", "Enter")
+    command_line(page, "strength=0.4")
+    file = downloaded(page, photos, "#lut")
+    assert file.name == "a_b.cube"
+    line = command_line(page, "lut=a_b.cube", "strength=0.4")
+    outcome = command(stylize.main, *shlex.split(line)[2:], "output=expected.jpg")
+    assert outcome.code == 0, outcome.err
+    assert file.read_bytes() == Path("a_b.cube").read_bytes()
+    note = page.locator("#note").inner_text()
+    assert note.startswith("a_b.cube: residual ")
+    assert note.removeprefix("a_b.cube: ") in outcome.out
+
+
+def test_the_command_can_be_copied(page, photos):
+    ready(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#command button")
+    line = command_line(page, "content=a.jpg")
+    assert page.evaluate("navigator.clipboard.readText()") == line
+
+
 def test_examples_and_networks(page):
     page.click("#content_examples button >> nth=2")
     page.wait_for_selector("#result img")
@@ -203,7 +228,7 @@ def test_the_optimiser(page, photos, command):
     before = after(page)
     page.get_by_label("strict", exact=True).check()
     page.click("#finer")
-    page.wait_for_selector("#progress progress")
+    page.wait_for_selector("#note progress")
     changed(page, before)
     line = command_line(page, "photorealism=strict")
     check_the_same(downloaded(page, photos), line, command)
@@ -213,9 +238,9 @@ def test_the_optimiser_stopped(page, photos):
     ready(page)
     page.get_by_label("loose", exact=True).check()
     page.click("#finer")
-    page.wait_for_selector("#progress:has-text('step')")
+    page.wait_for_selector("#note:has-text('step')")
     page.click("#stop")
-    page.wait_for_selector("#progress:has-text('Ended early (interrupted)')")
+    page.wait_for_selector("#note:has-text('Ended early (interrupted)')")
     command_line(page, "photorealism=loose")
     page.wait_for_selector("#finer:enabled")
     page.wait_for_selector("#stop:disabled")
@@ -255,6 +280,26 @@ def test_painted_regions(page, photos, command):
     page.wait_for_timeout(3000)
     page.click("#reset")
     assert "mask" not in shown(page, lambda text: "mask" not in text)
+
+
+def test_regions_have_names(page, photos):
+    """On a phone, too: the name is in the menus and in messages, and two are not alike."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    ready(page)
+    page.click("#regions button >> nth=0")
+    name = page.locator("#name_red :is(input, textarea)")
+    assert name.input_value() == "red"
+    box = name.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    name.fill("sky")
+    name.press("Enter")
+    page.wait_for_function("document.querySelector('#into input').value == 'sky'")
+    page.click("#region input")
+    page.get_by_role("option", name="sky", exact=True).click()
+    page.locator("#name_blue :is(input, textarea)").fill("sky")
+    page.locator("#name_green :is(input, textarea)").focus()
+    message(page, "name=sky: another region has this name")
 
 
 def test_what_is_no_photo(page, photos):

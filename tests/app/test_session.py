@@ -20,6 +20,7 @@ from photostyle.app.session import PHOTOS
 from photostyle.app.settings import PRESETS
 from photostyle.data.masks import COLOURS
 from photostyle.ops import ArgumentError
+from photostyle.ops.regions import describe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -70,6 +71,33 @@ def test_one_pass_is_the_command_line_s(session, command, strength):
     assert b"Maker" in file.read_bytes()
 
 
+def check_lut(session, command, strength):
+    """The file and its residual are the command line's, and so is what the command names it."""
+    saved = session.write_lut(strength)
+    line = session.command(strength, lut=True)
+    assert f"lut={saved.path.name}" in shlex.split(line)
+    outcome = command(stylize.main, *shlex.split(line)[2:], "output=other.jpg", "overwrite=true")
+    assert outcome.code == 0, outcome.err
+    assert saved.path.read_bytes() == Path(saved.path.name).read_bytes()
+    assert f"residual {saved.residual:.2f} " in outcome.out
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.4])
+def test_the_lut_of_one_pass_is_the_command_line_s(session, command, strength):
+    session.one_pass()
+    check_lut(session, command, strength)
+
+
+def test_the_lut_of_a_transparent_photo_is_the_command_line_s(session, command):
+    """What is not seen does not count."""
+    with Image.open("a.jpg") as image:
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        image.save("clear.png")
+    session.take("content", "clear.png")
+    session.one_pass()
+    check_lut(session, command, 1.0)
+
+
 def test_a_network_of_one_style_is_the_command_line_s(session, command):
     session.network = "dusk"
     session.drop("style")
@@ -78,6 +106,7 @@ def test_a_network_of_one_style_is_the_command_line_s(session, command):
     file = session.write(1.0)
     assert file.name == "a_dusk.jpg"
     assert file.read_bytes() == written_by_command_line(command, session.command(1.0))
+    check_lut(session, command, 1.0)
 
 
 def test_the_optimiser_is_the_command_line_s(session, command):
@@ -87,6 +116,7 @@ def test_the_optimiser_is_the_command_line_s(session, command):
     assert "photorealism=strict" in session.command(1.0)
     expected = written_by_command_line(command, session.command(0.5))
     assert session.write(0.5).read_bytes() == expected
+    check_lut(session, command, 0.5)
 
 
 def test_painted_regions_are_the_command_line_s(session, command, folder):
@@ -129,13 +159,44 @@ def test_merged_regions(session):
     assert (session.regions.overlays()["content"] == overlay).all()
 
 
+def test_names_of_regions(session):
+    """Each is its colour's until it gets one, which it keeps when the photos change."""
+    assert session.names["red"] == "red"
+    session.rename("red", " sky ")
+    session.rename("blue", "red")
+    session.take("style", "a.jpg")
+    assert session.names == dict(zip(REGIONS, ("sky", "green", "red", *REGIONS[3:]), strict=True))
+    session.rename("blue", "")
+    assert session.names["blue"] == "blue"
+
+
+def test_a_photo_that_stays_is_not_looked_at_again(session, monkeypatch):
+    looked_at = []
+
+    def counted(image, opacity, **options):
+        looked_at.append(image)
+        return describe(image, opacity, **options)
+
+    monkeypatch.setattr("photostyle.app.upload.describe", counted)
+    session.one_pass()
+    session.regions.overlays()
+    session.one_pass()
+    assert len(looked_at) == 2
+    for argument, photo in (("style", "a.jpg"), ("content", "b.png")):
+        session.take(argument, photo)
+        session.one_pass()
+    assert len(looked_at) == 4
+
+
 def test_a_region_that_the_style_lacks_is_named(session):
     height, width = session.regions.overlays()["content"].shape[:2]
-    assert session.regions.unmatched() == []
+    assert session.unmatched() == []
     strokes = np.zeros((height, width, 4), np.uint8)
     strokes[: height // 2] = [*COLOURS[REGIONS.index("cyan")], 255]
     session.regions.paint("content", strokes)
-    assert session.regions.unmatched() == ["cyan"]
+    assert session.unmatched() == ["cyan"]
+    session.rename("cyan", "lake")
+    assert session.unmatched() == ["lake"]
 
 
 def test_strength_0_is_the_photo(session):
@@ -193,8 +254,9 @@ def test_what_is_no_photo_is_refused(session, argument, name, message):
 def test_what_is_missing_is_named(settings, folder):
     session = Session(settings)
     assert not session.is_ready
-    with pytest.raises(ArgumentError, match="no result yet"):
-        session.write(1.0)
+    for write in (session.write, session.write_lut):
+        with pytest.raises(ArgumentError, match="no result yet"):
+            write(1.0)
     with pytest.raises(ArgumentError, match=r"^content=None: required"):
         session.one_pass()
     session.take("content", "a.jpg")
@@ -209,6 +271,12 @@ def test_what_does_not_exist_is_refused(session):
         list(session.refine("soft"))
     with pytest.raises(ArgumentError, match="region=pink: unknown"):
         session.regions.merge("pink", "red")
+    with pytest.raises(ArgumentError, match="region=pink: unknown"):
+        session.rename("pink", "sky")
+    with pytest.raises(ArgumentError, match="name=green: another region has this name"):
+        session.rename("red", "green")
+    with pytest.raises(ArgumentError, match=r"name=ooo.*: give at most 40 letters"):
+        session.rename("red", 41 * "o")
     session.network = "dusk"
     with pytest.raises(ArgumentError, match="network=dusk: has a style of its own"):
         session.ready_to_refine()

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from photostyle.data import Masks, automatic_masks, load_image, load_masks, save_masks
+from photostyle.data.masks import masks_of_described
+from photostyle.ops.regions import describe
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -32,6 +34,17 @@ def test_masks_share_out_every_pixel(photos, masks):
         torch.testing.assert_close(layers.sum(0), torch.ones(photo.shape[2:]))
         # Soft at borders only: a pixel of two regions costs twice.
         assert (layers > 0).float().sum(0).mean() < 3
+
+
+def test_photos_described_before(photos, masks):
+    """One that is met with several others has the same masks with each."""
+    first, second = map(describe, photos)
+    found = masks_of_described(first, second)
+    assert found.labels == masks.labels
+    assert (found.content == masks.content).all()
+    assert (found.style == masks.style).all()
+    again = masks_of_described(first, first)
+    assert (again.content == automatic_masks(photos[0], photos[0]).content).all()
 
 
 def test_every_region_has_a_counterpart(masks):
