@@ -34,6 +34,7 @@ progress {width: 100%; height: 0.8em}
 .examples .thumbnail-lg {width: 100%; height: 44px; aspect-ratio: auto}
 footer {display: none !important}
 .name {border-left: 14px solid !important}
+.name :is(input, textarea) {border: 1px solid var(--neutral-300) !important}
 @media (max-width: 640px) {#style_photo {display: none}}
 """ + "".join(
     f"#name_{region} {{border-color: {colour} !important}}\n"
