@@ -160,10 +160,9 @@ class Session:
             ArgumentError: a photo is missing, or masks are wrong.
         """
         self._check_has(*(PHOTOS if self._takes_style else PHOTOS[:1]))
-        content, device = self._uploads["content"], self.settings.device
-        guide = content.image.to(device)
+        words, content = self._words(ONE_PASS), self._uploads["content"]
+        guide = content.image.to(self.settings.device)
         coefficients = self._styled().coefficients(guide).cpu()
-        words = self._words(ONE_PASS)
         self.result = Result(content.image, coefficients, content.opacity, words)
         return self.result
 
