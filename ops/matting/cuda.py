@@ -5,6 +5,7 @@ the binary on disk; all memory belongs to PyTorch, and kernels run on PyTorch's 
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from importlib import resources, util
 from types import SimpleNamespace
@@ -23,10 +24,12 @@ LARGEST_RADIUS = 340
 """Beyond it a tile of one window does not fit into them, for a guide of three channels."""
 FUSED_STRIP = 30
 """Columns of pixels that a block, one warp, of the kernel for r = 1 computes."""
-FUSED_ROWS = 8, 128
-"""It computes so many rows, and for them the windows of two more."""
-FUSED_BUSY = 4096
-"""Warps beyond which more of them do not fill a GPU better: an H100 runs 1584 of them at once."""
+FUSED_WARPS = 12
+"""So many of them a multiprocessor runs at once."""
+FUSED_FEWEST_ROWS = 8
+"""Of a block's pixels; for them it also computes the windows of two more."""
+MULTIPROCESSORS = 132
+"""Assumed where there is no GPU to ask: those of an H100."""
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
 
@@ -118,16 +121,37 @@ def tiling(kernel: str, radius: int) -> Tiling:
     return Tiling(side, tiles, shared(side, tiles))
 
 
-def fused_geometry(groups: int, height: int, width: int) -> tuple[int, int]:
+def fused_geometry(groups: int, height: int, width: int, multiprocessors: int) -> tuple[int, int]:
     """How the kernel for r = 1 shares out ``groups`` of planes of ``height`` x ``width``.
 
+    The GPU runs waves of warps. A wave takes as long as its rows and five more; at the end it waits
+    for the slowest warps, a tenth of a warp's time as measured on an H100.
+
     Returns:
-        The number of warps, and the rows of each: many, unless the GPU would stand idle.
+        The number of warps, and the rows of each: such that the waves are full and as few as pay.
     """
-    strips = -(-width // FUSED_STRIP)
-    fewest, most = FUSED_ROWS
-    rows = max(fewest, min(most, groups * strips * height // FUSED_BUSY))
-    return groups * strips * -(-height // rows), rows
+    strips = groups * -(-width // FUSED_STRIP)
+    at_once = multiprocessors * FUSED_WARPS
+
+    def warps(rows: int) -> int:
+        return strips * -(-height // rows)
+
+    def rows_for(waves: int) -> int:
+        chunks = max(1, waves * at_once // strips)
+        return min(height, max(FUSED_FEWEST_ROWS, -(-height // chunks)))
+
+    def cost(rows: int) -> float:
+        return -(-warps(rows) // at_once) * (rows + 5) + rows / 10
+
+    rows = min(map(rows_for, range(1, 9)), key=cost)
+    return warps(rows), rows
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return MULTIPROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 @functools.cache
@@ -152,8 +176,9 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
         epsilon: ε > 0; ε / (2r + 1)² is added to the diagonal of each covariance.
 
     Returns:
-        (B, C + C(C+1)/2, H - 2r, W - 2r), of use to this module only: per window the mean minus the
-        colour of the centre pixel, then the lower triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
+        Of use to this module only, (B, values): for each image the colours of its pixels, four values
+        where C is 3, then per window the colour of the centre pixel, the mean minus it, and the lower
+        triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
 
     Raises:
         ArgumentError: for a radius beyond `LARGEST_RADIUS`.
@@ -163,8 +188,11 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
         raise ArgumentError("radius", radius, expected)
     batch, guide_channels, height, width = guide.shape
     windows = height - 2 * radius, width - 2 * radius
-    values = guide_channels + guide_channels * (guide_channels + 1) // 2
-    statistics = guide.new_empty((batch, values, *windows))
+    of_pixels = height * width * (1 if guide_channels == 1 else 4)
+    of_windows = math.prod(windows) * guide_channels * (guide_channels + 5) // 2
+    statistics = guide.new_zeros((batch, of_pixels + of_windows))
+    colours = statistics[:, :of_pixels].view(batch, height, width, -1)
+    colours[..., :guide_channels] = guide.movedim(1, -1)
     arguments = guide, statistics, float(epsilon), height, width, radius
     _launch_tiles(_instance("window_statistics", guide), (batch, *windows), radius, arguments)
     return statistics
@@ -193,7 +221,7 @@ def fused_radius_1(
     batch, channels, height, width = p.shape
     per_group = 3 if channels % 3 == 0 else 1
     groups = channels // per_group
-    warps, rows = fused_geometry(batch * groups, height, width)
+    warps, rows = fused_geometry(batch * groups, height, width, _multiprocessors(p.device))
     result = torch.empty_like(p)
     losses = p.new_empty(warps if mode == "MATTING_LOSS" else 0)
     name = f"fused_radius_1<{guide.shape[1]}, {per_group}, {mode}>"
@@ -221,11 +249,11 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, mode: str) 
     planes = batch * channels
 
     coefficients = p.new_empty((batch, channels, *windows, guide.shape[1] + 1))
-    arguments = p, guide, statistics, coefficients, *size
+    arguments = p, statistics, coefficients, *size
     _launch_tiles(_instance("window_coefficients", guide), (planes, *windows), radius, arguments)
 
     result = p.new_empty((*maps, height, width)) if mode == "COEFFICIENTS" else torch.empty_like(p)
-    arguments = p, guide, coefficients, result, *size
+    arguments = p, statistics, coefficients, result, *size
     name = _instance("sum_windows", guide, mode)
     _launch_tiles(name, (planes, height, width), radius, arguments)
     return result

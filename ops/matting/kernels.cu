@@ -20,9 +20,9 @@
 //
 // Otherwise there are three,
 //
-//     window_statistics   guide            -> μ_k, W_k   once per guide
-//     window_coefficients       p, guide, μ, W   -> a_k, ρ_k
-//     sum_windows         p, guide, a, ρ   -> L p, F p, P p, or the means of a_k and b_k
+//     window_statistics     guide             -> I_k, μ_k, W_k   once per guide
+//     window_coefficients   p, I, μ, W        -> a_k, ρ_k
+//     sum_windows           p, I, a, ρ        -> L p, F p, P p, or the means of a_k and b_k
 //
 // with W_kᵀ W_k = (Σ_k + ε/|w| Id)⁻¹ and ρ_k = p_k − a_kᵀ I_k − b_k, what the fit leaves at k.
 //
@@ -117,6 +117,22 @@ struct Planes {
     }
     __device__ Scalar operator()(int n, unsigned place) const { return first[n][place]; }
 };
+
+// What window_statistics leaves of a guide: the colours of the pixels, in one access of 16 bytes for
+// three channels in float, and of each window the colour of its centre pixel, μ_k − I_k and the
+// lower triangle of W_k, in three. Of an image the pixels come first, then the windows.
+template <typename Scalar, int C>
+struct alignas(C == 1 ? sizeof(Scalar) : 16) Colour {
+    Scalar value[C == 1 ? 1 : 4];
+};
+template <typename Scalar, int C>
+struct alignas(C == 1 ? sizeof(Scalar) : 16) Window {
+    Scalar colour[C], offset[C], whitening[C * (C + 1) / 2];
+};
+template <typename Scalar, int C>
+__device__ inline Index image_bytes(Index pixels, Index windows) {
+    return pixels * sizeof(Colour<Scalar, C>) + windows * sizeof(Window<Scalar, C>);
+}
 
 // A block's shared memory, tables[value][row][tile · reach + column].
 template <typename Real>
@@ -247,28 +263,33 @@ __device__ inline void whitening_factor(const double (&matrix)[C * (C + 1) / 2],
     }
 }
 
-// guide (B, C, height, width) -> statistics (B, C + C(C+1)/2, height − 2r, width − 2r): for each
-// window the mean minus the colour of its centre pixel, μ_k − I_k, then the lower triangle of W_k.
+// guide (B, C, height, width) -> the windows of the statistics; the colours are copied by cuda.py.
 template <typename Scalar, int C>
 __global__ void __launch_bounds__(THREADS, 10)
-    window_statistics(const Scalar* __restrict__ guide, Scalar* __restrict__ statistics,
+    window_statistics(const Scalar* __restrict__ guide, char* __restrict__ statistics,
                       double epsilon, int height, int width, int radius, int side, int tiles) {
     constexpr int PAIRS = C * (C + 1) / 2, VALUES = C + PAIRS;
     const int rows = height - 2 * radius, columns = width - 2 * radius;
     const Block block(1, rows, columns, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
     const Planes<Scalar, C> image(guide + block.image * C * size, size);
+    Window<Scalar, C>* const out = reinterpret_cast<Window<Scalar, C>*>(
+        statistics + block.image * image_bytes<Scalar, C>(size, windows) +
+        size * sizeof(Colour<Scalar, C>));
     double* const table = shared_table<double>();
 
     // Σ (I − I_R) and Σ (I − I_R)(I − I_R)ᵀ, where all of the tile's windows hold the pixel R.
     sum_over_windows<VALUES>(block, table, [&](int tile, int column) {
         const unsigned reference = block.pixel_of_all(tile, width);
         const unsigned first = block.top * width + block.left_of(tile) + column;
+        double colour[C];
+#pragma unroll
+        for (int c = 0; c < C; ++c) colour[c] = image(c, reference);
         return [=](int row, double* sums) {
             double d[C];
 #pragma unroll
             for (int i = 0; i < C; ++i) {
-                d[i] = double(image(i, first + row * width)) - double(image(i, reference));
+                d[i] = image(i, first + row * width) - colour[i];
                 sums[i] += d[i];
 #pragma unroll
                 for (int j = 0; j <= i; ++j) sums[C + entry(i, j)] += d[i] * d[j];
@@ -285,14 +306,14 @@ __global__ void __launch_bounds__(THREADS, 10)
             const double* const sums = first + row * block.pitch;
             const int y = block.top + row;
             const unsigned centre = (y + radius) * width + x + radius;
-            Scalar* const out =
-                statistics + block.image * VALUES * windows + unsigned(y * columns + x);
+            Window<Scalar, C> known;
             double mean[C], covariance[PAIRS], whitening[PAIRS];
 #pragma unroll
             for (int i = 0; i < C; ++i) {
                 mean[i] = sums[i * block.side * block.pitch] / area;
-                const double shift = double(image(i, centre)) - double(image(i, reference));
-                out[i * windows] = static_cast<Scalar>(mean[i] - shift);
+                known.colour[i] = image(i, centre);
+                const double shift = double(known.colour[i]) - double(image(i, reference));
+                known.offset[i] = static_cast<Scalar>(mean[i] - shift);
 #pragma unroll
                 for (int j = 0; j <= i; ++j) {
                     const double product =
@@ -303,7 +324,8 @@ __global__ void __launch_bounds__(THREADS, 10)
             whitening_factor<C>(covariance, ridge, whitening);
 #pragma unroll
             for (int e = 0; e < PAIRS; ++e)
-                out[(C + e) * windows] = static_cast<Scalar>(whitening[e]);
+                known.whitening[e] = static_cast<Scalar>(whitening[e]);
+            out[unsigned(y * columns + x)] = known;
         };
     });
 }
@@ -317,15 +339,16 @@ struct alignas(C == 1 ? 2 * sizeof(Scalar) : 16) Coefficients {
 
 // p (B, channels, height, width) -> coefficients (B, channels, height − 2r, width − 2r).
 template <typename Scalar, int C>
-__global__ void __launch_bounds__(THREADS, 10)
-    window_coefficients(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
-                  const Scalar* __restrict__ statistics, Coefficients<Scalar, C>* __restrict__ coefficients,
-                  int channels, int height, int width, int radius, int side, int tiles) {
-    constexpr int PAIRS = C * (C + 1) / 2;
+__global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 10 : 8)
+    window_coefficients(const Scalar* __restrict__ p, const char* __restrict__ statistics,
+                        Coefficients<Scalar, C>* __restrict__ coefficients, int channels,
+                        int height, int width, int radius, int side, int tiles) {
     const int rows = height - 2 * radius, columns = width - 2 * radius;
     const Block block(channels, rows, columns, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
-    const Planes<Scalar, C> image(guide + block.image * C * size, size);
+    const auto* const colours = reinterpret_cast<const Colour<Scalar, C>*>(
+        statistics + block.image * image_bytes<Scalar, C>(size, windows));
+    const auto* const known_windows = reinterpret_cast<const Window<Scalar, C>*>(colours + size);
     const Scalar* const plane = p + block.plane * size;
     Scalar* const table = shared_table<Scalar>();
 
@@ -333,12 +356,15 @@ __global__ void __launch_bounds__(THREADS, 10)
     sum_over_windows<1 + C>(block, table, [&](int tile, int column) {
         const unsigned reference = block.pixel_of_all(tile, width);
         const unsigned first = block.top * width + block.left_of(tile) + column;
+        const Colour<Scalar, C> colour = colours[reference];
+        const Scalar value = plane[reference];
         return [=](int row, Scalar* sums) {
             const unsigned pixel = first + row * width;
-            const Scalar dp = plane[pixel] - plane[reference];
+            const Colour<Scalar, C> here = colours[pixel];
+            const Scalar dp = plane[pixel] - value;
             sums[0] += dp;
 #pragma unroll
-            for (int c = 0; c < C; ++c) sums[1 + c] += (image(c, pixel) - image(c, reference)) * dp;
+            for (int c = 0; c < C; ++c) sums[1 + c] += (here.value[c] - colour.value[c]) * dp;
         };
     });
 
@@ -347,25 +373,22 @@ __global__ void __launch_bounds__(THREADS, 10)
         const Scalar* const first = table + tile * block.reach + column;
         const int x = block.left_of(tile) + column;
         const unsigned reference = block.pixel_of_all(tile, width);
-        Scalar colour[C];
-#pragma unroll
-        for (int c = 0; c < C; ++c) colour[c] = image(c, reference);
+        const Colour<Scalar, C> colour = colours[reference];
         const Scalar value = plane[reference];
         return [=, &block](int row) {
             const Scalar* const sums = first + row * block.pitch;
             const int y = block.top + row;
             const unsigned window = y * columns + x, centre = (y + radius) * width + x + radius;
-            const Scalar* const known = statistics + block.image * (C + PAIRS) * windows + window;
+            const Window<Scalar, C> known = known_windows[window];
 
             const Scalar mean = sums[0] * share;                          // p̄ − p_R
             Coefficients<Scalar, C> fit = {{}, plane[centre] - value - mean};  // p_k − p̄
             Scalar covariance[C];
 #pragma unroll
             for (int c = 0; c < C; ++c) {
-                const Scalar offset = known[c * windows];  // μ − I_k
-                const Scalar shift = image(c, centre) - colour[c];
-                covariance[c] =
-                    sums[(1 + c) * block.side * block.pitch] * share - (offset + shift) * mean;
+                const Scalar shift = known.colour[c] - colour.value[c];
+                covariance[c] = sums[(1 + c) * block.side * block.pitch] * share -
+                                (known.offset[c] + shift) * mean;
             }
             // a = Wᵀ (W cov)
 #pragma unroll
@@ -373,14 +396,14 @@ __global__ void __launch_bounds__(THREADS, 10)
                 Scalar whitened = 0, w[C];
 #pragma unroll
                 for (int j = 0; j <= i; ++j) {
-                    w[j] = known[(C + entry(i, j)) * windows];
+                    w[j] = known.whitening[entry(i, j)];
                     whitened += w[j] * covariance[j];
                 }
 #pragma unroll
                 for (int j = 0; j <= i; ++j) fit.slope[j] += w[j] * whitened;
             }
 #pragma unroll
-            for (int c = 0; c < C; ++c) fit.residual += fit.slope[c] * known[c * windows];
+            for (int c = 0; c < C; ++c) fit.residual += fit.slope[c] * known.offset[c];
             coefficients[block.plane * windows + window] = fit;
         };
     });
@@ -406,15 +429,16 @@ __device__ inline int holding(int half, int i, int first, int windows, int radiu
 //     c_k = p_R − a_kᵀ I_R − b_k = ρ_k − (p_k − p_R) + a_kᵀ (I_k − I_R).
 template <typename Scalar, int C, Mode MODE>
 __global__ void __launch_bounds__(THREADS, 10)
-    sum_windows(const Scalar* __restrict__ p, const Scalar* __restrict__ guide,
-                const Coefficients<Scalar, C>* __restrict__ coefficients, Scalar* __restrict__ result,
-                int channels, int height, int width, int radius, int side, int tiles) {
+    sum_windows(const Scalar* __restrict__ p, const char* __restrict__ statistics,
+                const Coefficients<Scalar, C>* __restrict__ coefficients,
+                Scalar* __restrict__ result, int channels, int height, int width, int radius, int side, int tiles) {
     constexpr int VALUES = 1 + C;                       // c, a
     constexpr int RESULTS = MODE == COEFFICIENTS ? 1 + C : 1;  // L p, Σ a
     const int rows = height - 2 * radius, columns = width - 2 * radius;
     const Block block(channels, height, width, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
-    const Planes<Scalar, C> image(guide + block.image * C * size, size);
+    const auto* const colours = reinterpret_cast<const Colour<Scalar, C>*>(
+        statistics + block.image * image_bytes<Scalar, C>(size, windows));
     const Coefficients<Scalar, C>* const fits = coefficients + block.plane * windows;
     const Scalar* const plane = p + block.plane * size;
     Scalar* const table = shared_table<Scalar>();
@@ -431,19 +455,18 @@ __global__ void __launch_bounds__(THREADS, 10)
             const int x = block.left_of(tile) + column - 2 * radius;  // where the windows begin
             const unsigned rows_here = x >= 0 && x < columns ? rows : 0;
             const unsigned reference = corner(tile, lower, column > 2 * radius);
-            Scalar colour[C];
-#pragma unroll
-            for (int c = 0; c < C; ++c) colour[c] = image(c, reference);
+            const Colour<Scalar, C> colour = colours[reference];
             const Scalar value = plane[reference];
             const auto add = [&](int row, Scalar* sums) {
                 const unsigned y = block.top + row - 2 * radius;  // negative: beyond all rows
                 if (y >= rows_here) return;
                 const unsigned centre = (y + radius) * width + x + radius;
                 const Coefficients<Scalar, C> fit = fits[y * columns + x];
+                const Colour<Scalar, C> here = colours[centre];
                 sums[0] += fit.residual - (plane[centre] - value);
 #pragma unroll
                 for (int c = 0; c < C; ++c) {
-                    sums[0] += fit.slope[c] * (image(c, centre) - colour[c]);
+                    sums[0] += fit.slope[c] * (here.value[c] - colour.value[c]);
                     sums[1 + c] += fit.slope[c];
                 }
             };
@@ -470,23 +493,22 @@ __global__ void __launch_bounds__(THREADS, 10)
             const int x = block.left_of(tile) + column;
             const int columns_holding = count(x, width, radius);
             int holding_x[2];
-            Scalar value[2], colour[2][C];
+            Scalar value[2];
+            Colour<Scalar, C> colour[2];
 #pragma unroll
             for (int right = 0; right < 2; ++right) {
                 const unsigned reference = corner(tile, lower, right);
                 holding_x[right] = holding(right, x, block.left_of(tile), columns, radius);
                 value[right] = plane[reference];
-#pragma unroll
-                for (int c = 0; c < C; ++c) colour[right][c] = image(c, reference);
+                colour[right] = colours[reference];
             }
             return [=, &block](int row) {
                 const int y = block.top + row;
                 const unsigned here = y * width + x;
                 Scalar* const kept = kept_first + row * across;
                 Scalar product = lower ? *kept : Scalar(0);
-                Scalar slope[C] = {}, pixel[C];
-#pragma unroll
-                for (int c = 0; c < C; ++c) pixel[c] = image(c, here);
+                Scalar slope[C] = {};
+                const Colour<Scalar, C> pixel = colours[here];
                 const int holding_y = holding(lower, y, block.top, rows, radius);
 #pragma unroll
                 for (int right = 0; right < 2; ++right) {
@@ -496,7 +518,7 @@ __global__ void __launch_bounds__(THREADS, 10)
 #pragma unroll
                     for (int c = 0; c < C; ++c) {
                         const Scalar a = sums[(1 + c) * side * block.pitch];
-                        product -= a * (pixel[c] - colour[right][c]);
+                        product -= a * (pixel.value[c] - colour[right].value[c]);
                         slope[c] += a;
                     }
                 }
@@ -519,7 +541,7 @@ __global__ void __launch_bounds__(THREADS, 10)
                     for (int c = 0; c < C; ++c) {
                         const Scalar mean = slope[c] / held;
                         out[c * size] = mean;
-                        offset -= mean * pixel[c];
+                        offset -= mean * pixel.value[c];
                     }
                     out[C * size] = offset;
                 } else {
@@ -534,55 +556,54 @@ __global__ void __launch_bounds__(THREADS, 10)
 
 // ---------------------------------------------------------------------------- r = 1, in one launch
 //
-// A block is one warp, which walks down a strip of the image. Its lanes hold 32 neighbouring columns of windows, and
-// each keeps in registers the three rows of its window: I and p are read once, L p is written once,
-// and nothing goes through memory in between. There are no barriers and no shared memory.
+// A block is one warp, which walks down a strip of the image. Its lanes hold 32 neighbouring columns
+// of windows, and each keeps in registers what it needs of three rows: I and p are read once, L p is
+// written once, and nothing goes through memory in between. There are no barriers and no shared
+// memory.
 //
-// A window is a least squares problem: columns X of centred colours, with √ε Id below them, and p.
-// Modified Gram-Schmidt, in float32, makes the columns orthogonal; what they leave of p is
-// p_i − a_kᵀ I_i − b_k, at the nine pixels at once. Its error goes with the condition number of X;
-// that of normal equations would go with its square, 1e7. With X not divided by |w|, the ridge is ε
-// itself.
+// Three neighbours x₋, x₀, x₊ are a mean and two contrasts, orthogonal to it and to each other,
 //
-// A lane adds what windows leave into sums for the nine pixels around; those of a row are complete
-// when the window below it has been added, and then neighbouring lanes exchange their outer columns.
-// The lanes at both ends only have windows for others: 30 columns of pixels come out of 32.
+//     u = x₊ − κ x₋ − (1 − κ) x₀,   v = x₋ − κ x₊ − (1 − κ) x₀,   κ = 2 − √3,
+//
+// both of the squared norm ν = 1 + κ² + (1 − κ)². So a window of nine pixels is its mean and eight
+// coordinates: the contrasts of each of its rows, and those of the three rows' sums over √3. All
+// have the norm √ν. Those of a row serve three windows.
+//
+// A window is a least squares problem: columns X of colours in these coordinates, with √(ν ε) Id
+// below them, and p. Modified Gram-Schmidt, in float32, makes the columns orthogonal. Its error goes
+// with the condition number of X; that of normal equations would go with its square, 1e7. With X not
+// divided by |w|, the ridge is ε itself.
+//
+// What a window leaves of p in one of its rows has the contrasts u(p) − a_kᵀ u(I), v(p) − a_kᵀ v(I):
+// for those of L p the sum of a_k over the three windows around a row is enough. Only what windows
+// leave of the sums of rows is added up window by window. Then neighbouring lanes exchange their
+// outer columns. The lanes at both ends only have windows for others: 30 columns of pixels come out
+// of 32.
 
 constexpr int LANES = 32;
 constexpr int STRIP = LANES - 2;
 constexpr unsigned ALL_LANES = 0xffffffff;
+constexpr int PREFETCHED = 3;  // rows, counted from the one that is being loaded
 constexpr float SMALLEST_NORMAL = 1.17549435e-38f;
+constexpr float ROOT_3 = 1.73205081f, OVER_ROOT_3 = 0.577350269f;
+constexpr float KAPPA = 0.267949192f, NU = 1.60769515f;
+constexpr int COORDINATES = 8;
 
-__device__ inline void prefetch([[maybe_unused]] const float* address) {
+// Loads that the compiler leaves where they are, a row ahead of their use.
+__device__ inline float load_now(const float* address) {
 #ifdef __CUDA_ARCH__
-    asm volatile("prefetch.L1 [%0];" ::"l"(address));
+    float value;
+    asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(value) : "l"(address));
+    return value;
+#else
+    return *address;
 #endif
 }
 
-// Three pixels of a row, N channels each: the middle one, and what its neighbours differ by.
-template <int N>
-struct Triple {
-    float left[N], middle[N], right[N];
-};
-
-// How the nine pixels of a window differ from the mean, one channel, row by row.
-template <int N>
-__device__ inline void centre(const Triple<N>& above, const Triple<N>& row, const Triple<N>& below,
-                              int channel, float (&values)[9]) {
-    const float up = above.middle[channel] - row.middle[channel];
-    const float down = below.middle[channel] - row.middle[channel];
-    const float sum = (above.left[channel] + above.right[channel]) +
-                      (row.left[channel] + row.right[channel]) +
-                      (below.left[channel] + below.right[channel]) + 3 * (up + down);
-    const float mean = sum * (1.0f / 9);
-    const float middles[3] = {up - mean, -mean, down - mean};
-    const Triple<N>* const rows[3] = {&above, &row, &below};
-#pragma unroll
-    for (int i = 0; i < 3; ++i) {
-        values[3 * i] = rows[i]->left[channel] + middles[i];
-        values[3 * i + 1] = middles[i];
-        values[3 * i + 2] = rows[i]->right[channel] + middles[i];
-    }
+__device__ inline void prefetch([[maybe_unused]] const float* address) {
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#endif
 }
 
 // 1 / x for a normal x, in one instruction; its last bit may be wrong.
@@ -601,161 +622,270 @@ __device__ inline float share_of(int n) {
     return n == 3 ? 1.0f / 3 : n == 2 ? 0.5f : 1.0f;
 }
 
-__device__ inline float dot(const float (&a)[9], const float (&b)[9]) {
-    float sum = a[0] * b[0];
-#pragma unroll
-    for (int i = 1; i < 9; ++i) sum += a[i] * b[i];
-    return sum;
-}
+// Of three values, from what the outer ones differ by from the one between them.
+struct Contrasts {
+    float u, v;
 
-// a -= factor * b
-__device__ inline void take(float (&a)[9], float factor, const float (&b)[9]) {
-#pragma unroll
-    for (int i = 0; i < 9; ++i) a[i] -= factor * b[i];
-}
+    __device__ Contrasts() {}
+    __device__ Contrasts(float before, float after)
+        : u(after - KAPPA * before), v(before - KAPPA * after) {}
+};
 
-// The columns of X, made orthogonal.
-template <int C>
-struct Basis {
-    float columns[C][9], inverse_norms[C];  // squared norms
+// Three pixels of a row, N channels each.
+template <int N>
+struct Pixels {
+    float left[N], middle[N], right[N];
+};
 
-    template <int N>
-    __device__ Basis(const Triple<N>& above, const Triple<N>& row, const Triple<N>& next,
-                     float epsilon) {
-        float below[C][C] = {};  // what was √ε Id, in units of √ε
+// The same as a mean and contrasts.
+template <int N>
+struct Row {
+    float middle[N];
+    float excess[N];  // of the sum over three times the middle
+    Contrasts contrasts[N];
+
+    __device__ Row() {}
+    __device__ explicit Row(const Pixels<N>& pixels) {
 #pragma unroll
-        for (int j = 0; j < C; ++j) {
-            centre(above, row, next, j, columns[j]);
-            below[j][j] = 1;
-#pragma unroll
-            for (int i = 0; i < j; ++i) {
-                float product = 0;
-#pragma unroll
-                for (int m = 0; m < i; ++m) product += below[i][m] * below[j][m];
-                const float factor =
-                    (dot(columns[i], columns[j]) + epsilon * product) * inverse_norms[i];
-                take(columns[j], factor, columns[i]);
-#pragma unroll
-                for (int m = 0; m <= i; ++m) below[j][m] -= factor * below[i][m];
-            }
-            float norm = 1;
-#pragma unroll
-            for (int m = 0; m < j; ++m) norm += below[j][m] * below[j][m];
-            inverse_norms[j] = reciprocal(dot(columns[j], columns[j]) + epsilon * norm);
+        for (int n = 0; n < N; ++n) {
+            middle[n] = pixels.middle[n];
+            const float left = pixels.left[n] - middle[n], right = pixels.right[n] - middle[n];
+            contrasts[n] = Contrasts(left, right);
+            excess[n] = left + right;
         }
-    }
-
-    // What they leave of p, below which there is 0.
-    __device__ void take_out_of(float (&values)[9]) const {
-        float factors[C];
-#pragma unroll
-        for (int j = 0; j < C; ++j) factors[j] = dot(columns[j], values) * inverse_norms[j];
-#pragma unroll
-        for (int j = 0; j < C; ++j) take(values, factors[j], columns[j]);
     }
 };
 
-// guide (B, C, height, width), p (B, groups · K, height, width) -> L p in an output mode, of p's shape. For
-// MATTING_LOSS that is L p, and warp w leaves its part of Σ p_i (L p)_i in losses[w]; the warps of an
-// image are neighbours. Their numbers come from fused_geometry() in cuda.py.
+// A row of pixels and the windows around it, N channels of which the last K are p's.
+template <int N, int K>
+struct Line {
+    Row<N> row;
+    float change[N];         // of the sum of a row, over √3, from here to the next
+    float slope[K][N - K] = {};  // a_k
+    float sum[K] = {};       // what windows leave of the row's sum, over √3, times ν
+
+    __device__ void set_change(const Row<N>& next) {
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+            change[n] = ROOT_3 * (next.middle[n] - row.middle[n]) +
+                        OVER_ROOT_3 * (next.excess[n] - row.excess[n]);
+    }
+};
+
+// The contrasts of the sums of a window's rows, one channel.
+template <int N, int K>
+__device__ inline Contrasts down(const Line<N, K>& above, const Line<N, K>& line, int channel) {
+    return Contrasts(-above.change[channel], line.change[channel]);
+}
+
+// a_k of the windows around a line.
+template <int N, int K>
+__device__ inline void regression(const Line<N, K>& above, Line<N, K>& line,
+                                  const Line<N, K>& below, float ridge) {
+    constexpr int C = N - K;
+    float x[N][COORDINATES];  // the columns of X, then those of p
+#pragma unroll
+    for (int n = 0; n < N; ++n) {
+        const Contrasts of_rows[] = {above.row.contrasts[n], line.row.contrasts[n],
+                                     below.row.contrasts[n], down(above, line, n)};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            x[n][2 * i] = of_rows[i].u;
+            x[n][2 * i + 1] = of_rows[i].v;
+        }
+    }
+    float taken[N][C];  // x[n] is what it was but for Σ_m taken[n][m] X_m
+#pragma unroll
+    for (int j = 0; j < C; ++j) {
+        float products[N];
+#pragma unroll
+        for (int n = j; n < N; ++n) {
+            products[n] = x[j][0] * x[n][0];
+#pragma unroll
+            for (int i = 1; i < COORDINATES; ++i) products[n] = fmaf(x[j][i], x[n][i], products[n]);
+        }
+        // Below the columns lies √ridge Id, of which as much was taken.
+        float norm = 1;
+#pragma unroll
+        for (int m = 0; m < j; ++m) norm += taken[j][m] * taken[j][m];
+        const float inverse = reciprocal(products[j] + ridge * norm);
+#pragma unroll
+        for (int n = j + 1; n < N; ++n) {
+            if (j > 0 && n < C) {
+                float below_x = taken[j][0] * taken[n][0];
+#pragma unroll
+                for (int m = 1; m < j; ++m) below_x += taken[j][m] * taken[n][m];
+                products[n] += ridge * below_x;
+            }
+            taken[n][j] = products[n] * inverse;
+            if (n >= C) continue;
+#pragma unroll
+            for (int m = 0; m < j; ++m) taken[n][m] -= taken[n][j] * taken[j][m];
+#pragma unroll
+            for (int i = 0; i < COORDINATES; ++i) x[n][i] -= taken[n][j] * x[j][i];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+#pragma unroll
+        for (int j = 0; j < C; ++j) {
+            line.slope[k][j] = taken[C + k][j];
+#pragma unroll
+            for (int m = 0; m < j; ++m) line.slope[k][m] -= line.slope[k][j] * taken[j][m];
+        }
+    }
+}
+
+// guide (B, C, height, width), p (B, groups · K, height, width) -> L p in an output mode, of p's
+// shape. For MATTING_LOSS that is L p, and warp w leaves its part of Σ p_i (L p)_i in losses[w]; the
+// warps of an image are neighbours. Their numbers come from fused_geometry() in cuda.py.
 template <int C, int K, Mode MODE>
 __global__ void __launch_bounds__(LANES, 12)
-fused_radius_1(const float* __restrict__ guide, const float* __restrict__ p, float* __restrict__ result,
-         float* __restrict__ losses, double epsilon, int groups, int height, int width,
-         int rows) {
+    fused_radius_1(const float* __restrict__ guide, const float* __restrict__ p,
+                   float* __restrict__ result, float* __restrict__ losses, double epsilon,
+                   int groups, int height, int width, int rows) {
     constexpr int N = C + K;
     const int warp = blockIdx.x, lane = threadIdx.x;
     const int strips = (width + STRIP - 1) / STRIP, chunks = (height + rows - 1) / rows;
-    const Index group = warp / strips / chunks;
+    const Index group = warp / strips / chunks, size = Index(height) * width;
     const int first = warp / strips % chunks * rows;
     const int last = min(first + rows, height) - 1;
-    const unsigned size = height * width;  // three times that is below 2³¹: see has_fused_kernel()
-    const float* const image = guide + group / groups * C * size;
-    const float* const planes = p + group * K * size;
-    float* const out = result + group * K * size;
-    const float ridge = max(static_cast<float>(epsilon), SMALLEST_NORMAL);
+    const float ridge = NU * max(static_cast<float>(epsilon), SMALLEST_NORMAL);
 
     // This lane's column of pixels, which is also that of its windows, if there are any.
     const int column = warp % strips * STRIP - 1 + lane;
     const int centre_column = min(max(column, 1), width - 2);
-    const bool has_windows = column == centre_column;
     const bool writes = lane >= 1 && lane <= STRIP && column < width;
     const int columns_holding = count(min(max(column, 0), width - 1), width, 1);
     const float column_share = 1.0f / columns_holding;
+    // 1/ν if this column, or that to the left or right, has windows, otherwise 0.
+    const auto share_of_windows = [=](int column) {
+        return column >= 1 && column <= width - 2 ? 1 / NU : 0;
+    };
+    const float share = share_of_windows(column), left_share = share_of_windows(column - 1),
+                right_share = share_of_windows(column + 1);
+    const float share_of_sum = ROOT_3 * share, share_of_contrasts = (1 - KAPPA) * share;
 
     // Windows of the rows before and after reach the pixels, too.
-    const int start = max(first - 1, 1);
-    unsigned loaded = (start - 1) * width + centre_column;
-    unsigned written = (start - 1) * width + column;
-    Triple<N> ring[3];
-    float sums[3][3][K] = {};  // of pixel rows, of the columns left, middle and right
+    const int start = max(first - 1, 1), end = min(last + 1, height - 2);
+    const Index first_row = Index(start - 1) * width;
+    const float* guide_pixel = guide + group / groups * C * size + first_row + centre_column;
+    const float* p_pixel = p + group * K * size + first_row + centre_column;
+    float* target = result + group * K * size + first_row + column;
     float loss = 0;
 
-    // While a row is loaded, two lanes per channel ask for both ends of the strip in the next one.
-    const int channel = lane / 2 % N;
-    const float* ahead = channel < C ? image + channel * size : planes + (channel - C) * size;
-    const int strip_end = column - lane + (lane % 2 ? LANES - 1 : 0);
-    ahead += (start - 1) * width + min(max(strip_end, 0), width - 1);
-    const auto load_next = [&](Triple<N>& triple, bool more) {
+    // Two lanes per plane ask for both ends of the strip, some rows ahead.
+    const int plane = lane / 2 % N;
+    const int strip_end = min(max(column - lane + (lane % 2 ? LANES - 1 : 0), 0), width - 1);
+    const float* ahead = (plane < C ? guide + (group / groups * C + plane) * size
+                                    : p + (group * K + plane - C) * size) +
+                         Index(min(start + 1 + PREFETCHED, height - 1)) * width + strip_end;
+
+    const auto load = [&](Pixels<N>& pixels) {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-            const float* const pixel =
-                n < C ? &image[n * size + loaded] : &planes[(n - C) * size + loaded];
-            triple.middle[n] = pixel[0];
-            triple.left[n] = pixel[-1] - pixel[0];
-            triple.right[n] = pixel[1] - pixel[0];
+            const float* const pixel = n < C ? guide_pixel + n * size : p_pixel + (n - C) * size;
+            pixels.left[n] = load_now(pixel - 1);
+            pixels.middle[n] = load_now(pixel);
+            pixels.right[n] = load_now(pixel + 1);
         }
-        loaded += width;
-        ahead += width;
-        if (more) prefetch(ahead);
     };
-    load_next(ring[0], true);
-    load_next(ring[1], true);
-    for (int base = start; base <= last + 1; base += 3) {
+    const auto advance = [&](int step) {
+        guide_pixel += step;
+        p_pixel += step;
+    };
+
+    // L p of row y, from its pixels, the a_k of all windows around it, added up, and what they
+    // leave of its sum.
+    const auto finish = [&](int y, const Row<N>& row, const float (&slope)[K][C],
+                            const float (&sum)[K], int rows_holding) {
+        float products[K];
 #pragma unroll
-        for (int phase = 0; phase < 3; ++phase) {  // so that the ring turns without moving
-            const int row = base + phase;
-            if (row > last + 1) break;
-            const int next = (phase + 1) % 3, after = (phase + 2) % 3;
-            if (row <= height - 2) load_next(ring[after], row < height - 2);
-            if (row <= height - 2 && has_windows) {
-                const Basis<C> basis(ring[phase], ring[next], ring[after], ridge);
+        for (int k = 0; k < K; ++k) {
+            // To both contrasts is added what makes to_left and to_right complete.
+            const float mean = OVER_ROOT_3 / (1 - KAPPA) * sum[k];
+            float u = rows_holding * row.contrasts[C + k].u + mean;
+            float v = rows_holding * row.contrasts[C + k].v + mean;
 #pragma unroll
-                for (int k = 0; k < K; ++k) {
-                    float left[9];
-                    centre(ring[phase], ring[next], ring[after], C + k, left);
-                    basis.take_out_of(left);
-#pragma unroll
-                    for (int i = 0; i < 3; ++i) {
-                        sums[phase][i][k] += left[i];
-                        sums[next][i][k] += left[3 + i];
-                        sums[after][i][k] = left[6 + i];  // no window before reaches this row
-                    }
-                }
+            for (int c = 0; c < C; ++c) {
+                u -= slope[k][c] * row.contrasts[c].u;
+                v -= slope[k][c] * row.contrasts[c].v;
             }
-            // No window after this one reaches the row above.
-            const int above = row - 1;
+            const float to_left = v - KAPPA * u, to_right = u - KAPPA * v;
+            products[k] = share_of_sum * sum[k] - share_of_contrasts * (u + v) +
+                          left_share * __shfl_up_sync(ALL_LANES, to_right, 1) +
+                          right_share * __shfl_down_sync(ALL_LANES, to_left, 1);
+        }
+        if (writes && y >= first) {
 #pragma unroll
             for (int k = 0; k < K; ++k) {
-                const float(&complete)[3][K] = sums[phase];
-                const float product = complete[1][k] +
-                                      __shfl_up_sync(ALL_LANES, complete[2][k], 1) +
-                                      __shfl_down_sync(ALL_LANES, complete[0][k], 1);
-                if (!writes || above < first) continue;
                 float value = 0;
                 if constexpr (MODE != PRODUCT) {
-                    value = ring[phase].middle[C + k];
-                    if (column < centre_column) value += ring[phase].left[C + k];
-                    if (column > centre_column) value += ring[phase].right[C + k];
+                    const Contrasts at = row.contrasts[C + k];
+                    constexpr float INVERSE = 1 / (1 - KAPPA * KAPPA);
+                    value = row.middle[C + k];
+                    if (column < centre_column) value += INVERSE * (at.v + KAPPA * at.u);
+                    if (column > centre_column) value += INVERSE * (at.u + KAPPA * at.v);
                 }
-                const int rows_holding = count(above, height, 1);
-                out[k * size + written] =
-                    in_mode<MODE>(value, product, columns_holding * rows_holding,
+                target[k * size] =
+                    in_mode<MODE>(value, products[k], columns_holding * rows_holding,
                                   column_share * share_of(rows_holding));
-                if constexpr (MODE == MATTING_LOSS) loss += value * product;
+                if constexpr (MODE == MATTING_LOSS) loss += value * products[k];
             }
-            written += width;
         }
+        target += width;
+    };
+
+    Pixels<N> pixels;
+    Line<N, K> lines[3];
+    load(pixels);
+    lines[0].row = Row<N>(pixels);
+    advance(width);
+    load(pixels);
+    lines[1].row = Row<N>(pixels);
+    lines[0].set_change(lines[1].row);
+    advance(width);
+    load(pixels);
+    int y = start;
+    // The windows around row y, after which row y − 1 is complete; whether they are the last ones.
+    const auto step = [&](Line<N, K>& above, Line<N, K>& line, Line<N, K>& below) {
+        below.row = Row<N>(pixels);
+        line.set_change(below.row);
+        advance(y < height - 2 ? width : 0);
+        load(pixels);  // a row ahead
+        prefetch(ahead);
+        ahead += y < height - 2 - PREFETCHED ? width : 0;
+        regression(above, line, below, ridge);
+        float around[K][C];
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+            Contrasts left = down(above, line, C + k);
+#pragma unroll
+            for (int c = 0; c < C; ++c) {
+                const Contrasts of_colour = down(above, line, c);
+                left.u -= line.slope[k][c] * of_colour.u;
+                left.v -= line.slope[k][c] * of_colour.v;
+                around[k][c] = below.slope[k][c] + above.slope[k][c] + line.slope[k][c];
+            }
+            above.sum[k] += left.v - KAPPA * left.u;
+            line.sum[k] -= (1 - KAPPA) * (left.u + left.v);
+            below.sum[k] = left.u - KAPPA * left.v;
+        }
+        finish(y - 1, above.row, around, above.sum, min(y, 3));
+        if (y == end) {
+            if (y <= last) {
+#pragma unroll
+                for (int k = 0; k < K; ++k)
+                    for (int c = 0; c < C; ++c) around[k][c] = above.slope[k][c] + line.slope[k][c];
+                finish(y, line.row, around, line.sum, min(2, height - 2));
+            }
+            if (y + 1 <= last) finish(y + 1, below.row, line.slope, below.sum, 1);
+        }
+        return y++ == end;
+    };
+    // Three at a time, so that the lines turn without moving.
+    while (!(step(lines[0], lines[1], lines[2]) || step(lines[1], lines[2], lines[0]) ||
+             step(lines[2], lines[0], lines[1]))) {
     }
     if constexpr (MODE == MATTING_LOSS) {
         for (int distance = LANES / 2; distance > 0; distance /= 2)

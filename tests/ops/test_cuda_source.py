@@ -356,16 +356,17 @@ def test_fused_leaves_large_images_to_the_others():
         assert not _cuda.has_fused_kernel(torch.empty(1, 3, 9, 9, dtype=torch.float64), 1)
 
 
+@pytest.mark.parametrize("multiprocessors", [1, 132])
 @pytest.mark.parametrize("groups", [1, 16, 1000])
-def test_warps_of_fused_cover_the_image(groups):
+def test_warps_of_fused_cover_the_image(groups, multiprocessors):
     for height, width in ((3, 3), (100, 150), (603, 904), (4096, 4096), (8192, 8192)):
-        warps, rows = _cuda.fused_geometry(groups, height, width)
+        warps, rows = _cuda.fused_geometry(groups, height, width, multiprocessors)
         strips = -(-width // _cuda.FUSED_STRIP)
         assert warps % (groups * strips) == 0
         chunks = warps // (groups * strips)
         assert (chunks - 1) * rows < height <= chunks * rows
         assert warps < 2**31
-        assert 8 <= rows <= 128
+        assert min(8, height) <= rows <= height
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
