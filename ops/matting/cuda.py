@@ -16,8 +16,10 @@ from torch import Tensor
 
 from photostyle.ops.errors import ArgumentError
 
-THREADS = 64
+THREADS = 96
 """Of a block of the kernels for any radius."""
+CHANNELS_AT_ONCE = 3
+"""Of p, in one of their blocks: they read the same colours."""
 SHARED_MEMORY = 48 * 1024
 """Bytes that a block can have on every GPU without asking for more."""
 LARGEST_RADIUS = 340
@@ -81,22 +83,26 @@ class Tiling:
     """How a kernel for any radius shares out its results.
 
     Attributes:
+        channels: that a block works on at once.
         side: of a tile of results. All windows of a tile must have a pixel in common.
-        tiles: side by side in a block.
+        tiles: in a block: of each of its channels, and side by side.
         shared: bytes of shared memory for a block.
     """
 
+    channels: int
     side: int
     tiles: int
     shared: int
 
-    def blocks(self, planes: int, rows: int, columns: int) -> int:
-        """How many the results, ``planes`` planes of ``rows`` x ``columns``, need."""
-        return planes * -(-rows // self.side) * -(-columns // (self.side * self.tiles))
+    def blocks(self, images: int, channels: int, rows: int, columns: int) -> int:
+        """How many the results, planes of ``rows`` x ``columns``, need."""
+        span = self.side * (self.tiles // self.channels)
+        groups = -(-channels // self.channels)
+        return images * groups * -(-rows // self.side) * -(-columns // span)
 
 
 @functools.cache
-def tiling(kernel: str, radius: int) -> Tiling:
+def tiling(kernel: str, radius: int, channels: int = 1) -> Tiling:
     """The largest tiles that fit into shared memory, and as many as keep all threads busy.
 
     A tile of side s reads s + 2r lines along each axis: at s = 2r everything is read four times,
@@ -105,6 +111,7 @@ def tiling(kernel: str, radius: int) -> Tiling:
     Args:
         kernel: one of `SHARED_BYTES`.
         radius: r, at most `LARGEST_RADIUS`.
+        channels: of p.
     """
     column_bytes, result_bytes = SHARED_BYTES[kernel]
 
@@ -115,10 +122,13 @@ def tiling(kernel: str, radius: int) -> Tiling:
     side = 2 * radius
     while shared(side, 1) > SHARED_MEMORY:
         side -= 1
-    tiles = max(1, THREADS // (side + 2 * radius))
+    at_once = min(channels, CHANNELS_AT_ONCE)
+    if shared(side, at_once) > SHARED_MEMORY:
+        at_once = 1
+    tiles = at_once * max(1, THREADS // (at_once * (side + 2 * radius)))
     while shared(side, tiles) > SHARED_MEMORY:
-        tiles -= 1
-    return Tiling(side, tiles, shared(side, tiles))
+        tiles -= at_once
+    return Tiling(at_once, side, tiles, shared(side, tiles))
 
 
 def fused_geometry(groups: int, height: int, width: int, multiprocessors: int) -> tuple[int, int]:
@@ -176,9 +186,9 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
         epsilon: ε > 0; ε / (2r + 1)² is added to the diagonal of each covariance.
 
     Returns:
-        Of use to this module only, (B, values): for each image the colours of its pixels, four values
-        where C is 3, then per window the colour of the centre pixel, the mean minus it, and the lower
-        triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
+        Of use to this module only, (B, values): for each image the colours of its pixels, four
+        values where C is 3, then per window the colour of the centre pixel, the mean minus it, and
+        the lower triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
 
     Raises:
         ArgumentError: for a radius beyond `LARGEST_RADIUS`.
@@ -194,7 +204,7 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     colours = statistics[:, :of_pixels].view(batch, height, width, -1)
     colours[..., :guide_channels] = guide.movedim(1, -1)
     arguments = guide, statistics, float(epsilon), height, width, radius
-    _launch_tiles(_instance("window_statistics", guide), (batch, *windows), radius, arguments)
+    _launch_tiles(_instance("window_statistics", guide), (batch, 1, *windows), radius, arguments)
     return statistics
 
 
@@ -246,16 +256,15 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, mode: str) 
     size = channels, height, width, radius
     maps = batch, channels, guide.shape[1] + 1
 
-    planes = batch * channels
-
     coefficients = p.new_empty((batch, channels, *windows, guide.shape[1] + 1))
     arguments = p, statistics, coefficients, *size
-    _launch_tiles(_instance("window_coefficients", guide), (planes, *windows), radius, arguments)
+    name = _instance("window_coefficients", guide)
+    _launch_tiles(name, (batch, channels, *windows), radius, arguments)
 
     result = p.new_empty((*maps, height, width)) if mode == "COEFFICIENTS" else torch.empty_like(p)
     arguments = p, statistics, coefficients, result, *size
     name = _instance("sum_windows", guide, mode)
-    _launch_tiles(name, (planes, height, width), radius, arguments)
+    _launch_tiles(name, p.shape, radius, arguments)
     return result
 
 
@@ -264,17 +273,19 @@ def _instance(template: str, guide: Tensor, *arguments: str) -> str:
     return f"{template}<{', '.join(parameters)}>"
 
 
-def _launch_tiles(name: str, results: tuple[int, int, int], radius: int, arguments: tuple) -> None:
-    """Run a kernel for any radius, for so many planes, rows and columns of results."""
-    tiles = tiling(name, radius)
-    arguments = *arguments, tiles.side, tiles.tiles
+def _launch_tiles(
+    name: str, results: tuple[int, int, int, int], radius: int, arguments: tuple
+) -> None:
+    """Run a kernel for any radius, for so many images, channels, rows and columns of results."""
+    tiles = tiling(name, radius, results[1])
+    arguments = *arguments, tiles.channels, tiles.side, tiles.tiles
     _launch(name, tiles.blocks(*results), THREADS, arguments, tiles.shared)
 
 
 def _launch(name: str, blocks: int, threads: int, arguments: tuple, shared: int = 0) -> None:
     """Run a kernel on the device and the current stream of its first argument."""
     device = arguments[0].device
-    with torch.cuda.device(device), _current_stream(device):
+    with torch.cuda.device(device), _stream(torch.cuda.current_stream(device).cuda_stream, device):
         kernel = _kernel(name, device.index)
         kernel((blocks,), (threads,), tuple(map(_kernel_argument, arguments)), shared_mem=shared)
 
@@ -285,11 +296,11 @@ def _kernel_argument(value: Tensor | int | float):
     return np.int32(value) if isinstance(value, int) else np.float64(value)
 
 
-def _current_stream(device: torch.device):
-    """PyTorch's current stream as a CuPy context manager."""
+@functools.lru_cache(maxsize=64)
+def _stream(handle: int, device: torch.device):
+    """A stream of PyTorch's as a CuPy context manager."""
     import cupy
 
-    handle = torch.cuda.current_stream(device).cuda_stream
     if hasattr(cupy.cuda.Stream, "from_external"):
         protocol = SimpleNamespace(__cuda_stream__=lambda: (0, handle))  # version 0
         return cupy.cuda.Stream.from_external(protocol)

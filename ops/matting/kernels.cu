@@ -66,38 +66,48 @@ __device__ inline Scalar in_mode(Scalar value, Scalar product, int windows, Scal
     return product;
 }
 
-// Where a block of the three works: tiles of side x side results, `tiles` of them side by side, of
-// one channel of one image. The shape comes from tiling() in cuda.py.
+// Where a block of the three works: tiles of side x side results, `tiles` of them: of `at_once`
+// channels of one image, and some of each side by side. Channels share the guide in the cache. The
+// shape comes from tiling() in cuda.py.
 struct Block {
-    Index image, plane;  // plane: image * channels + channel
-    int top, rows;       // of the results: the first row, and how many
-    int left, columns;   // the first column, and where the image ends
+    Index image;
+    int channels, at_once, channel;  // channel: the first one
+    int top, rows;                   // of the results: the first row, and how many
+    int left, columns;               // the first column, and where the image ends
     int radius, side, tiles;
     int reach;  // lines of the other image, pixels or windows, that a tile needs
     int pitch;  // of the table; odd, so that a warp that walks along 32 rows meets 32 banks
 
-    __device__ Block(int channels, int height, int width, int radius, int side, int tiles)
-        : columns(width),
+    __device__ Block(int channels, int at_once, int height, int width, int radius, int side,
+                     int tiles)
+        : channels(channels),
+          at_once(at_once),
+          columns(width),
           radius(radius),
           side(side),
           tiles(tiles),
           reach(side + 2 * radius),
           pitch(tiles * reach | 1) {
-        const int across = (width + side * tiles - 1) / (side * tiles);
-        const int down = (height + side - 1) / side;
-        // Channels vary fastest: blocks that run at the same time share the guide in the cache.
-        const int channel = blockIdx.x % channels, place = blockIdx.x / channels;
-        left = place % across * side * tiles;
+        const int groups = (channels + at_once - 1) / at_once, span = tiles / at_once * side;
+        const int across = (width + span - 1) / span, down = (height + side - 1) / side;
+        const int place = blockIdx.x / groups;
+        channel = blockIdx.x % groups * at_once;
+        left = place % across * span;
         top = place / across % down * side;
         rows = min(side, height - top);
         image = place / across / down;
-        plane = image * channels + channel;
     }
 
-    __device__ int left_of(int tile) const { return left + tile * side; }
+    __device__ int left_of(int tile) const { return left + tile / at_once * side; }
 
-    // How many columns of results a tile has: none, beyond the image.
-    __device__ int columns_of(int tile) const { return max(0, min(side, columns - left_of(tile))); }
+    __device__ int channel_of(int tile) const { return channel + tile % at_once; }
+
+    __device__ Index plane_of(int tile) const { return image * channels + channel_of(tile); }
+
+    // How many columns of results a tile has: none, beyond the image or its channels.
+    __device__ int columns_of(int tile) const {
+        return channel_of(tile) < channels ? max(0, min(side, columns - left_of(tile))) : 0;
+    }
 
     // A pixel that all windows of a tile hold, in an image of that width.
     __device__ unsigned pixel_of_all(int tile, int width) const {
@@ -141,11 +151,15 @@ __device__ inline Real* shared_table() {
     return reinterpret_cast<Real*>(shared_memory);
 }
 
+// So many lines are read at a time: what bounds these kernels is waiting for memory.
+constexpr int AT_A_TIME = 4;
+
 // Sums over the lines [i, 2r] for i < count.
 template <int VALUES, typename Real, typename Add, typename Put>
 __device__ inline void sum_back(int count, int radius, Add add, Put put) {
     Real sums[VALUES] = {};
     for (int line = 2 * radius; line >= count; --line) add(line, sums);
+#pragma unroll AT_A_TIME
     for (int line = count - 1; line >= 0; --line) {
         add(line, sums);
         put(line, sums);
@@ -157,6 +171,7 @@ template <int VALUES, typename Real, typename Add, typename Put>
 __device__ inline void sum_on(int count, int radius, Add add, Put put) {
     Real sums[VALUES] = {};
     put(0, sums);
+#pragma unroll AT_A_TIME
     for (int line = 1; line < count; ++line) {
         add(2 * radius + line, sums);
         put(line, sums);
@@ -194,9 +209,10 @@ __device__ inline void for_each_result(const Block& block, ColumnOf column_of) {
     const int step = max(1, THREADS / across);
     if (int(threadIdx.x) >= step * across) return;
     for (int i = threadIdx.x % across; i < across; i += THREADS) {
-        const int tile = i / block.side;
-        if (block.left + i >= block.columns) return;
-        const auto use = column_of(tile, i - tile * block.side);
+        const int tile = i / block.side, column = i - tile * block.side;
+        if (column >= block.columns_of(tile)) continue;
+        const auto use = column_of(tile, column);
+#pragma unroll AT_A_TIME
         for (int row = threadIdx.x / across; row < block.rows; row += step) use(row);
     }
 }
@@ -265,12 +281,12 @@ __device__ inline void whitening_factor(const double (&matrix)[C * (C + 1) / 2],
 
 // guide (B, C, height, width) -> the windows of the statistics; the colours are copied by cuda.py.
 template <typename Scalar, int C>
-__global__ void __launch_bounds__(THREADS, 10)
+__global__ void __launch_bounds__(THREADS, 5)
     window_statistics(const Scalar* __restrict__ guide, char* __restrict__ statistics,
-                      double epsilon, int height, int width, int radius, int side, int tiles) {
+                      double epsilon, int height, int width, int radius, int at_once, int side, int tiles) {
     constexpr int PAIRS = C * (C + 1) / 2, VALUES = C + PAIRS;
     const int rows = height - 2 * radius, columns = width - 2 * radius;
-    const Block block(1, rows, columns, radius, side, tiles);
+    const Block block(1, at_once, rows, columns, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
     const Planes<Scalar, C> image(guide + block.image * C * size, size);
     Window<Scalar, C>* const out = reinterpret_cast<Window<Scalar, C>*>(
@@ -339,17 +355,16 @@ struct alignas(C == 1 ? 2 * sizeof(Scalar) : 16) Coefficients {
 
 // p (B, channels, height, width) -> coefficients (B, channels, height − 2r, width − 2r).
 template <typename Scalar, int C>
-__global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 10 : 8)
+__global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 6 : 4)
     window_coefficients(const Scalar* __restrict__ p, const char* __restrict__ statistics,
                         Coefficients<Scalar, C>* __restrict__ coefficients, int channels,
-                        int height, int width, int radius, int side, int tiles) {
+                        int height, int width, int radius, int at_once, int side, int tiles) {
     const int rows = height - 2 * radius, columns = width - 2 * radius;
-    const Block block(channels, rows, columns, radius, side, tiles);
+    const Block block(channels, at_once, rows, columns, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
     const auto* const colours = reinterpret_cast<const Colour<Scalar, C>*>(
         statistics + block.image * image_bytes<Scalar, C>(size, windows));
     const auto* const known_windows = reinterpret_cast<const Window<Scalar, C>*>(colours + size);
-    const Scalar* const plane = p + block.plane * size;
     Scalar* const table = shared_table<Scalar>();
 
     // Σ (p − p_R) and Σ (I − I_R)(p − p_R), where all of the tile's windows hold the pixel R.
@@ -357,6 +372,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 10 : 8)
         const unsigned reference = block.pixel_of_all(tile, width);
         const unsigned first = block.top * width + block.left_of(tile) + column;
         const Colour<Scalar, C> colour = colours[reference];
+        const Scalar* const plane = p + block.plane_of(tile) * size;
         const Scalar value = plane[reference];
         return [=](int row, Scalar* sums) {
             const unsigned pixel = first + row * width;
@@ -374,7 +390,9 @@ __global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 10 : 8)
         const int x = block.left_of(tile) + column;
         const unsigned reference = block.pixel_of_all(tile, width);
         const Colour<Scalar, C> colour = colours[reference];
+        const Scalar* const plane = p + block.plane_of(tile) * size;
         const Scalar value = plane[reference];
+        Coefficients<Scalar, C>* const out = coefficients + block.plane_of(tile) * windows;
         return [=, &block](int row) {
             const Scalar* const sums = first + row * block.pitch;
             const int y = block.top + row;
@@ -404,7 +422,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 10 : 8)
             }
 #pragma unroll
             for (int c = 0; c < C; ++c) fit.residual += fit.slope[c] * known.offset[c];
-            coefficients[block.plane * windows + window] = fit;
+            out[window] = fit;
         };
     });
 }
@@ -428,19 +446,18 @@ __device__ inline int holding(int half, int i, int first, int windows, int radiu
 //     Σ_k (p_i − a_kᵀ I_i − b_k) = Σ_k c_k + n (p_i − p_R) − (Σ_k a_k)ᵀ (I_i − I_R),
 //     c_k = p_R − a_kᵀ I_R − b_k = ρ_k − (p_k − p_R) + a_kᵀ (I_k − I_R).
 template <typename Scalar, int C, Mode MODE>
-__global__ void __launch_bounds__(THREADS, 10)
+__global__ void __launch_bounds__(THREADS, sizeof(Scalar) == 4 ? 6 : 4)
     sum_windows(const Scalar* __restrict__ p, const char* __restrict__ statistics,
                 const Coefficients<Scalar, C>* __restrict__ coefficients,
-                Scalar* __restrict__ result, int channels, int height, int width, int radius, int side, int tiles) {
+                Scalar* __restrict__ result, int channels, int height, int width, int radius,
+                int at_once, int side, int tiles) {
     constexpr int VALUES = 1 + C;                       // c, a
     constexpr int RESULTS = MODE == COEFFICIENTS ? 1 + C : 1;  // L p, Σ a
     const int rows = height - 2 * radius, columns = width - 2 * radius;
-    const Block block(channels, height, width, radius, side, tiles);
+    const Block block(channels, at_once, height, width, radius, side, tiles);
     const Index size = Index(height) * width, windows = Index(rows) * columns;
     const auto* const colours = reinterpret_cast<const Colour<Scalar, C>*>(
         statistics + block.image * image_bytes<Scalar, C>(size, windows));
-    const Coefficients<Scalar, C>* const fits = coefficients + block.plane * windows;
-    const Scalar* const plane = p + block.plane * size;
     Scalar* const table = shared_table<Scalar>();
     Scalar* const results = table + VALUES * side * block.pitch;  // [result][row][column]
     const int across = side * tiles;
@@ -456,19 +473,24 @@ __global__ void __launch_bounds__(THREADS, 10)
             const unsigned rows_here = x >= 0 && x < columns ? rows : 0;
             const unsigned reference = corner(tile, lower, column > 2 * radius);
             const Colour<Scalar, C> colour = colours[reference];
+            const Scalar* const plane = p + block.plane_of(tile) * size;
+            const Coefficients<Scalar, C>* const fits =
+                coefficients + block.plane_of(tile) * windows;
             const Scalar value = plane[reference];
             const auto add = [&](int row, Scalar* sums) {
                 const unsigned y = block.top + row - 2 * radius;  // negative: beyond all rows
-                if (y >= rows_here) return;
-                const unsigned centre = (y + radius) * width + x + radius;
-                const Coefficients<Scalar, C> fit = fits[y * columns + x];
+                const bool inside = y < rows_here;
+                const unsigned window = inside ? y * columns + x : 0;
+                const unsigned centre = inside ? (y + radius) * width + x + radius : 0;
+                const Coefficients<Scalar, C> fit = fits[window];
                 const Colour<Scalar, C> here = colours[centre];
-                sums[0] += fit.residual - (plane[centre] - value);
+                Scalar left = fit.residual - (plane[centre] - value);
 #pragma unroll
                 for (int c = 0; c < C; ++c) {
-                    sums[0] += fit.slope[c] * (here.value[c] - colour.value[c]);
-                    sums[1 + c] += fit.slope[c];
+                    left += fit.slope[c] * (here.value[c] - colour.value[c]);
+                    sums[1 + c] += inside ? fit.slope[c] : Scalar(0);
                 }
+                sums[0] += inside ? left : Scalar(0);
             };
             const auto put = [&](int row, const Scalar* sums) {
 #pragma unroll
@@ -492,6 +514,8 @@ __global__ void __launch_bounds__(THREADS, 10)
             Scalar* const kept_first = results + tile * side + column;
             const int x = block.left_of(tile) + column;
             const int columns_holding = count(x, width, radius);
+            const Scalar* const plane = p + block.plane_of(tile) * size;
+            Scalar* const out = result + block.plane_of(tile) * RESULTS * size;
             int holding_x[2];
             Scalar value[2];
             Colour<Scalar, C> colour[2];
@@ -535,17 +559,16 @@ __global__ void __launch_bounds__(THREADS, 10)
                 }
                 const int held = count(y, height, radius) * columns_holding;  // D_i
                 if constexpr (MODE == COEFFICIENTS) {
-                    Scalar* const out = result + block.plane * RESULTS * size + here;
                     Scalar offset = plane[here] - product / held;
 #pragma unroll
                     for (int c = 0; c < C; ++c) {
                         const Scalar mean = slope[c] / held;
-                        out[c * size] = mean;
+                        out[c * size + here] = mean;
                         offset -= mean * pixel.value[c];
                     }
-                    out[C * size] = offset;
+                    out[C * size + here] = offset;
                 } else {
-                    result[block.plane * size + here] =
+                    out[here] =
                         in_mode<MODE>(plane[here], product, held, 1 / Scalar(held));
                 }
             };

@@ -411,19 +411,23 @@ def test_tiny_epsilon_stays_finite(emulate):
     assert np.isfinite(means).all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 7])
 @pytest.mark.parametrize("kernel", _cuda.SHARED_BYTES)
 @pytest.mark.parametrize("radius", [1, 2, 4, 8, 16, 40, 100, _cuda.LARGEST_RADIUS])
-def test_tiles_fit_and_blocks_cover_the_results(kernel, radius):
-    tiles = _cuda.tiling(kernel, radius)
+def test_tiles_fit_and_blocks_cover_the_results(kernel, radius, channels):
+    tiles = _cuda.tiling(kernel, radius, channels)
     assert 1 <= tiles.side <= 2 * radius
     if radius <= 8 and "float" in kernel:  # what a tile reads does not depend on the radius
         assert tiles.side == 2 * radius
-    assert tiles.tiles >= 1
+    assert 1 <= tiles.channels <= channels
+    assert tiles.tiles >= tiles.channels
+    assert tiles.tiles % tiles.channels == 0
     assert tiles.shared <= _cuda.SHARED_MEMORY
-    width = tiles.side * tiles.tiles
+    width = tiles.side * tiles.tiles // tiles.channels
+    groups = -(-channels // tiles.channels)
     for rows, columns in ((1, 1), (tiles.side, width), (tiles.side + 1, width + 1)):
         down, across = 1 + (rows > tiles.side), 1 + (columns > width)
-        assert tiles.blocks(6, rows, columns) == 6 * down * across
+        assert tiles.blocks(6, channels, rows, columns) == 6 * groups * down * across
 
 
 def test_radius_beyond_shared_memory_is_refused():
@@ -435,4 +439,4 @@ def test_radius_beyond_shared_memory_is_refused():
 def test_large_images_stay_within_the_grid_limits():
     for kernel in _cuda.SHARED_BYTES:
         for height, width in ((8192, 8192), (1_000_000, 3), (3, 1_000_000)):
-            assert _cuda.tiling(kernel, 1).blocks(64, height, width) < 2**31
+            assert _cuda.tiling(kernel, 1).blocks(64, 3, height, width) < 2**31
