@@ -32,6 +32,7 @@ FUSED_BYTES = 36
 """Per pixel with three channels in float32, at r = 1: guide and p read once, the result written."""
 TILED_BYTES = 212
 """At any other r: statistics and models come and go, too."""
+WARM_SECONDS = 0.05
 BUSY_BYTES = 2**30
 """Set to zero before each call; on an H100 for 0.4 ms."""
 MODES = {"product": "L p", "guided_filter": "P p", "matting_loss": "matting_loss"}
@@ -51,11 +52,13 @@ def call_seconds(calls: list[Callable[[], object]], seconds: float = 0.2, most: 
     for call in calls:  # compiles
         call()
     _synchronize()
-    start = time.perf_counter()
-    for call in calls:
-        call()
-    _synchronize()
-    once = (time.perf_counter() - start) / len(calls)
+    start, rounds = time.perf_counter(), 0
+    while not rounds or time.perf_counter() - start < WARM_SECONDS:  # until the clock is up
+        for call in calls:
+            call()
+        _synchronize()
+        rounds += 1
+    once = (time.perf_counter() - start) / rounds / len(calls)
     repeats = max(5, min(most, int(seconds / once)))
     turns = itertools.islice(itertools.cycle(calls), repeats)
     return statistics.median((_by_events if DEVICE == "cuda" else _by_clock)(turns))

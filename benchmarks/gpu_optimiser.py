@@ -8,15 +8,13 @@ With the settings of conf/stylize.yaml, from tensor to tensor. The figures are t
 
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
 import torch
-from torch.autograd import DeviceType
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.common import median_seconds
 from benchmarks.findings import Findings, parser, report
+from benchmarks.gpu_kernels import kernels
 from benchmarks.gpu_operator import DEVICE, free_memory
 from benchmarks.photos import EXAMPLES, read_photo
 from photostyle.data.masks import WHOLE_SHARE, Masks, automatic_masks
@@ -113,20 +111,6 @@ def network_with_style(name: str) -> StyleNetwork:
         return network
     style = read_photo(EXAMPLES / "dusk.jpg").tensor(512).to(DEVICE)
     return network.with_style(network.net.statistics(style))
-
-
-def kernels(call: Callable[[], object]) -> dict[str, list[float]]:
-    """The seconds of each kernel's runs, by name; without a GPU of PyTorch's functions."""
-    activity, kind = ProfilerActivity.CUDA, DeviceType.CUDA
-    if DEVICE == "cpu":
-        activity, kind = ProfilerActivity.CPU, DeviceType.CPU
-    with profile(activities=[activity]) as profiler:
-        call()
-    runs = defaultdict(list)
-    for event in profiler.events():
-        if event.device_type == kind and not event.is_user_annotation:
-            runs[event.name].append(event.time_range.elapsed_us() / 1e6)
-    return runs
 
 
 def profile_tables(findings: Findings, call: Callable[[], object]) -> None:

@@ -28,8 +28,9 @@ FUSED_STRIP = 30
 """Columns of pixels that a block, one warp, of the kernel for r = 1 computes."""
 FUSED_WARPS = 12
 """So many of them a multiprocessor runs at once."""
-FUSED_FEWEST_ROWS = 8
-"""Of a block's pixels; for them it also computes the windows of two more."""
+FUSED_ROWS = 8, 192
+"""Of a block's pixels, at least and at most; it computes the windows of two more. In long strips
+neighbours drift apart, and what they share is read twice."""
 MULTIPROCESSORS = 132
 """Assumed where there is no GPU to ask: those of an H100."""
 
@@ -131,6 +132,7 @@ def tiling(kernel: str, radius: int, channels: int = 1) -> Tiling:
     return Tiling(at_once, side, tiles, shared(side, tiles))
 
 
+@functools.cache
 def fused_geometry(groups: int, height: int, width: int, multiprocessors: int) -> tuple[int, int]:
     """How the kernel for r = 1 shares out ``groups`` of planes of ``height`` x ``width``.
 
@@ -142,19 +144,15 @@ def fused_geometry(groups: int, height: int, width: int, multiprocessors: int) -
     """
     strips = groups * -(-width // FUSED_STRIP)
     at_once = multiprocessors * FUSED_WARPS
-
-    def warps(rows: int) -> int:
-        return strips * -(-height // rows)
-
-    def rows_for(waves: int) -> int:
-        chunks = max(1, waves * at_once // strips)
-        return min(height, max(FUSED_FEWEST_ROWS, -(-height // chunks)))
+    fewest, most = FUSED_ROWS
 
     def cost(rows: int) -> float:
-        return -(-warps(rows) // at_once) * (rows + 5) + rows / 10
+        waves = -(-strips * -(-height // rows) // at_once)
+        return waves * (rows + 5) + rows / 10
 
-    rows = min(map(rows_for, range(1, 9)), key=cost)
-    return warps(rows), rows
+    chunks = range(-(-height // most), max(1, height // fewest) + 1)
+    rows = min((-(-height // number) for number in chunks), key=cost)
+    return strips * -(-height // rows), rows
 
 
 @functools.cache
@@ -285,9 +283,10 @@ def _launch_tiles(
 def _launch(name: str, blocks: int, threads: int, arguments: tuple, shared: int = 0) -> None:
     """Run a kernel on the device and the current stream of its first argument."""
     device = arguments[0].device
-    with torch.cuda.device(device), _stream(torch.cuda.current_stream(device).cuda_stream, device):
-        kernel = _kernel(name, device.index)
-        kernel((blocks,), (threads,), tuple(map(_kernel_argument, arguments)), shared_mem=shared)
+    stream = torch.cuda.current_stream(device).cuda_stream
+    values = tuple(map(_kernel_argument, arguments))
+    with torch.cuda.device(device), _stream(stream, device):
+        _kernel(name, device.index)((blocks,), (threads,), values, shared_mem=shared)
 
 
 def _kernel_argument(value: Tensor | int | float):
@@ -311,13 +310,12 @@ def _stream(handle: int, device: torch.device):
 def _kernel(name: str, device_index: int):
     """The kernel on the current device, which is ``device_index``: the key for the cache only.
 
-    CuPy compiles the module once per device, whichever kernel is asked for first.
+    Each is compiled when it is first needed, in a second or two, and kept on disk: all of them would
+    take half a minute.
     """
-    return _module().get_function(name)
-
-
-@functools.cache
-def _module():
     import cupy
 
-    return cupy.RawModule(code=source(), options=compile_options(THREADS), name_expressions=KERNELS)
+    module = cupy.RawModule(
+        code=source(), options=compile_options(THREADS), name_expressions=(name,)
+    )
+    return module.get_function(name)

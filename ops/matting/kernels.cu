@@ -152,7 +152,7 @@ __device__ inline Real* shared_table() {
 }
 
 // So many lines are read at a time: what bounds these kernels is waiting for memory.
-constexpr int AT_A_TIME = 4;
+constexpr int AT_A_TIME = 2;
 
 // Sums over the lines [i, 2r] for i < count.
 template <int VALUES, typename Real, typename Add, typename Put>
