@@ -1,13 +1,15 @@
 """LUTs in files: Adobe's Cube LUT Specification 1.0."""
 
 import os
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from photostyle.data.paths import atomic_file, check_file, is_file, is_folder, reason_of
+from photostyle.data.paths import atomic_file, check_file
+from photostyle.data.reading import content_of, refused
 from photostyle.ops.errors import ArgumentError
 from photostyle.ops.lut import Lut
 
@@ -16,6 +18,10 @@ LONGEST_LINE = 1000
 """Bytes; the specification allows 250."""
 LARGEST = {1: 65536, 3: 256}
 """Entries of a curve, and of each side of a cube."""
+MOST = 1_000_000
+"""Of any number in a table or a domain: far beyond that of any light, and floats can square it."""
+NARROWEST = 1e-6
+"""Of a domain, from end to end."""
 LARGE = 1_000_000
 """Bytes of a cube of 33 x 33 x 33."""
 _SIZES = {"LUT_1D_SIZE": 1, "LUT_3D_SIZE": 3}
@@ -67,17 +73,9 @@ def load_cube(path: str | os.PathLike, *, argument: str = "lut") -> Lut:
         ArgumentError: it cannot be read; it is no LUT, one of another size than it says, larger
             than 256 a side (a curve: 65536) or with entries that are no finite numbers.
     """
-    if is_folder(path, argument):
-        raise ArgumentError(argument, path, f"is a folder; give a {SUFFIX} file")
-    if not is_file(path, argument):
-        raise ArgumentError(argument, path, f"no such file; give a {SUFFIX} file")
-    try:
-        with open(path, "rb") as file:
-            return _read(file)
-    except OSError as error:
-        raise ArgumentError(argument, path, f"cannot be read: {reason_of(error)}") from error
-    except ValueError as error:
-        raise ArgumentError(argument, path, f"no LUT that can be read: {error}") from error
+    content = content_of(path, argument, give=f"a {SUFFIX} file")
+    with refused(argument, path, "no LUT that can be read: {}"):
+        return _read(BytesIO(content))
 
 
 def _read(file: BinaryIO) -> Lut:
@@ -89,8 +87,8 @@ def _read(file: BinaryIO) -> Lut:
         raise ValueError(f"size {size}, at least 2 are needed")
     rows = _read_rows(chain([first], _lines(file)), size**dimensions)
     low, high = domain
-    if not (np.isfinite(domain).all() and (np.array(low) < high).all()):
-        raise ValueError("a domain must be from less to more, in finite numbers")
+    if not (np.abs(domain).max() <= MOST and (np.subtract(high, low) >= NARROWEST).all()):
+        raise ValueError(f"a domain must be from less to more, in numbers up to {MOST:,}")
     if dimensions == 3:  # red fastest
         rows = rows.reshape(size, size, size, 3).transpose(2, 1, 0, 3)
     return Lut(np.ascontiguousarray(rows), low, high)
@@ -136,8 +134,8 @@ def _read_rows(lines, count: int) -> np.ndarray:
     if len(rows) != count:
         found = f"only {len(rows)}" if len(rows) < count else "more"
         raise ValueError(f"its size asks for {count} colours, and there are {found}")
-    if not np.isfinite(rows).all():
-        raise ValueError("not all colours are finite numbers")
+    if not (np.abs(rows) <= MOST).all():  # a NaN is not
+        raise ValueError(f"not all colours are finite numbers up to {MOST:,}")
     return rows
 
 

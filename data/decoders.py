@@ -5,26 +5,22 @@ adds is one picture whatever the library, and errors that say what is right.
 """
 
 import logging
-import mmap
 import os
 import re
-import stat
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from photostyle.data.metadata import Metadata, of_picture, of_tiff
-from photostyle.data.paths import file_status, reason_of
 from photostyle.data.photo import MIN_SIDE
+from photostyle.data.reading import in_one_line, open_file, read_whole, refused
 from photostyle.data.vips import libvips, to_vips
 from photostyle.ops.errors import ArgumentError
 
@@ -33,7 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_READABLE = "a JPEG, PNG, WebP, AVIF, HEIC, TIFF, JPEG 2000 or BMP file"
+Result = TypeVar("Result")
+
+READABLE = "a JPEG, PNG, WebP, AVIF, HEIC, TIFF, JPEG 2000 or BMP file"
 _HEIF = rb".{4}ftyp(?:.{4})*?"
 _SIGNATURES = (
     ("JPEG", rb"\xff\xd8\xff"),
@@ -53,18 +51,17 @@ _LOADERS = {
 }  # fmt: skip
 """Of libvips. The others are left to Pillow."""
 _PILLOW_NAMES = {"JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "WEBP": ("WEBP",), "AVIF": ("AVIF",)}
-# What Pillow's decoders raise on bytes that are not what the header promised.
-_PILLOW_ERRORS = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, struct.error,
-    zlib.error,
-)  # fmt: skip
+_HALF = "remature end"
+"""How libjpeg says that there is less than the header promised."""
+_LARGEST_PIXEL, _LARGEST_REST = 16, 1 << 28
+"""Bytes in a file: of a pixel, four floats; of all that editors keep beside the photo."""
 # Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
 _PILLOW_STATE = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An open file.
+    """A file's picture.
 
     Attributes:
         image: of libvips, decoded when its pixels are asked for; as the file stores it.
@@ -79,58 +76,54 @@ class Picture:
     metadata: Metadata
 
 
-@contextmanager
-def opened(
-    path: str | os.PathLike, argument: str, max_pixels: int, content: bytes | None = None
-) -> Iterator[Picture]:
-    """Open a file for as long as its pixels are read.
+def decoded(
+    path: str | os.PathLike,
+    argument: str,
+    max_pixels: int,
+    use: Callable[[Picture], Result],
+    content: bytes | None = None,
+) -> Result:
+    """What is made of a file's picture.
 
     Args:
         path: the file, of any format of `data.image_io.load_photo`.
         argument: the caller's name for it, for error messages.
         max_pixels: refuse more than this, by the header, before anything is decoded.
+        use: called with the picture, whose pixels can be read until it returns. Of a JPEG file with
+            small faults it is called twice.
         content: of the file, if that is in memory; then ``path`` is its name and no more.
 
     Raises:
-        ArgumentError: no such file, a folder, not permitted, empty, not a picture, less than 16
-            pixels on a side, more than ``max_pixels``; and, while it is open, truncated or damaged.
+        ArgumentError: no such file, a folder, not permitted, empty, changed meanwhile, not a
+            picture, less than 16 pixels on a side, more than ``max_pixels``, truncated or damaged.
     """
-    with _open_file(path, argument) if content is None else BytesIO(content) as file:
-        head = file.read(HEAD)
-        if not head:
-            raise ArgumentError(argument, path, f"the file is empty; give {_READABLE}")
-        kind = kind_of(head)
-        if kind is None:
-            expected = f"not a picture that can be read; give {_READABLE}"
-            raise ArgumentError(argument, path, expected)
-        try:
-            read = _by_vips if kind in _LOADERS else _by_pillow
-            check_size = _size_check(path, argument, max_pixels)
-            yield read(file, kind, path, argument, check_size)
-        except ArgumentError:
-            raise
-        except (libvips().Error, *_PILLOW_ERRORS) as error:
-            raise ArgumentError(
-                argument, path, f"truncated or damaged ({_reason(error)}); give a complete file"
-            ) from error
+    if content is None:
+        with open_file(path, argument, READABLE) as file:
+            _checked_kind(file.read(HEAD), path, argument)
+            content = read_whole(file, path, argument, _LARGEST_PIXEL * max_pixels + _LARGEST_REST)
+    kind = _checked_kind(content[:HEAD], path, argument)
+    check_size = _size_check(path, argument, max_pixels)
+    with refused(argument, path, "truncated or damaged ({}); give a complete file"):
+        if kind not in _LOADERS:
+            return use(_by_pillow(content, kind, path, check_size))
+        if kind == "JPEG":
+            try:
+                return use(_by_vips(content, kind, path, argument, check_size, "warning"))
+            except libvips().Error as error:
+                # Cameras leave bytes between segments, and worse; only half a photo is none.
+                if _HALF in str(error):
+                    raise
+        return use(_by_vips(content, kind, path, argument, check_size, "error"))
 
 
-def _open_file(path: str | os.PathLike, argument: str) -> BinaryIO:
-    status = file_status(path, argument)
-    if status is not None:
-        if stat.S_ISDIR(status.st_mode):
-            raise ArgumentError(argument, path, f"is a folder; give {_READABLE}")
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
-            raise ArgumentError(argument, path, f"is no regular file; give {_READABLE}")
-    try:
-        return open(path, "rb")
-    except FileNotFoundError as error:
-        raise ArgumentError(argument, path, f"no such file; give {_READABLE}") from error
-    except PermissionError as error:
-        raise ArgumentError(argument, path, "no permission to read it") from error
-    except OSError as error:
-        expected = f"cannot be opened: {reason_of(error)}"
-        raise ArgumentError(argument, path, expected) from error
+def _checked_kind(head: bytes, path: str | os.PathLike, argument: str) -> str:
+    if not head:
+        raise ArgumentError(argument, path, f"the file is empty; give {READABLE}")
+    kind = kind_of(head)
+    if kind is None:
+        expected = f"not a picture that can be read; give {READABLE}"
+        raise ArgumentError(argument, path, expected)
+    return kind
 
 
 def kind_of(head: bytes) -> str | None:
@@ -155,23 +148,27 @@ def _size_check(
     return check
 
 
-def _by_vips(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> Picture:
+def _by_vips(
+    content: bytes, kind: str, path, argument: str, check_size: Callable, fail_on: str
+) -> Picture:
     options = {}
     if kind == "TIFF":
-        options["page"], metadata = _of_tiff(file, path)
+        options["page"], metadata = _of_tiff(content, path)
     else:
-        with _pillow_on_our_terms(), Image.open(file, formats=_PILLOW_NAMES[kind]) as header:
+        formats = _PILLOW_NAMES[kind]
+        with _pillow_on_our_terms(), Image.open(BytesIO(content), formats=formats) as header:
             metadata = of_picture(header)
+    source = libvips().Source.new_from_memory(content)
     load = getattr(libvips().Image, _LOADERS[kind])
     try:
-        image = load(_source(file), access="sequential", fail_on="error", **options)
+        image = load(source, access="sequential", fail_on=fail_on, **options)
     except libvips().Error as error:
-        expected = f"damaged, or a {kind} file of a kind that cannot be read ({_reason(error)})"
+        expected = f"damaged, or a {kind} file of a kind that cannot be read ({in_one_line(error)})"
         raise ArgumentError(argument, path, f"{expected}; save it anew") from error
     check_size(image.width, image.height)
     fields = image.get_fields()
     profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
-    orientation, metadata = _orientation(metadata, path)
+    orientation, metadata = _sound(metadata, path)
     if kind == "AVIF":  # its decoder has turned the photo as the container says
         orientation = 1
     elif kind == "TIFF" and "orientation" in fields:  # that of BigTIFF, too
@@ -179,47 +176,39 @@ def _by_vips(file: BinaryIO, kind: str, path, argument: str, check_size: Callabl
     return Picture(image, orientation, profile, metadata)
 
 
-def _source(file: BinaryIO) -> "pyvips.Source":
-    if isinstance(file, BytesIO):
-        return libvips().Source.new_from_memory(file.getvalue())
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    return libvips().Source.new_from_descriptor(file.fileno())
-
-
-def _by_pillow(file: BinaryIO, kind: str, path, argument: str, check_size: Callable) -> Picture:
+def _by_pillow(content: bytes, kind: str, path, check_size: Callable) -> Picture:
     if kind == "HEIC":
         import pillow_heif
 
-        image = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
+        image = pillow_heif.open_heif(BytesIO(content), convert_hdr_to_8bit=False)
         check_size(*image.size)
         array, metadata = np.asarray(image), of_picture(image)
     else:
         with _pillow_on_our_terms():
-            image = Image.open(file, formats=(kind,))
+            image = Image.open(BytesIO(content), formats=(kind,))
         check_size(*image.size)
         metadata = of_picture(image)
         image.load()
         if image.mode not in ("L", "LA", "I;16", "RGB", "RGBA"):
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         array = np.asarray(image)
-    _, metadata = _orientation(metadata, path)
+    _, metadata = _sound(metadata, path)
     array = array.reshape(*array.shape[:2], -1)
     return Picture(to_vips(array), 1, image.info.get("icc_profile"), metadata)
 
 
-def _of_tiff(file: BinaryIO, path: str | os.PathLike) -> tuple[int, Metadata]:
+def _of_tiff(content: bytes, path: str | os.PathLike) -> tuple[int, Metadata]:
     try:
-        if isinstance(file, BytesIO):
-            return of_tiff(file.getvalue())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return of_tiff(content)
+        return of_tiff(content)
     except ValueError as error:
         logger.warning("%s: its metadata cannot be read and are not kept (%s)", path, error)
         return 0, Metadata()
 
 
-def _orientation(metadata: Metadata, path: str | os.PathLike) -> tuple[int, Metadata]:
+def _sound(metadata: Metadata, path: str | os.PathLike) -> tuple[int, Metadata]:
+    """The orientation, and the metadata without EXIF data that could not be written again."""
     try:
+        metadata.of_upright(1, 1)
         return metadata.orientation, metadata
     except ValueError as error:
         logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
@@ -241,9 +230,3 @@ def _pillow_on_our_terms() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-def _reason(error: Exception) -> str:
-    """What a decoder complains of, in one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

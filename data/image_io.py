@@ -18,11 +18,12 @@ from torch import Tensor
 
 from photostyle.data import encoders
 from photostyle.data.colour_space import adobe_rgb_profile, colour_space
-from photostyle.data.decoders import Picture, opened
+from photostyle.data.decoders import Picture, decoded
 from photostyle.data.metadata import Metadata
 from photostyle.data.paths import EXISTS, atomic_file, format_of
 from photostyle.data.photo import Photo, to_pixels
-from photostyle.data.vips import attach_profile, to_vips
+from photostyle.data.reading import in_one_line
+from photostyle.data.vips import attach_profile, libvips, to_vips
 from photostyle.ops.errors import ArgumentError, check_number
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def load_photo(
             damaged, less than 16 pixels on a side, more than ``max_pixels``, or with numbers that
             are no colours (integers beyond 16 bits, floats outside [0, 1]).
     """
-    with opened(path, argument, max_pixels, content) as picture:
-        return _decoded(picture, path, argument)
+    return decoded(
+        path, argument, max_pixels, lambda picture: _photo(picture, path, argument), content
+    )
 
 
 def load_visible(
@@ -109,7 +111,9 @@ def load_image(
     return load_photo(path, argument=argument).tensor(size)
 
 
-def load_numbers(path: str | os.PathLike, *, argument: str) -> tuple[np.ndarray, np.ndarray | None]:
+def load_numbers(
+    path: str | os.PathLike, *, argument: str, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a picture as `load_photo` does, but with its numbers as they are, whatever its profile.
 
     Returns:
@@ -118,15 +122,18 @@ def load_numbers(path: str | os.PathLike, *, argument: str) -> tuple[np.ndarray,
     Raises:
         ArgumentError: as `load_photo`.
     """
-    with opened(path, argument, MAX_PIXELS) as picture:
-        photo = _decoded(replace(picture, profile=None, metadata=Metadata()), path, argument)
-        return photo.pixels, photo.alpha
+
+    def numbers(picture: Picture) -> Photo:
+        return _photo(replace(picture, profile=None, metadata=Metadata()), path, argument)
+
+    photo = decoded(path, argument, max_pixels, numbers)
+    return photo.pixels, photo.alpha
 
 
 # ----------------------------------------------------------------------------------------- colours
 
 
-def _decoded(picture: Picture, path: str | os.PathLike, argument: str) -> Photo:
+def _photo(picture: Picture, path: str | os.PathLike, argument: str) -> Photo:
     colours, alpha = _colours_and_alpha(picture.image, path, argument)
     colours, profile = _in_rgb(colours, picture, path)
     pixels = _upright(colours, picture.orientation)
@@ -178,11 +185,16 @@ def _in_rgb(
         return _three(colours), profile
     if profile is None and colours.bands != 4:
         return _three(colours), None
+    return _to_srgb(_three(colours) if space == "RGB" else colours, profile), None
+
+
+def _to_srgb(colours: "pyvips.Image", profile: bytes | None) -> "pyvips.Image":
+    """Colours by a profile for them; CMYK may have none."""
     if profile is not None:
         colours = attach_profile(colours, profile)
     depth = 8 * (2 if colours.format == "ushort" else 1)
     source = {"embedded": True} if profile is not None else {"input_profile": "cmyk"}
-    return colours.icc_transform("srgb", depth=depth, **source), None
+    return colours.icc_transform("srgb", depth=depth, **source)
 
 
 def _usable(
@@ -193,13 +205,24 @@ def _usable(
         return None, None
     try:
         space = ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space.strip()
-    except (OSError, ImageCms.PyCMSError) as error:
-        logger.warning("%s: its ICC profile is damaged and is not used (%s)", path, error)
-        return None, None
-    if space not in {1: ("GRAY", "RGB"), 3: ("RGB",), 4: ("CMYK",)}[bands]:
-        logger.warning("%s: its ICC profile is for %s, not for its pixels; not used", path, space)
+        if space not in {1: ("GRAY", "RGB"), 3: ("RGB",), 4: ("CMYK",)}[bands]:
+            message = "%s: its ICC profile is for %s, not for its pixels; not used"
+            logger.warning(message, path, space)
+            return None, None
+        if space != "RGB" or not _has_curves(profile):
+            _to_srgb(_black(space), profile).avg()
+    except Exception as error:  # of three libraries, which trust what a profile says
+        reason = in_one_line(error)
+        logger.warning("%s: its ICC profile is damaged and is not used (%s)", path, reason)
         return None, None
     return profile, space
+
+
+def _black(space: str) -> "pyvips.Image":
+    """One pixel to try a profile out on."""
+    bands = {"GRAY": 1, "RGB": 3, "CMYK": 4}[space]
+    kind = {"GRAY": "b-w", "RGB": "srgb", "CMYK": "cmyk"}[space]
+    return libvips().Image.black(1, 1, bands=bands).copy(interpretation=kind)
 
 
 def _has_curves(profile: bytes) -> bool:
@@ -211,7 +234,10 @@ def _has_curves(profile: bytes) -> bool:
 
 
 def _three(colours: "pyvips.Image") -> "pyvips.Image":
-    return colours if colours.bands == 3 else colours.bandjoin([colours, colours])
+    if colours.bands == 3:
+        return colours
+    kind = "rgb16" if colours.format == "ushort" else "srgb"
+    return colours.bandjoin([colours, colours]).copy(interpretation=kind)
 
 
 def _upright(image: "pyvips.Image", orientation: int) -> np.ndarray:

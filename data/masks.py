@@ -30,7 +30,8 @@ borders are a little wrong."""
 
 
 LARGEST_MASK = 4096
-"""Long side in pixels of the masks that are written for a larger photo."""
+"""Long side in pixels of the masks that are written for a larger photo, and of what is made of a
+larger mask when it is read."""
 
 MASK_FILES = {
     (photo, kind): f"{photo}_{kind}.png"

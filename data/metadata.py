@@ -124,7 +124,7 @@ def of_picture(picture) -> Metadata:
         xmp=xmp.encode() if isinstance(xmp, str) else xmp,
         image_resources=_without_pictures(resources) or None,
         comments=tuple(comments),
-        resolution=info.get("dpi"),
+        resolution=_resolution(info.get("dpi")),
     )
 
 
@@ -133,6 +133,11 @@ _OLD_EXIF = "Raw profile type exif"
 _TEXTS_OF_OTHER_USE = {"XML:com.adobe.xmp", _OLD_EXIF}
 _RESOURCE_PICTURES = (1033, 1036)
 """Thumbnails, which show the photo before the change."""
+
+
+def _resolution(dots: tuple[float, float] | None) -> tuple[float, float] | None:
+    """What every format can say; a file may hold zero, or infinitely many."""
+    return dots if dots is not None and all(1 <= number <= 65_535 for number in dots) else None
 
 
 def _hexadecimal(text: str | None) -> bytes | None:

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import torch
 
-from photostyle.data.image_io import load_numbers
-from photostyle.data.masks import Masks
+from photostyle.data.image_io import MAX_PIXELS, load_numbers
+from photostyle.data.masks import LARGEST_MASK, Masks
 from photostyle.data.photo import MIN_SIDE
 from photostyle.ops.errors import ArgumentError
 
@@ -48,6 +48,8 @@ def load_masks(
     style_mask: str | os.PathLike | None,
     content_size: tuple[int, int],
     style_size: tuple[int, int],
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> Masks:
     """Read a pair of colour-coded masks, or of grey or palette images of label indices.
 
@@ -61,6 +63,7 @@ def load_masks(
         style_mask: file, or None; without masks everything is one label.
         content_size: (height, width) of the content at working size.
         style_size: (height, width) of the style at working size.
+        max_pixels: refuse more than this in a file, by its header.
 
     Raises:
         ArgumentError: only one mask is given, a file cannot be read (see
@@ -72,8 +75,8 @@ def load_masks(
         if path is None:
             raise ArgumentError(argument, None, "masks come in pairs; give both or neither")
 
-    content_codes = _read_codes(content_mask, "content_mask")
-    style_codes = _read_codes(style_mask, "style_mask")
+    content_codes = _read_codes(content_mask, "content_mask", max_pixels)
+    style_codes = _read_codes(style_mask, "style_mask", max_pixels)
     _check_shape(content_codes, content_size, content_mask, "content_mask")
     _check_shape(style_codes, style_size, style_mask, "style_mask")
     colours, (in_content, in_style) = _find_labels(content_codes, style_codes)
@@ -98,12 +101,19 @@ def load_masks(
     )
 
 
-def _read_codes(path: str | os.PathLike, argument: str) -> np.ndarray:
-    """The colours of a mask as 0xrrggbb, (H, W) int32. Label indices are shades of grey."""
-    pixels, alpha = load_numbers(path, argument=argument)
+def _read_codes(path: str | os.PathLike, argument: str, max_pixels: int) -> np.ndarray:
+    """The colours of a mask as 0xrrggbb, (H, W) int32, at most `LARGEST_MASK` a side.
+
+    Label indices are shades of grey.
+    """
+    pixels, alpha = load_numbers(path, argument=argument, max_pixels=max_pixels)
     if alpha is not None and alpha.min() < np.iinfo(alpha.dtype).max:
         expected = "has transparent pixels; fill them with the colour of a label"
         raise ArgumentError(argument, path, expected)
+    scale = min(1, LARGEST_MASK / max(pixels.shape[:2]))
+    if scale < 1:
+        height, width = (max(1, round(scale * side)) for side in pixels.shape[:2])
+        pixels = _resize_nearest(pixels, (height, width))
     codes = np.zeros(pixels.shape[:2], np.int32)
     for channel in range(3):
         codes <<= 8
@@ -213,7 +223,7 @@ def _assign(
 def _resize_nearest(codes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows, columns = (
         ((np.arange(target) + 0.5) * source / target).astype(int)
-        for target, source in zip(size, codes.shape, strict=True)
+        for target, source in zip(size, codes.shape, strict=False)  # may have channels
     )
     return codes[rows[:, None], columns]
 

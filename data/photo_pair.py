@@ -30,7 +30,13 @@ from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.rescue import save_or_rescue
 from photostyle.ops.affine import blend_affine
-from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
+from photostyle.ops.errors import (
+    ArgumentError,
+    check_choice,
+    check_finite,
+    check_number,
+    check_whole,
+)
 from photostyle.ops.gram import pixel_weights
 
 logger = logging.getLogger(__name__)
@@ -117,7 +123,9 @@ class Files:
         content, style = (photo.tensor(self.options.size) for photo in photos)
         opacities = tuple(photo.opacity(self.options.size) for photo in photos)
         sizes = content.shape[2:], style.shape[2:]
-        masks, kind = load_masks(self.content_mask, self.style_mask, *sizes), "painted"
+        files = self.content_mask, self.style_mask
+        limit = self.options.max_pixels
+        masks, kind = load_masks(*files, *sizes, max_pixels=limit), "painted"
         if self.content_mask is None and self.masks != "none":
             masks = automatic_masks(content, style, opacities=opacities, seed=self.seed)
             kind = "automatic"
@@ -138,8 +146,9 @@ class Files:
             coefficients: of the result at any size, (1, 3, 4, H, W), if there are any.
 
         Raises:
-            ArgumentError: it could not be written to its place; says where it is.
+            ArgumentError: it is not finite, or could not be written to its place; says where it is.
         """
+        check_finite("content", self.content, image if coefficients is None else coefficients)
         if self.options.full_resolution and coefficients is not None:
             coefficients = blend_affine(coefficients, self.options.strength).cpu()
             result = apply_to_photo(coefficients, pair.photo)

@@ -4,17 +4,28 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from photostyle.data.paths import atomic_file
+from photostyle.data.reading import refused
+from photostyle.feedforward.tensor_file import (
+    Check,
+    check_mapping,
+    check_numbers,
+    check_texts,
+    checked,
+    header_fields,
+    read_tensors,
+)
 from photostyle.ops import ArgumentError
+from photostyle.ops.errors import check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +39,7 @@ class Checkpoint:
     Attributes:
         step: that number.
         tensors: weights, averages, the optimiser's moments, random states, by name.
-        values: everything else, as JSON has it.
+        values: everything else, as JSON has it, see `VALUES`.
         settings: what the run was started with, nested.
     """
 
@@ -77,26 +88,52 @@ class Checkpoints:
             for path in old:
                 path.unlink(missing_ok=True)
 
-    def newest(self) -> Checkpoint | None:
-        """The newest that is complete, or ``None``; damaged ones are passed over with a warning."""
+    def newest(self, fits: Callable[[Checkpoint], bool] = lambda _: True) -> Checkpoint | None:
+        """The newest that is whole, or ``None``; damaged ones are passed over with a warning.
+
+        Args:
+            fits: whether the tensors are those of the run.
+        """
         for path in reversed(self._files()):
             try:
-                with safe_open(path, framework="pt") as file:
-                    metadata = file.metadata()
-                    return Checkpoint(
-                        int(metadata["step"]),
-                        {key: file.get_tensor(key) for key in file.keys()},  # noqa: SIM118
-                        json.loads(metadata["values"]),
-                        json.loads(metadata["settings"]),
-                    )
-            except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-                logger.warning("%s is damaged and passed over (%s)", path, error)
+                checkpoint = _read(path)
+            except ArgumentError as error:
+                logger.warning("%s is damaged and passed over (%s)", path, error.expected)
+                continue
+            if fits(checkpoint):
+                return checkpoint
+            message = "%s is damaged and passed over (its tensors are not those of the run)"
+            logger.warning(message, path)
         return None
 
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _read(path: Path) -> Checkpoint:
+    header, tensors = read_tensors(path, "checkpoint", "checkpoint")
+    with refused("checkpoint", path, "{}"):
+        step = int(_NAME.fullmatch(path.name)[1])
+        if header["step"] != str(step):
+            raise ValueError(f"it is of step {header['step'][:20]}")
+        fields = header_fields(header, FIELDS)
+        return Checkpoint(step, tensors, fields["values"], fields["settings"])
+
+
+def _check_values(name: str, value: object) -> None:
+    checked(name, value, VALUES, optional={"contents"})  # earlier ones have none
+
+
+FIELDS: dict[str, Check] = {"values": _check_values, "settings": check_mapping}
+"""What a checkpoint says in its header, as JSON."""
+VALUES: dict[str, Check] = {
+    "skipped": partial(check_whole, minimum=0),
+    "metrics": check_numbers,
+    "processes": partial(check_whole, minimum=1),
+    "contents": check_texts,
+}
 
 
 def check_same_settings(settings: dict, earlier: dict, free: Collection[str] = ()) -> None:

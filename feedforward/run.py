@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward.checkpoint import Checkpoint, check_same_settings, flat
@@ -63,6 +63,22 @@ class TrainingReport:
         if self.stopped:
             text += f"\nended early: {self.stopped}"
         return text
+
+
+def tensors_fit(net: nn.Module, tensors: dict[str, Tensor]) -> bool:
+    """Whether a checkpoint's tensors are, by name, shape and numbers, those of a network's run."""
+    shapes = {"random": torch.get_rng_state().shape}
+    for name, parameter in net.named_parameters():
+        for group in ("net", "ema", "best", "adam.exp_avg", "adam.exp_avg_sq"):
+            shapes[f"{group}.{name}"] = parameter.shape
+        shapes[f"adam.step.{name}"] = torch.Size()
+    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        return False
+    try:
+        torch.Generator().set_state(tensors["random"])
+    except (RuntimeError, TypeError):
+        return False
+    return all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 class Run:

@@ -3,23 +3,34 @@
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from photostyle.data.paths import atomic_file, is_file
-from photostyle.feedforward.transform_net import TransformNet
+from photostyle.data.reading import refused
+from photostyle.feedforward.tensor_file import (
+    Check,
+    check_mapping,
+    check_numbers,
+    check_values,
+    checked,
+    header_fields,
+    read_tensors,
+)
+from photostyle.feedforward.transform_net import BASES, TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
+from photostyle.ops.errors import check_choice, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
-from photostyle.ops.transport import EXACT
+from photostyle.ops.transport import EXACT, check_gains
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 2"
@@ -27,6 +38,8 @@ EARLIER = "photostyle network 1"
 EARLIER_KEYS = {"projection": "guided_filter", "quality": "metrics"}
 UNIVERSAL = "universal"
 """In a file: the kind of a network of any style."""
+LARGEST_WEIGHT = 65504.0
+"""What float16 holds, in which weights are written."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,43 +186,29 @@ def load_network(
         ArgumentError: no such file or name, and for a file that is no network: of another kind or
             project, truncated, damaged, or with weights that do not fit its own architecture.
     """
-    path = _find(network)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") == EARLIER:
-                metadata = {EARLIER_KEYS.get(key, key): metadata[key] for key in metadata}
-            elif metadata.get("format") != FORMAT:
-                raise ArgumentError("network", network, "safetensors, but no network of ours")
-            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        if not all(tensor.isfinite().all() for tensor in state.values()):
-            raise ValueError("weights that are not finite")
-        architecture = json.loads(metadata["architecture"])
-        _check_size(architecture, state)
+    header, state = read_tensors(_find(network), "network", "network file")
+    if header.get("format") == EARLIER:
+        header = {EARLIER_KEYS.get(key, key): header[key] for key in header}
+    elif header.get("format") != FORMAT:
+        raise ArgumentError("network", network, "safetensors, but no network of ours")
+    with refused("network", network, "damaged network file ({})"):
+        fields = header_fields(header, FIELDS)
+        for key, tensor in state.items():
+            check_values(key, tensor, LARGEST_WEIGHT)
+        _check_size(fields["architecture"], state)
         # Not on the meta device, which takes a second to import.
         with torch.random.fork_rng(devices=[]):
-            net = _build(architecture)
-        net.load_state_dict(state, assign=True)
-        guided_filter = json.loads(metadata["guided_filter"])
+            net = _build(fields["architecture"])
+        net.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
+        guided_filter = fields["guided_filter"]
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
-        trained = StyleNetwork(
+        return StyleNetwork(
             net.requires_grad_(False).eval(),
-            guided_filter and GuidedFilter(**guided_filter),
-            metadata["name"],
-            json.loads(metadata["config"]),
-            json.loads(metadata["metrics"]),
+            None if guided_filter is None else GuidedFilter(**guided_filter),
+            header["name"],
+            fields["config"],
+            fields["metrics"],
         )
-    except SafetensorError as error:
-        raise ArgumentError("network", network, f"no network file ({error})") from error
-    except OSError as error:
-        expected = f"cannot be read: {error.strerror or error}"
-        raise ArgumentError("network", network, expected) from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, ArgumentError) and error.argument == "network":
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise ArgumentError("network", network, f"damaged network file ({reason})") from error
-    return trained
 
 
 def shipped_networks() -> list[str]:
@@ -227,20 +226,54 @@ def _find(network: str | os.PathLike) -> Path:
     return Path(network)
 
 
+def _check_architecture(name: str, value: object) -> None:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    schema = ONE_STYLE if kind is None else ANY_STYLE
+    checked(name, value, schema, optional={"gains"})
+
+
+def _check_guided_filter(name: str, value: object) -> None:
+    if value is not None:
+        checked(name, value, GUIDED_FILTER)
+
+
+FIELDS: dict[str, Check] = {
+    "architecture": _check_architecture,
+    "guided_filter": _check_guided_filter,
+    "config": check_mapping,
+    "metrics": check_numbers,
+}
+"""What a network's file says in its header, as JSON."""
+_SIDE = {
+    "width": partial(check_whole, minimum=1, maximum=1024),
+    "blocks": partial(check_whole, minimum=0, maximum=1024),
+}
+ONE_STYLE = {**_SIDE, "base": partial(check_choice, choices=BASES), "gains": check_gains}
+ANY_STYLE = {
+    **_SIDE,
+    "kind": partial(check_choice, choices=(UNIVERSAL,)),
+    "colour_gains": check_gains,
+    "feature_gains": check_gains,
+}
+GUIDED_FILTER = {
+    "radius": partial(check_whole, minimum=1, maximum=10_000),
+    "ridge": partial(check_number, minimum=1e-12, maximum=1e6),
+}
+
+
 def _check_size(architecture: dict, state: dict[str, Tensor]) -> None:
-    """Before memory is taken for a network of whatever size a file names."""
-    width = state["output.weight"].shape[1]
-    blocks = len({key.split(".")[1] for key in state if key.startswith("transform.")})
-    if (architecture.get("width", width), architecture.get("blocks", blocks)) != (width, blocks):
+    """Before memory is taken for a network of whatever size a file names.
+
+    Of either kind, its blocks and half of what stands before and behind them has as many weights.
+    """
+    least = 36 * (1 + 2 * architecture["blocks"]) * architecture["width"] ** 2
+    if sum(tensor.numel() for tensor in state.values()) < least:
         raise ValueError("its weights do not fit its architecture")
 
 
 def _build(architecture: dict) -> TransformNet | UniversalNet:
-    kind = architecture.pop("kind", None)
-    if kind == UNIVERSAL:
+    if architecture.pop("kind", None) == UNIVERSAL:
         return UniversalNet(**architecture)
-    if kind is not None:
-        raise ValueError(f"a network of an unknown kind, {kind}")
     # Older networks began at a colour transfer without limits.
     return TransformNet(**{"gains": EXACT, **architecture})
 

@@ -119,7 +119,8 @@ class StyleSource:
             return _same(network.with_style(whole)), whole
 
         def by_region(guides: Tensor, seen: Tensor | None) -> StyleNetwork:
-            masks = self._masks(guides.cpu(), style, (seen, opacity), painted)
+            opacities = seen, opacity
+            masks = self._masks(guides.cpu(), style, opacities, painted, options.max_pixels)
             return with_regions(network, style.to(device), masks)
 
         return by_region, whole
@@ -141,10 +142,12 @@ class StyleSource:
         style: Tensor,
         opacities: tuple[Tensor | None, Tensor | None],
         painted: bool,
+        max_pixels: int,
     ) -> Masks:
         if painted:
             sizes = content.shape[2:], style.shape[2:]
-            masks = load_masks(self.content_mask, self.style_mask, *sizes)
+            files = self.content_mask, self.style_mask
+            masks = load_masks(*files, *sizes, max_pixels=max_pixels)
         else:
             masks = automatic_masks(content, style, opacities=opacities, seed=self.seed)
         share = WHOLE_SHARE["painted" if painted else "automatic"]

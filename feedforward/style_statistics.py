@@ -3,25 +3,27 @@
 import os
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
-from photostyle.data.paths import atomic_file, is_file
+from photostyle.data.paths import atomic_file
+from photostyle.data.reading import refused
+from photostyle.feedforward.tensor_file import check_values, read_tensors
 from photostyle.feedforward.universal_net import LAYERS, StyleStatistics
 from photostyle.ops import ArgumentError
 from photostyle.ops.transport import Moments
 
 FORMAT = "photostyle style 1"
 SUFFIX = ".safetensors"
-SHAPES = {
-    "colours.mean": (3,),
-    "colours.covariance": (3, 3),
-    "relu1_1.mean": (64,),
-    "relu1_1.root": (64, 64),
-    "relu2_1.mean": (128,),
-    "relu2_1.root": (128, 128),
+LARGEST_FEATURE = 1e5
+TENSORS = {
+    "colours.mean": ((3,), 1.0),
+    "colours.covariance": ((3, 3), 1.0),
+    "relu1_1.mean": ((64,), LARGEST_FEATURE),
+    "relu1_1.root": ((64, 64), LARGEST_FEATURE),
+    "relu2_1.mean": ((128,), LARGEST_FEATURE),
+    "relu2_1.root": ((128, 128), LARGEST_FEATURE),
 }
+"""Their shapes, and the largest size of a number."""
 
 
 def save_style(statistics: StyleStatistics, path: str | os.PathLike) -> None:
@@ -46,28 +48,17 @@ def load_style(path: str | os.PathLike, device: str | torch.device = "cpu") -> S
         ArgumentError: no such file, and a file that is none of these: of another kind or version,
             truncated or damaged.
     """
-    if not is_file(path, "style"):
-        raise ArgumentError("style", path, "no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get("format", "another program's")
-            if found != FORMAT:
-                raise ArgumentError("style", path, f"not '{FORMAT}', but {found}; write it again")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ArgumentError("style", path, f"no file of statistics ({error})") from error
-    except OSError as error:
-        expected = f"cannot be read: {error.strerror or error}"
-        raise ArgumentError("style", path, expected) from error
-    for name, shape in SHAPES.items():
-        if not _fits(tensors.get(name), shape):
-            raise ArgumentError("style", path, f"damaged: nothing usable as {name}")
-    read = {name: tensors[name].double().to(device) for name in SHAPES}
+    header, tensors = read_tensors(path, "style", "file of statistics")
+    found = header.get("format", "another program's")
+    if found != FORMAT:
+        raise ArgumentError("style", path, f"not '{FORMAT}', but {found}; write it again")
+    for name, (shape, most) in TENSORS.items():
+        with refused("style", path, f"damaged: nothing usable as {name} ({{}})"):
+            if tensors[name].shape != (1, 1, *shape):
+                raise ValueError(f"its shape is {tuple(tensors[name].shape)}")
+            check_values(name, tensors[name], most)
+    read = {name: tensors[name].double().to(device) for name in TENSORS}
     return StyleStatistics(
         Moments(read["colours.mean"], read["colours.covariance"]),
         {layer: (read[f"{layer}.mean"], read[f"{layer}.root"], None) for layer in LAYERS},
     )
-
-
-def _fits(tensor: Tensor | None, shape: tuple[int, ...]) -> bool:
-    return tensor is not None and tensor.shape == (1, 1, *shape) and bool(tensor.isfinite().all())

@@ -17,7 +17,7 @@ from photostyle.feedforward.steady_colours import SteadyColours
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_source import StyleSource
 from photostyle.ops.console import Console
-from photostyle.ops.errors import ArgumentError
+from photostyle.ops.errors import ArgumentError, check_finite
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def stylize_film(
         @torch.inference_mode()
         def stylize(image: Tensor) -> Tensor:
             image = image.to(device)
-            return styled(image, None)(image).clamp(0, 1).cpu()
+            result = styled(image, None)(image)
+            check_finite("network", network, result)
+            return result.clamp(0, 1).cpu()
 
         colours = SteadyColours(stylize, options.size)
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from photostyle.feedforward.style_source import Styled, StyleSource
 from photostyle.feedforward.stylize_film import FilmReport, stylize_film
 from photostyle.ops.affine import apply_affine, blend_affine
 from photostyle.ops.devices import convolution_dtype, return_free_memory, select_device
-from photostyle.ops.errors import ArgumentError, check_whole
+from photostyle.ops.errors import ArgumentError, check_finite, check_whole
 
 logger = logging.getLogger(__name__)
 
@@ -157,15 +156,19 @@ class _Stylist:
                 guide = photo.tensor(self.options.size)
                 # What is transparent is a matter of each photo's own.
                 kind = guide.shape if photo.is_opaque else target
-                by_kind[kind].append((target, photo, guide))
+                by_kind[kind].append((source, target, photo, guide))
         for equals in by_kind.values():
-            targets, photos, guides = zip(*equals, strict=True)
+            sources, targets, photos, guides = zip(*equals, strict=True)
             guides = torch.cat(guides).to(self.device)
             opacity = photos[0].opacity(self.options.size)
             found = self._found(guides, opacity)
-            for target, result in zip(targets, _results(photos, found), strict=True):
+            if max(photo.pixels.size for photo in photos) > LARGE:
+                return_free_memory()
+            parts = found.cpu().split(1)
+            for source, target, photo, part in zip(sources, targets, photos, parts, strict=True):
                 try:
-                    self.plan.save(target, result)
+                    check_finite("content", source, part)
+                    self.plan.save(target, _result(photo, part))
                 except ArgumentError as error:
                     failures.append(error)
             if self.lut is not None and not failures:
@@ -191,12 +194,9 @@ class _Stylist:
         return coefficients
 
 
-def _results(photos: Sequence[Photo], found: Tensor) -> Iterator[Photo]:
-    """The photos in the style, by coefficients or images."""
-    if max(photo.pixels.size for photo in photos) > LARGE:
-        return_free_memory()
-    for photo, part in zip(photos, found.cpu().split(1), strict=True):
+def _result(photo: Photo, found: Tensor) -> Photo:
+    """The photo in the style, by coefficients or an image."""
+    if found.ndim == 5:
         # In place: two large photos would be too many.
-        yield (
-            apply_to_photo(part, photo, in_place=True) if part.ndim == 5 else photo.with_image(part)
-        )
+        return apply_to_photo(found, photo, in_place=True)
+    return photo.with_image(found)

@@ -13,9 +13,9 @@ from torch import Tensor
 from photostyle.data import find_photos, load_image, load_photo
 from photostyle.data.paths import check_folder
 from photostyle.data.training import TrainingPhotos
-from photostyle.feedforward.checkpoint import Checkpoints
-from photostyle.feedforward.contents import contents
-from photostyle.feedforward.run import NETWORK_FILE, Run, TrainingReport
+from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_same_settings
+from photostyle.feedforward.contents import FILES, contents
+from photostyle.feedforward.run import FREE, NETWORK_FILE, Run, TrainingReport, tensors_fit
 from photostyle.feedforward.schedule import Intervals, Schedule
 from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork, load_network
 from photostyle.feedforward.training_objective import AnyStyle, OneStyle, RawMattingLoss
@@ -164,7 +164,15 @@ def train_network(
 
     torch.manual_seed(options.seed)
     net = network(**({} if style_image is None else _moments(style_image)))
-    checkpoint = checkpoints.newest() if options.resume else None
+    # Of shards each worker reads its own.
+    settings = (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers})
+
+    def fits(found: Checkpoint) -> bool:
+        # Under other settings, which are not damage, the tensors may be others as well.
+        check_same_settings(settings, found.settings, FREE.union(*FILES.values()))
+        return tensors_fit(net, found.tensors)
+
+    checkpoint = checkpoints.newest(fits) if options.resume else None
     if init is not None and checkpoint is None:
         _begin_with(net, init)
     objective = objective.to(accelerator.device)
@@ -185,8 +193,7 @@ def train_network(
         else None,
         output,
         checkpoints,
-        # Of shards each worker reads its own.
-        (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers}),
+        settings,
         contents(style_image, objective.encoder, *(stream.names for stream in streams)),
     )
     # What these refuse shows before anything is written.

@@ -53,3 +53,9 @@ def check_flag(argument: str, value: object) -> None:
     """Raise `ArgumentError` unless ``value`` is a bool."""
     if not isinstance(value, bool):
         raise ArgumentError(argument, value, "give true or false")
+
+
+def check_finite(argument: str, value: object, *results) -> None:
+    """Raise `ArgumentError` unless what was made of ``value``, tensors, is finite everywhere."""
+    if not all(result.isfinite().all() for result in results):
+        raise ArgumentError(argument, value, "gives no picture: numbers that are not finite")

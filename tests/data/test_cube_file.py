@@ -141,7 +141,7 @@ def test_any_size(load, size):
 
 
 BAD = {
-    "empty": ("", "it ends before a table"),
+    "nothing but a comment": ("# nothing", "it ends before a table"),
     "text": ("This is no LUT.\n", "unknown word 'This'"),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(2000), "unknown word '.x89PNG'"),
     "one line": ("#" + "0 " * 1000, "a line of more than 1000 bytes"),

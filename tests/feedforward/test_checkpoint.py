@@ -14,7 +14,11 @@ from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_sam
 from photostyle.ops import ArgumentError
 
 SETTINGS = {"seed": 3, "network": {"width": 16, "base": None}, "layers": ["relu1_1"], "rate": 1e-3}
-VALUES = {"skipped": 2, "metrics": {"loss": 0.1, "style_distance": float("inf")}}
+VALUES = {
+    "skipped": 2,
+    "metrics": {"loss": 0.1, "style_distance": float("inf")},
+    "processes": 1,
+}
 
 
 def checkpoint(step, seed=0):
@@ -190,7 +194,8 @@ from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 checkpoints = Checkpoints(sys.argv[1], 1)
-checkpoints.save(Checkpoint(1, {"small": torch.ones(1000)}, {}, {}))
+values = {"skipped": 0, "metrics": {}, "processes": 1}
+checkpoints.save(Checkpoint(1, {"small": torch.ones(1000)}, values, {}))
 try:
     checkpoints.save(Checkpoint(2, {"large": torch.ones(100_000)}, {}, {}))
 except OSError as error:

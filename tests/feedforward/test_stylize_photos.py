@@ -196,7 +196,7 @@ def architecture(**changes):
 
 BAD_NETWORKS = {
     "text": (lambda path: path.write_text("This is not a network.\n" * 9), "no network file"),
-    "empty": (lambda path: path.touch(), "no network file"),
+    "empty": (lambda path: path.touch(), "the file is empty; give a network file"),
     "truncated": (
         lambda path: path.write_bytes(Path("tiny.safetensors").read_bytes()[:-40]),
         "no network file",
@@ -239,7 +239,59 @@ BAD_NETWORKS = {
     ),
     "weights that are not finite": (
         lambda path: changed_network(path, add={"output.bias": torch.full((3,), torch.nan)}),
-        "damaged network file (weights that are not finite)",
+        "damaged network file (output.bias=tensor: give finite numbers",
+    ),
+    "weights that float16 does not hold": (
+        lambda path: changed_network(path, add={"output.bias": torch.full((3,), 1e30)}),
+        "damaged network file (output.bias=tensor: give finite numbers, at most 65504",
+    ),
+    "weights that are no floats": (
+        lambda path: changed_network(path, add={"output.bias": torch.zeros(3, dtype=torch.int32)}),
+        "damaged network file (output.bias=tensor: give finite numbers",
+    ),
+    "weights of another shape": (
+        lambda path: changed_network(path, add={"output.weight": torch.zeros(3)}),
+        "damaged network file",
+    ),
+    "a tensor as an argument": (
+        lambda path: changed_network(path, architecture=architecture(style_mean=[0, 0, 0])),
+        "damaged network file (architecture=['width', 'blocks', 'base', 'style_mean']: no such",
+    ),
+    "a width beyond all networks": (
+        lambda path: changed_network(path, architecture=architecture(width=10**30)),
+        "damaged network file (width=1000000000000000000000000000000: give a number from 1 to 1024",
+    ),
+    "more than the file holds": (
+        lambda path: changed_network(path, architecture=architecture(width=1024, blocks=1024)),
+        "damaged network file (its weights do not fit its architecture)",
+    ),
+    "a kind that is no text": (
+        lambda path: changed_network(path, architecture=architecture(kind=["universal"])),
+        "damaged network file",
+    ),
+    "no numbers as gains": (
+        lambda path: changed_network(path, architecture=architecture(gains=["a", "b"])),
+        "damaged network file (gains=",
+    ),
+    "an architecture that is a list": (
+        lambda path: changed_network(path, architecture="[]"),
+        "damaged network file (architecture=[]: give fields by name",
+    ),
+    "nested without end": (
+        lambda path: changed_network(path, config="[" * 100_000),
+        "damaged network file",
+    ),
+    "an empty guided_filter": (
+        lambda path: changed_network(path, guided_filter="{}"),
+        "damaged network file (guided_filter=[]: without radius, ridge",
+    ),
+    "a guided_filter that is a number": (
+        lambda path: changed_network(path, guided_filter="7"),
+        "damaged network file (guided_filter=7: give fields by name",
+    ),
+    "metrics that are no numbers": (
+        lambda path: changed_network(path, metrics='{"loss": "low"}'),
+        "damaged network file (metrics=",
     ),
     "guided_filter out of range": (
         lambda path: changed_network(path, guided_filter='{"radius": 0, "ridge": 0.001}'),
