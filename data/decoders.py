@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from photostyle.data.metadata import Metadata, of_picture, of_tiff
 from photostyle.data.photo import MIN_SIDE
@@ -50,7 +50,6 @@ _LOADERS = {
     "AVIF": "heifload_source", "TIFF": "tiffload_source",
 }  # fmt: skip
 """Of libvips. The others are left to Pillow."""
-_PILLOW_NAMES = {"JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "WEBP": ("WEBP",), "AVIF": ("AVIF",)}
 _HALF = "remature end"
 """How libjpeg says that there is less than the header promised."""
 _LARGEST_PIXEL, _LARGEST_REST = 16, 1 << 28
@@ -155,9 +154,7 @@ def _by_vips(
     if kind == "TIFF":
         options["page"], metadata = _of_tiff(content, path)
     else:
-        formats = _PILLOW_NAMES[kind]
-        with _pillow_on_our_terms(), Image.open(BytesIO(content), formats=formats) as header:
-            metadata = of_picture(header)
+        metadata = of_picture(_opened_by_pillow(content, kind))
     source = libvips().Source.new_from_memory(content)
     load = getattr(libvips().Image, _LOADERS[kind])
     try:
@@ -184,8 +181,7 @@ def _by_pillow(content: bytes, kind: str, path, check_size: Callable) -> Picture
         check_size(*image.size)
         array, metadata = np.asarray(image), of_picture(image)
     else:
-        with _pillow_on_our_terms():
-            image = Image.open(BytesIO(content), formats=(kind,))
+        image = _opened_by_pillow(content, kind)
         check_size(*image.size)
         metadata = of_picture(image)
         image.load()
@@ -213,6 +209,14 @@ def _sound(metadata: Metadata, path: str | os.PathLike) -> tuple[int, Metadata]:
     except ValueError as error:
         logger.warning("%s: its EXIF data are damaged and are not kept (%s)", path, error)
         return 1, replace(metadata, exif=None)
+
+
+def _opened_by_pillow(content: bytes, kind: str) -> Image.Image:
+    with _pillow_on_our_terms():
+        try:
+            return Image.open(BytesIO(content), formats=(kind,))
+        except UnidentifiedImageError as error:  # which names an object of ours
+            raise ValueError(f"no {kind} header that can be read") from error
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def load_style(path: str | os.PathLike, device: str | torch.device = "cpu") -> S
     header, tensors = read_tensors(path, "style", "file of statistics")
     found = header.get("format", "another program's")
     if found != FORMAT:
+        found = " ".join(found.split())[:40]
         raise ArgumentError("style", path, f"not '{FORMAT}', but {found}; write it again")
     for name, (shape, most) in TENSORS.items():
         with refused("style", path, f"damaged: nothing usable as {name} ({{}})"):
