@@ -7,6 +7,7 @@ adds is one picture whatever the library, and errors that say what is right.
 import logging
 import os
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ _LOADERS = {
 }  # fmt: skip
 """Of libvips. The others are left to Pillow."""
 _HALF = "remature end"
-"""How libjpeg says that there is less than the header promised."""
+"""How libjpeg warns that there is less than the header promised."""
 _LARGEST_PIXEL, _LARGEST_REST = 16, 1 << 28
 """Bytes in a file: of a pixel, four floats; of all that editors keep beside the photo."""
 # Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
@@ -160,6 +161,8 @@ def _by_vips(
     try:
         image = load(source, access="sequential", fail_on=fail_on, **options)
     except libvips().Error as error:
+        if fail_on == "warning":
+            raise
         expected = f"damaged, or a {kind} file of a kind that cannot be read ({in_one_line(error)})"
         raise ArgumentError(argument, path, f"{expected}; save it anew") from error
     check_size(image.width, image.height)
@@ -183,6 +186,8 @@ def _by_pillow(content: bytes, kind: str, path, check_size: Callable) -> Picture
     else:
         image = _opened_by_pillow(content, kind)
         check_size(*image.size)
+        if kind == "JPEG2000":
+            _check_tiles(content)
         metadata = of_picture(image)
         image.load()
         if image.mode not in ("L", "LA", "I;16", "RGB", "RGBA"):
@@ -191,6 +196,23 @@ def _by_pillow(content: bytes, kind: str, path, check_size: Callable) -> Picture
     _, metadata = _sound(metadata, path)
     array = array.reshape(*array.shape[:2], -1)
     return Picture(to_vips(array), 1, image.info.get("icc_profile"), metadata)
+
+
+def _check_tiles(content: bytes) -> None:
+    """Raise ValueError where tiles of a JPEG 2000 file are missing, for which OpenJPEG puts black.
+
+    ISO 15444-1, A.4.2 and A.5.1.
+    """
+    start = content.index(b"\xff\x4f\xff\x51")
+    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", content, start + 8)
+    expected = -(-(right - left) // width) * -(-(bottom - top) // height)
+    found, place = set(), content.index(b"\xff\x90", start)
+    while content[place : place + 2] == b"\xff\x90":
+        tile, length = struct.unpack_from(">HI", content, place + 4)
+        found.add(tile)
+        place += length or len(content)  # the last one may leave it open
+    if len(found) < expected:
+        raise ValueError(f"{len(found)} of {expected} tiles are there")
 
 
 def _of_tiff(content: bytes, path: str | os.PathLike) -> tuple[int, Metadata]:

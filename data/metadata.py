@@ -193,19 +193,37 @@ def _first_offset(block: bytes) -> int:
     return offset
 
 
-def _directory(block: bytes, offset: int) -> tuple[Directory, int]:
+class _Room:
+    """How much of a block directories and their values may take.
+
+    Writers let two entries share a value; a damaged block may refer to the same bytes without end.
+    """
+
+    def __init__(self, block: bytes):
+        self.left = 4 * len(block)
+
+    def take(self, length: int) -> None:
+        self.left -= length
+        if self.left < 0:
+            raise ValueError("its entries refer to the same bytes again and again")
+
+
+def _directory(block: bytes, offset: int, room: _Room | None = None) -> tuple[Directory, int]:
     """The directory at an offset, with those below it, and where the offset of the next stands."""
+    room = room or _Room(block)
     (count,) = _unpacked(block, "H", offset)
+    room.take(12 * count)
     directory: Directory = {}
     for start in range(offset + 2, offset + 2 + 12 * count, 12):
         tag, kind, number = _unpacked(block, "HHI", start)
         length = _TYPE_SIZES.get(kind, 0) * number
         position = start + 8 if length <= 4 else _unpacked(block, "I", start + 8)[0]
+        room.take(length)
         value = bytes(block[position : position + length])
         if len(value) < length:
             raise ValueError(f"the value of tag {tag} is missing")
         if tag in _SUBDIRECTORIES:
-            directory[tag] = _directory(block, _unpacked(block, "I", start + 8)[0])[0]
+            directory[tag] = _directory(block, _unpacked(block, "I", start + 8)[0], room)[0]
         elif length:
             directory[tag] = Entry(kind, number, value, position)
     return directory, offset + 2 + 12 * count
@@ -299,10 +317,10 @@ def of_tiff(content: bytes) -> tuple[int, Metadata]:
 
 
 def _pages(content: bytes) -> Iterator[Directory]:
-    offset, seen = _first_offset(content), set()
+    offset, seen, room = _first_offset(content), set(), _Room(content)
     while offset and offset not in seen:
         seen.add(offset)
-        directory, link = _directory(content, offset)
+        directory, link = _directory(content, offset, room)
         yield directory
         (offset,) = _unpacked(content, "I", link)
 

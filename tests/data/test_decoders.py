@@ -4,6 +4,8 @@ They are written by Pillow, tifffile and libheif, which know nothing of libvips.
 """
 
 import os
+import struct
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -145,6 +147,78 @@ def test_a_file_that_has_changed_is_read_again(tmp_path, pixels):
     np.testing.assert_array_equal(load_photo(path).pixels, 255 - pixels)
 
 
+def test_bytes_that_cameras_leave_in_jpeg_files(tmp_path, pixels):
+    """A warning of the decoder, and no fault of the photo."""
+    path = save(tmp_path / "a.jpg", pixels, quality=95)
+    whole = load_photo(path).pixels
+    path.write_bytes(path.read_bytes()[:-2] + bytes(20) + b"\xff\xd9")
+    np.testing.assert_array_equal(load_photo(path).pixels, whole)
+
+
+@pytest.mark.parametrize("options", [{}, {"tile_size": (16, 16)}, {"no_jp2": True}], ids=str)
+def test_tiles_of_jpeg_2000(tmp_path, pixels, options):
+    path = save(tmp_path / "a.jp2", pixels, **options)
+    np.testing.assert_array_equal(load_photo(path).pixels, pixels)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp", ".avif"])
+def test_a_file_that_shrinks_while_it_is_decoded(tmp_path, pixels, monkeypatch, suffix):
+    """It has been read by then: neither the end of the process nor half a photo."""
+    path = save(tmp_path / f"a{suffix}", pixels)
+    whole = load_photo(path).pixels
+    decode = pyvips.Image.numpy
+
+    def cut_and_decode(image):
+        os.truncate(path, 10)
+        return decode(image)
+
+    monkeypatch.setattr(pyvips.Image, "numpy", cut_and_decode)
+    np.testing.assert_array_equal(load_photo(path).pixels, whole)
+    assert path.stat().st_size == 10
+
+
+def at(mark, offset, layout, number):
+    """A change of a number in a file, so many bytes behind a mark."""
+
+    def change(content):
+        struct.pack_into(layout, content, content.index(mark) + offset, number)
+
+    return change
+
+
+def of_png(content):
+    at(b"IHDR", 8, ">I", 128)(content)
+    at(b"IHDR", 17, ">I", zlib.crc32(content[12:29]))(content)
+
+
+def of_tiff(content):
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from("<HH", content, entry)
+        if tag in (257, 278):  # height, and rows in a strip
+            struct.pack_into("<H" if kind == 3 else "<I", content, entry + 8, 128)
+
+
+def of_jp2(content):
+    at(b"ihdr", 4, ">I", 128)(content)
+    at(b"\xff\x51", 10, ">I", 128)(content)
+
+
+TWICE_AS_HIGH = {
+    "JPEG": (".jpg", {}, at(b"\xff\xc0", 5, ">H", 128)),
+    "progressive JPEG": (".jpg", {"progressive": True}, at(b"\xff\xc2", 5, ">H", 128)),
+    "PNG": (".png", {}, of_png),
+    "WebP": (".webp", {}, at(b"\x9d\x01\x2a", 5, "<H", 128)),
+    "AVIF": (".avif", {}, at(b"ispe", 12, ">I", 128)),
+    "HEIC": (".heic", {}, at(b"ispe", 12, ">I", 128)),
+    "TIFF": (".tif", {}, of_tiff),
+    "TIFF with LZW": (".tif", {"compression": "tiff_lzw"}, of_tiff),
+    "BMP": (".bmp", {}, at(b"BM", 22, "<i", 128)),
+    "JPEG 2000": (".jp2", {}, of_jp2),
+}
+
+
 class TestBadInput:
     def check(self, path, message, **options):
         with pytest.raises(ArgumentError, match=message) as caught:
@@ -222,6 +296,44 @@ class TestBadInput:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2])
         self.check(path, "damaged")
+
+    @pytest.mark.parametrize("kind", TWICE_AS_HIGH)
+    def test_a_header_that_promises_twice_as_much(self, tmp_path, kind):
+        """Half a photo is no photo, also where a decoder would fill the rest with grey."""
+        pillow_heif.register_heif_opener()
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        suffix, options, change = TWICE_AS_HIGH[kind]
+        path = save(tmp_path / f"a{suffix}", noise, **options)
+        content = bytearray(path.read_bytes())
+        change(content)
+        path.write_bytes(content)
+        self.check(path, "damaged")
+
+    def test_half_of_a_jpeg_file_that_ends_as_a_whole_one(self, tmp_path):
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        path = save(tmp_path / "a.jpg", noise)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+        self.check(path, "truncated or damaged .*premature end")
+
+    def test_a_palette_that_is_missing(self, tmp_path, pixels):
+        image = Image.fromarray(pixels).quantize(9)
+        image.save(tmp_path / "a.png")
+        content = (tmp_path / "a.png").read_bytes()
+        start = content.index(b"PLTE") - 4
+        (length,) = struct.unpack_from(">I", content, start)
+        (tmp_path / "a.png").write_bytes(content[:start] + content[start + 12 + length :])
+        self.check(tmp_path / "a.png", "damaged")
+
+    @pytest.mark.parametrize("fault", [KeyError("IHDR"), MemoryError(), ZeroDivisionError("0")])
+    def test_whatever_a_library_makes_of_it(self, tmp_path, pixels, monkeypatch, fault):
+        path = save(tmp_path / "a.png", pixels)
+
+        def fail(_):
+            raise fault
+
+        monkeypatch.setattr(pyvips.Image, "numpy", fail)
+        self.check(path, "truncated or damaged")
 
     def test_too_small(self, tmp_path, pixels):
         path = save(tmp_path / "a.png", pixels[:15])
