@@ -23,7 +23,7 @@ from photostyle.data.metadata import Metadata
 from photostyle.data.paths import EXISTS, atomic_file, format_of
 from photostyle.data.photo import Photo, to_pixels
 from photostyle.data.reading import in_one_line
-from photostyle.data.vips import attach_profile, libvips, to_vips
+from photostyle.data.vips import attach_profile, to_vips
 from photostyle.ops.errors import ArgumentError, check_number
 
 if TYPE_CHECKING:
@@ -204,25 +204,22 @@ def _usable(
     if not profile:
         return None, None
     try:
-        space = ImageCms.ImageCmsProfile(BytesIO(profile)).profile.xcolor_space.strip()
+        opened = ImageCms.ImageCmsProfile(BytesIO(profile))
+        space = opened.profile.xcolor_space.strip()
         if space not in {1: ("GRAY", "RGB"), 3: ("RGB",), 4: ("CMYK",)}[bands]:
             message = "%s: its ICC profile is for %s, not for its pixels; not used"
             logger.warning(message, path, space)
             return None, None
         if space != "RGB" or not _has_curves(profile):
-            _to_srgb(_black(space), profile).avg()
+            # libvips would take another profile instead, without a word.
+            mode = {"GRAY": "L"}.get(space, space)
+            intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
+            ImageCms.buildTransform(opened, ImageCms.createProfile("sRGB"), mode, "RGB", intent)
     except Exception as error:  # of three libraries, which trust what a profile says
         reason = in_one_line(error)
         logger.warning("%s: its ICC profile is damaged and is not used (%s)", path, reason)
         return None, None
     return profile, space
-
-
-def _black(space: str) -> "pyvips.Image":
-    """One pixel to try a profile out on."""
-    bands = {"GRAY": 1, "RGB": 3, "CMYK": 4}[space]
-    kind = {"GRAY": "b-w", "RGB": "srgb", "CMYK": "cmyk"}[space]
-    return libvips().Image.black(1, 1, bands=bands).copy(interpretation=kind)
 
 
 def _has_curves(profile: bytes) -> bool:

@@ -164,6 +164,9 @@ BAD = {
     "domain": (cube("DOMAIN_MIN 0 0", "LUT_3D_SIZE 2"), "DOMAIN_MIN needs 3 numbers"),
     "domain of words": (cube("DOMAIN_MAX a b c", "LUT_3D_SIZE 2"), "DOMAIN_MAX needs 3 numbers"),
     "empty domain": (cube("DOMAIN_MIN 1 0 0", "LUT_3D_SIZE 2"), "a domain must be from less to"),
+    "beyond all light": (cube("LUT_3D_SIZE 2", rows=["1e30 1 1", *CORNERS[1:]]), "not all colours"),
+    "a domain of one colour": (cube("DOMAIN_MAX 1e-9 1 1", "LUT_3D_SIZE 2"), "a domain must be"),
+    "a domain beyond all light": (cube("DOMAIN_MAX 1e30 1 1", "LUT_3D_SIZE 2"), "a domain must be"),
     "endless domain": (cube("DOMAIN_MAX inf 1 1", "LUT_3D_SIZE 2"), "a domain must be from less"),
 }
 

@@ -59,6 +59,26 @@ def exif_block(orientation=None):
     return exif.tobytes()
 
 
+def replaced(old, new):
+    """A change of all such bytes in a profile."""
+
+    def change(profile):
+        assert old in profile
+        profile[:] = profile.replace(old, new)
+
+    return change
+
+
+PROFILE_DAMAGES = {
+    "colours with a name in no alphabet": replaced(b"RGB XYZ ", b"R\xff\xe9 XYZ "),
+    "colours of no photo": replaced(b"RGB XYZ ", b"Lab XYZ "),
+    "numbers of a kind that they have not": replaced(b"XYZ \0\0\0\0", b"text\0\0\0\0"),
+    "curves of no kind": replaced(b"curv", b"cuvr"),
+    "half": lambda profile: profile.__delitem__(slice(len(profile) // 2, None)),
+    "no primaries": replaced(b"rXYZ", b"xXYZ"),
+}
+
+
 def grey_profile(gamma):
     """A minimal grey ICC profile with a pure power law (ICC.1:2010, 8.4)."""
     curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big")
@@ -344,6 +364,26 @@ class TestColourModes:
         path = save(tmp_path / "a.jpg", pixels, icc_profile=b"no profile")
         assert load_photo(path).icc_profile is None
         assert "ICC profile is damaged" in caplog.text
+
+    @pytest.mark.parametrize("damage", PROFILE_DAMAGES)
+    def test_whatever_is_wrong_with_a_profile_it_is_dropped(self, tmp_path, pixels, caplog, damage):
+        profile = bytearray(adobe_rgb_profile())
+        PROFILE_DAMAGES[damage](profile)
+        path = save(tmp_path / "a.tif", pixels, icc_profile=bytes(profile))
+        photo = load_photo(path)
+        assert photo.icc_profile is None
+        np.testing.assert_array_equal(photo.pixels, pixels)
+        (record,) = caplog.records
+        assert "ICC profile" in record.message
+        assert "\n" not in record.message
+
+    def test_a_profile_that_is_no_profile_by_its_tag(self, tmp_path, pixels, caplog):
+        """A number where TIFF wants bytes."""
+        tag = (34675, 4, 1, 7, True)
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extratags=[tag])
+        photo = load_photo(tmp_path / "a.tif")
+        assert photo.icc_profile is None
+        np.testing.assert_array_equal(photo.pixels, pixels)
 
     def test_grey_profile_is_applied_and_not_kept(self, tmp_path):
         grey = np.tile(np.arange(0, 256, 6, dtype=np.uint8), (20, 1))

@@ -231,6 +231,16 @@ def test_a_block_cut_anywhere(end):
     assert metadata.of_upright(7, 8).orientation == 1
 
 
+@pytest.mark.parametrize("dots", [(0, 300), (300, 1e6), (0.01, 0.01)])
+def test_a_resolution_that_no_format_can_say_is_left_out(tmp_path, pixels, dots):
+    Image.fromarray(pixels).save(tmp_path / "a.png", dpi=dots)
+    photo = load_photo(tmp_path / "a.png")
+    assert photo.metadata.resolution is None
+    for suffix in (".jpg", ".png", ".tif"):
+        save_photo(tmp_path / f"b{suffix}", photo)
+        assert load_photo(tmp_path / f"b{suffix}").pixels.shape == pixels.shape
+
+
 def test_directories_in_a_circle():
     exif = bytearray(block())
     place = exif.index(struct.pack("<HHI", 0x8769, 4, 1)) + 8

@@ -170,6 +170,14 @@ class TestResizing:
         (warning,) = (record.getMessage() for record in caplog.records)
         assert warning.endswith("content.png: #ffffff vanish at 16 x 16 pixels; raise size")
 
+    def test_of_a_file_larger_than_any_use(self, tmp_path):
+        """Of its rows and columns some are taken, for labels as for the photo."""
+        large = painted(["red", "blue", "green"], (600, 9000))
+        large.save(tmp_path / "a.png")
+        masks = load_masks(tmp_path / "a.png", tmp_path / "a.png", (60, 900), (60, 900))
+        assert sorted(masks.labels) == ["#0000ff", "#008000", "#ff0000"]
+        assert (masks.content.sum((1, 2)) - 60 * 300).abs().max() <= 60
+
 
 class TestProportions:
     """A mask is of the whole photo, the same way up, at whatever size."""
@@ -270,6 +278,11 @@ class TestBadInput:
             load_masks(missing, good, SIZE, SIZE)
         with pytest.raises(ArgumentError, match=r"style_mask=.*b.png: not a picture"):
             load_masks(good, text, SIZE, SIZE)
+
+    def test_too_many_pixels_by_the_header_alone(self, tmp_path):
+        painted(["red"]).save(tmp_path / "a.png")
+        with pytest.raises(ArgumentError, match="90 x 60 pixels are too many; give at most 5,000"):
+            load_masks(tmp_path / "a.png", tmp_path / "a.png", SIZE, SIZE, max_pixels=5000)
 
     def test_a_photo(self, load):
         noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)

@@ -92,6 +92,12 @@ DAMAGES = {
     "another file": lambda content: b"This is not a checkpoint.\n" * 20,
     "another step": lambda content: content.replace(b'"step":"20"', b'"step":"x0"'),
     "another header": lambda content: content.replace(b'"values"', b'"valued"'),
+    "an absurd step": lambda content: content.replace(b'"step":"20"', b'"step":"99"'),
+    "fewer than no skipped steps": lambda content: content.replace(
+        b'skipped\\": 2', b'skipped\\":-2'
+    ),
+    "fewer than no processes": lambda content: content.replace(b'es\\": 1', b'es\\":-1'),
+    "metrics that are no numbers": lambda content: content.replace(b"0.1", b"nul"),
     "broken values": lambda content: content.replace(b'"{\\"skipped', b'"[\\"skipped'),
 }
 
@@ -111,6 +117,15 @@ def test_a_damaged_one_is_passed_over(tmp_path, caplog, damage):
     assert f"{newest} is damaged and passed over" in record.message
     assert "\n" not in record.message
     assert newest.exists()
+
+
+def test_one_that_does_not_fit_is_passed_over(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path, 3)
+    for step in (10, 20):
+        checkpoints.save(checkpoint(step))
+    assert_same(checkpoints.newest(lambda found: found.step < 20), checkpoint(10))
+    (record,) = caplog.records
+    assert record.message.startswith(f"{tmp_path / 'step_00000020.safetensors'} is damaged")
 
 
 def test_all_are_damaged(tmp_path, caplog):

@@ -551,6 +551,39 @@ def test_bad_photos_among_good_ones(run, folder):
     assert names("out") == ["a.png", "day 1/b.JPG", "day 1/c.webp"]
 
 
+NO_PICTURE = "gives no picture: numbers that are not finite"
+
+
+@pytest.mark.parametrize("full_resolution", ["true", "false"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_numbers_that_are_no_colours_are_no_result(run, monkeypatch, number, full_resolution):
+    def forward(net, photo, weights=None):
+        return torch.full_like(photo, number)
+
+    monkeypatch.setattr(TransformNet, "forward", forward)
+    code, out, err = run(full_resolution=full_resolution)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == f"error: content=photo.png: {NO_PICTURE}"
+    assert not Path("out.png").exists()
+
+
+def test_numbers_that_are_no_colours_in_a_folder(run, folder, monkeypatch):
+    """The error is that of its photo; the others have results."""
+    coefficients = StyleNetwork.coefficients
+
+    def first_is_wild(network, photos):
+        found = coefficients(network, photos)
+        return torch.where(torch.arange(len(found)).view(-1, 1, 1, 1, 1) == 0, torch.nan, found)
+
+    picture(5).save("trip/b.png")
+    shutil.rmtree("trip/day 1")
+    monkeypatch.setattr(StyleNetwork, "coefficients", first_is_wild)
+    code, out, _ = run(content="trip", output="out", batch_size=2)
+    assert code == 1
+    assert f"\nfailed: content=trip/a.png: {NO_PICTURE}" in out
+    assert names("out") == ["b.png"]
+
+
 def test_files_that_are_passed_over(run, folder):
     """Counted by their kind; those in the output folder are not the user's."""
     for name in ("1.CR2", "2.cr2", "day 1/3.Cr2", "film.mov", "README", "day 1/.hidden"):

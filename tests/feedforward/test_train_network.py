@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load
+from safetensors import safe_open
+from safetensors.torch import load, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from photostyle.data.training.stream import TrainingPhotos
@@ -528,19 +529,46 @@ def test_resumed_after_its_end(photos, folder):
     assert_equal(exported(), before)
 
 
-@pytest.mark.parametrize("damage", [b"", b"damaged", None])
+def changed_tensors(change):
+    """A damage of a checkpoint: other tensors in a file that is whole."""
+
+    def damage(path):
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = file.metadata()
+        change(tensors)
+        save_file(tensors, path, header)
+
+    return damage
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_bytes(b"damaged"),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "a tensor less": changed_tensors(lambda tensors: tensors.pop("ema.output.bias")),
+    "another shape": changed_tensors(
+        lambda tensors: tensors.update({"net.output.bias": torch.zeros(1)})
+    ),
+    "not finite": changed_tensors(lambda tensors: tensors["best.output.bias"].fill_(torch.nan)),
+    "no random state": changed_tensors(
+        lambda tensors: tensors.update({"random": torch.zeros(3, dtype=torch.uint8)})
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_resumed_from_the_one_before_a_damaged_checkpoint(photos, folder, caplog, damage):
     values = {"steps": 6, "checkpoint": 2, "held_out": 0}
     train(photos, **values)
     expected = at_step(6)
     for step in (4, 6):
-        path = Path("run/checkpoints", f"step_{step:08d}.safetensors")
-        path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+        DAMAGES[damage](Path("run/checkpoints", f"step_{step:08d}.safetensors"))
     # Then as one that keeps a single checkpoint, and is stopped before the damaged ones.
     stopped = train(photos, Objective({1: interrupt}), **values, keep=1, resume=True)
     assert stopped.steps == 3
     assert "is damaged and passed over" in caplog.text
-    assert checkpoints().newest().step == 3
+    assert Path("run/checkpoints/step_00000003.safetensors").exists()
     train(photos, **values, keep=1, resume=True)
     assert_equal(checkpoints().newest().tensors, expected)
     assert [path.name for path in Path("run/checkpoints").iterdir()] == [

@@ -360,6 +360,18 @@ BAD = {
     ),
     "truncated": ({"style": "cut.safetensors"}, "style=cut.safetensors: no file of statistics"),
     "damaged": ({"style": "nan.safetensors"}, "style=nan.safetensors: damaged: nothing usable as"),
+    "another shape": (
+        {"style": "flat.safetensors"},
+        "style=flat.safetensors: damaged: nothing usable as relu1_1.root (its shape is (1, 1, 64))",
+    ),
+    "colours beyond all photos": (
+        {"style": "bright.safetensors"},
+        "style=bright.safetensors: damaged: nothing usable as colours.covariance (",
+    ),
+    "a tensor less": (
+        {"style": "less.safetensors"},
+        "style=less.safetensors: damaged: nothing usable as relu2_1.mean ('relu2_1.mean')",
+    ),
     "regions of statistics": (
         {"style": "warm.safetensors", "masks": "auto"},
         "masks=auto: a file of statistics has no regions",
@@ -402,6 +414,15 @@ def test_wrong_value(run, folder, case):
     save_file(
         {**statistics, "colours.mean": torch.full((1, 1, 3), torch.nan)}, "nan.safetensors", now
     )
+    for name, change in {
+        "flat": {"relu1_1.root": torch.zeros(1, 1, 64)},
+        "bright": {"colours.covariance": torch.full((1, 1, 3, 3), 1e30)},
+        "less": {"relu2_1.mean": None},
+    }.items():
+        tensors = {
+            key: value for key, value in {**statistics, **change}.items() if value is not None
+        }
+        save_file(tensors, f"{name}.safetensors", now)
     before = sorted(folder.rglob("*"))
     code, out, err = run(**values)
     assert (code, out) == (2, "")
