@@ -381,6 +381,21 @@ def test_no_room_for_the_result(run, folder, monkeypatch):
     assert run(values, full_resolution="false").code == 0
 
 
+@pytest.mark.parametrize("full_resolution", ["true", "false"])
+def test_numbers_that_are_no_colours_are_no_result(run, folder, monkeypatch, full_resolution):
+    def roll_off(coefficients, *_):
+        return torch.full_like(coefficients, torch.nan)
+
+    monkeypatch.setattr("photostyle.optimize.transfer_colours.roll_off", roll_off)
+    values = {"method": "colour_transfer", "full_resolution": full_resolution, "size": 48}
+    before = files(folder)
+    code, out, err = run(**values, masks="none")
+    assert (code, out) == (2, "")
+    expected = "error: content=content.png: gives no picture: numbers that are not finite"
+    assert err.splitlines()[-1] == expected
+    assert files(folder) == before
+
+
 @pytest.mark.parametrize("method", ["optimize", "colour_transfer"])
 def test_disk_that_is_full_at_last(run, folder, disk, monkeypatch, method):
     """The result is somewhere else."""

@@ -273,6 +273,19 @@ def test_what_does_not_go_with_a_film(run, case):
     assert sorted(os.listdir()) == before
 
 
+def test_numbers_that_are_no_colours_are_no_film(run, monkeypatch):
+    def forward(net, photo, weights=None):
+        return torch.full_like(photo, torch.nan)
+
+    monkeypatch.setattr(TransformNet, "forward", forward)
+    before = sorted(os.listdir())
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    expected = "error: network=tiny.safetensors: gives no picture: numbers that are not finite"
+    assert err.splitlines()[-1] == expected
+    assert sorted(os.listdir()) == before
+
+
 def test_no_pyav(run, monkeypatch):
     monkeypatch.setattr("photostyle.data.video.find_spec", lambda name: None)
     code, _, err = run()

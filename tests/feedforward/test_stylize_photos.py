@@ -179,6 +179,16 @@ def test_no_code_of_a_file_is_run(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+def test_a_file_that_shrinks_when_it_has_been_read(tmp_path):
+    """Weights are copies: the network goes on without its file."""
+    tiny_network().save(tmp_path / "n.safetensors")
+    network = load_network(tmp_path / "n.safetensors")
+    photo = torch.rand(1, 3, 24, 32)
+    expected = network(photo)
+    os.truncate(tmp_path / "n.safetensors", 10)
+    assert torch.equal(network(photo), expected)
+
+
 def changed_network(path, drop=(), add=(), **metadata):
     """A network file with other metadata, without some tensors or with others."""
     with safe_open("tiny.safetensors", "pt") as file:
