@@ -29,6 +29,9 @@ from photostyle.ops.errors import check_whole
 
 logger = logging.getLogger(__name__)
 
+LARGEST = 1 << 40
+"""Bytes of a checkpoint: this machine has written it."""
+
 _NAME = re.compile(r"step_(\d{8})\.safetensors")
 
 
@@ -113,7 +116,7 @@ class Checkpoints:
 
 
 def _read(path: Path) -> Checkpoint:
-    header, tensors = read_tensors(path, "checkpoint", "checkpoint")
+    header, tensors = read_tensors(path, "checkpoint", "checkpoint", LARGEST)
     with refused("checkpoint", path, "{}"):
         step = int(_NAME.fullmatch(path.name)[1])
         if header["step"] != str(step):

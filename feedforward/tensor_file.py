@@ -11,12 +11,15 @@ from torch import Tensor
 from photostyle.data.reading import content_of, refused
 from photostyle.ops.errors import ArgumentError
 
+LARGEST = 1 << 30
+"""Bytes of a network: a hundred times those of any that is of use."""
+
 Check = Callable[[str, object], None]
 """Of a field's name and value; raises `ArgumentError`."""
 
 
 def read_tensors(
-    path: str | os.PathLike, argument: str, what: str
+    path: str | os.PathLike, argument: str, what: str, largest: int = LARGEST
 ) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header's texts and the tensors of a safetensors file; no code from it is run.
 
@@ -24,12 +27,13 @@ def read_tensors(
         path: the file.
         argument: the caller's name for it.
         what: it ought to be, such as "network file".
+        largest: bytes that it may have.
 
     Raises:
         ArgumentError: as `data.reading.content_of`, and for a file of another kind, truncated or
             damaged.
     """
-    content = content_of(path, argument, give=f"a {what}")
+    content = content_of(path, argument, give=f"a {what}", largest=largest)
     with refused(argument, path, f"no {what} ({{}})"):
         tensors = load(content)
         (length,) = struct.unpack_from("<Q", content)
