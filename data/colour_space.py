@@ -56,7 +56,7 @@ class ColourSpace:
         grid = np.indices((5, 5, 5)).reshape(3, 1, -1).transpose(1, 2, 0) * 63
         colours = np.ascontiguousarray(grid, np.uint8)
         lights = self.curves[np.arange(3), 257 * colours.astype(int)] @ self.matrix.T
-        if np.abs(lights - _linear_srgb(colours, profile)).max() > _ADDITIVE:
+        if not np.abs(lights - _linear_srgb(colours, profile)).max() <= _ADDITIVE:  # nor a NaN
             raise ValueError("no curves and matrix")
         self.is_srgb = bool(np.abs(self.to_srgb(colours) - colours / 255).max() < _SAME)
 
@@ -112,7 +112,7 @@ def _curves_and_primaries(profile: bytes) -> tuple[np.ndarray, np.ndarray]:
         primaries = [_fixed(tags[name], 8, 3) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
     except (struct.error, LookupError) as error:
         raise ValueError("no curves and matrix") from error
-    if not np.isfinite(curves).all():
+    if not (np.abs(curves) <= _REACH).all():  # a NaN is not
         raise ValueError("no curves and matrix")
     return np.stack(curves), np.stack(primaries, 1)
 

@@ -1,5 +1,6 @@
 """What numbers mean: against LittleCMS through Pillow, and against the formulas."""
 
+import struct
 from io import BytesIO
 
 import numpy as np
@@ -87,3 +88,15 @@ def test_a_profile_that_is_a_table(table_profile):
     """Of a printer, say: no three curves and a matrix."""
     with pytest.raises(ValueError, match="no curves and matrix"):
         ColourSpace(table_profile)
+
+
+@pytest.mark.parametrize("steepness", [1e4, 3e4])
+def test_curves_beyond_all_light_are_no_colours(steepness):
+    """(a x + b)^10, finite or not in the precision that photos are computed in."""
+    parameters = (round(65_536 * number) for number in (10, steepness, 0))
+    curve = b"para" + bytes(4) + struct.pack(">Hxx3i", 1, *parameters)
+    profile = bytearray(adobe_rgb_profile())
+    for tag in (b"rTRC", b"gTRC", b"bTRC"):
+        struct.pack_into(">II", profile, profile.index(tag) + 4, len(profile), len(curve))
+    with pytest.raises(ValueError, match="no curves and matrix"):
+        ColourSpace(bytes(profile + curve))
