@@ -90,7 +90,7 @@ def test_a_profile_that_is_a_table(table_profile):
         ColourSpace(table_profile)
 
 
-@pytest.mark.parametrize("steepness", [1e4, 3e4])
+@pytest.mark.parametrize("steepness", [10, 1e4])
 def test_curves_beyond_all_light_are_no_colours(steepness):
     """(a x + b)^10, finite or not in the precision that photos are computed in."""
     parameters = (round(65_536 * number) for number in (10, steepness, 0))
