@@ -19,7 +19,9 @@ MAX_BYTES = 8 * MAX_PIXELS
 """Of a file in a shard: four channels of 16 bits at the most pixels that a photo may have, without
 compression. A header may claim more, and a sparse file even have it, in a shard of a few bytes."""
 
-DAMAGED = (tarfile.TarError, OSError, EOFError, ValueError, RecursionError)
+DAMAGED = (
+    tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError, RecursionError,
+)  # fmt: skip
 """What reading a damaged shard raises."""
 
 

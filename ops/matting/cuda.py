@@ -310,8 +310,8 @@ def _stream(handle: int, device: torch.device):
 def _kernel(name: str, device_index: int):
     """The kernel on the current device, which is ``device_index``: the key for the cache only.
 
-    Each is compiled when it is first needed, in a second or two, and kept on disk: all of them would
-    take half a minute.
+    Each is compiled when it is first needed, in a second or two, and kept on disk: all of them
+    would take half a minute.
     """
     import cupy
 

@@ -416,12 +416,16 @@ def test_bad_roots(tmp_path):
     (tmp_path / "photo.jpg").write_text("no archive")
     with tarfile.open(tmp_path / "shard.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "photo.jpg", "photo.jpg")
+    attributes = tarfile.TarInfo("attributes")
+    attributes.type, attributes.size = tarfile.XHDTYPE, 1 << 62
+    (tmp_path / "boast.tar").write_bytes(attributes.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
     nothing = f"holds neither photos ({SUFFIXES}) nor .tar shards; {RIGHT}"
     expectations = {
         tmp_path / "empty": nothing,
         tmp_path / "nowhere": f"no such file or folder; {RIGHT}",
         tmp_path / "photo.jpg": f"photo.jpg is no tar file without compression; {RIGHT}",
         tmp_path / "shard.tar.gz": f"shard.tar.gz is no tar file without compression; {RIGHT}",
+        tmp_path / "boast.tar": f"boast.tar is no tar file without compression; {RIGHT}",
         "": RIGHT,
         None: RIGHT,
     }
