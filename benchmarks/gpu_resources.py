@@ -103,7 +103,9 @@ _SPILLS = ("stores", "loads")
 
 def shared_memory(kernel: str, resources: Resources, radius: int) -> int:
     """Bytes for a block: those of the machine code, and those asked for at the launch."""
-    dynamic = _cuda.tiling(kernel, radius).shared if kernel in _cuda.SHARED_BYTES else 0
+    channels = 1 if kernel.startswith("window_statistics") else 3  # of p
+    tiled = kernel in _cuda.SHARED_BYTES
+    dynamic = _cuda.tiling(kernel, radius, channels).shared if tiled else 0
     return resources.shared + dynamic
 
 

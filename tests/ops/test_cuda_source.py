@@ -145,8 +145,8 @@ BOUNDS = {
 }
 FUSED_BOUNDS = {
     # ε, in one launch: (L p for random p, L p for smooth p)
-    1e-7: (1e-5, 2e-5),  # 2.6e-6, 7.3e-6
-    1e-5: (2e-6, 1e-5),  # 6.9e-7, 2.7e-6
+    1e-7: (1e-5, 2e-5),  # 5.1e-6, 1.7e-5
+    1e-5: (2e-6, 1e-5),  # 1.1e-6, 6.4e-6
 }
 FLOAT64_BOUND = 1e-10  # 1.7e-11, of all these
 COEFFICIENT_BOUND = {torch.float32: 1e-4, torch.float64: 1e-10}  # 3.6e-5, 1.8e-11; without grey
