@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import tempfile
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from photostyle.app.session import warm_up
 from photostyle.app.settings import Settings
 from photostyle.data import find_photos
+from photostyle.data.held_files import temporary_folder
 from photostyle.data.paths import reason_of
 from photostyle.ops.errors import ArgumentError, check_whole
 
@@ -30,7 +30,7 @@ def serve(
     people: int,
     keep_minutes: int,
 ) -> None:
-    """Serve the page until Ctrl-C; then all that it has written is deleted.
+    """Serve the page until Ctrl-C; what it wrote is deleted then, after a kill when it next starts.
 
     Args:
         settings: of the results.
@@ -49,12 +49,14 @@ def serve(
         ("max_megabytes", max_megabytes), ("people", people), ("keep_minutes", keep_minutes)
     ):  # fmt: skip
         check_whole(argument, value, 1)
+    if not isinstance(host, str):
+        raise ArgumentError("host", host, "give an address")
     _check_access(host, user, password)
     photos = _examples(examples)
     _check_free(host, port)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # by which Gradio looks whether it runs
-    with tempfile.TemporaryDirectory(prefix="photostyle_", ignore_cleanup_errors=True) as folder:
-        page = _page(settings, Path(folder), photos, keep_minutes)
+    with temporary_folder() as folder:
+        page = _page(settings, folder, photos, keep_minutes)
         warm_up(settings)
         page.blocks.queue(max_size=4 * people)
         page.blocks.launch(

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from photostyle.conf.multirun import INTERRUPTED, is_multirun, multirun
+from photostyle.conf.overrides import UNKNOWN, check_overrides, items
 from photostyle.conf.paths import quote_path, shield_paths
 from photostyle.conf.renamed import new_name
 from photostyle.ops.console import safe_console
-from photostyle.ops.errors import ArgumentError
+from photostyle.ops.errors import ArgumentError, printable
 
 FOLDER = str(Path(__file__).parent)
 USER_ERROR = 2
@@ -49,6 +50,7 @@ def entry_point(config_name: str):
             _refuse_old_names(words)
             several = is_multirun(words)
             words = [quote_path(word, several=several) for word in _with_selected(words)]
+            check_overrides(FOLDER, config_name, words)
             if several:
                 return multirun(FOLDER, config_name, job, words)
             sys.argv[1:] = words
@@ -75,7 +77,7 @@ def entry_point(config_name: str):
 
 def _call(main: Callable[[DictConfig], int | None], config: DictConfig) -> int | None:
     values = OmegaConf.to_container(config)
-    missing = [key for key, value in _items(values) if value == "???"]
+    missing = [key for key, value in items(values) if value == "???"]
     for key in sorted(missing, key=lambda key: key.count(".")):
         raise ArgumentError(key, "???", f"required; give it as {key}=VALUE")
     # Not before: --cfg job and --help are there at once.
@@ -95,7 +97,7 @@ def _exit_code(call: Callable[..., int | None], *arguments, job: str = "") -> in
         cause = reason(error)
         if not isinstance(cause, ArgumentError | HydraException | OmegaConfBaseException):
             raise
-        print("error:", _message(cause) + (job and f" ({job})"), file=sys.stderr)
+        print("error:", printable(_message(cause) + (job and f" ({job})")), file=sys.stderr)
         return USER_ERROR
 
 
@@ -111,7 +113,7 @@ def _message(error: BaseException) -> str:
     message = " ".join(str(error).partition("Config search path")[0].split())
     if unknown := re.match(r"Could not override '([^']+)'", message):
         key = unknown[1].partition("@")[0]
-        return f"{key}: there is no such argument here; --cfg job lists all"
+        return UNKNOWN.format(key)
     return message
 
 
@@ -135,18 +137,10 @@ def _key_of(argument: str, value: object, config: dict) -> str:
     """
     keys = {
         key: (str(given) != str(value), key.count("."))
-        for key, given in _items(config)
+        for key, given in items(config)
         if key.rpartition(".")[2] == argument and not str(given).startswith("${")
     }
     return min(keys, key=keys.get, default=argument)
-
-
-def _items(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """All keys, those of sections as ``section.key``, and their values."""
-    for key, value in config.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, dict):
-            yield from _items(value, f"{prefix}{key}.")
 
 
 def _refuse_old_names(words: list[str]) -> None:

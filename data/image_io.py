@@ -20,7 +20,7 @@ from photostyle.data import encoders
 from photostyle.data.colour_space import adobe_rgb_profile, colour_space
 from photostyle.data.decoders import Picture, decoded
 from photostyle.data.metadata import Metadata
-from photostyle.data.paths import EXISTS, atomic_file, format_of
+from photostyle.data.paths import EXISTS, AppearedError, atomic_file, format_of
 from photostyle.data.photo import Photo, to_pixels
 from photostyle.data.reading import in_one_line
 from photostyle.data.vips import attach_profile, to_vips
@@ -281,7 +281,7 @@ def save_photo(
     try:
         with atomic_file(path, overwrite=overwrite) as file:
             encoders.encode(file, file_format, photo, quality)
-    except FileExistsError as error:
+    except AppearedError as error:
         raise ArgumentError(argument, path, EXISTS) from error
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from photostyle.data.cube_file import save_cube
 from photostyle.data.paths import written
+from photostyle.ops.errors import printable
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class SavedLut:
     residual: float
 
     def __str__(self) -> str:
-        return f"{self.path}: LUT, residual {self.residual:.2f} ΔE*ab"
+        return f"{printable(self.path)}: LUT, residual {self.residual:.2f} ΔE*ab"
 
 
 def save_lut_of(

@@ -132,6 +132,8 @@ def save_masks(
     style: Tensor,
     folder: str | os.PathLike,
     sizes: tuple[tuple[int, int], tuple[int, int]] | None = None,
+    *,
+    overwrite: bool = True,
 ) -> list[Path]:
     """Write masks to look at and to edit.
 
@@ -144,12 +146,13 @@ def save_masks(
         folder: created where it is missing.
         sizes: of the photos themselves, (height, width): the masks are written at these, at most
             `LARGEST_MASK` pixels a side; ``None``: at their own size.
+        overwrite: whether the files may be there already.
 
     Returns:
         The files.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: they cannot be written, or are there and ``overwrite`` is false.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +167,7 @@ def save_masks(
         pictures = {"mask": colours[_labels_at(layers, size)], "overlay": overlay.astype(np.uint8)}
         for kind, pixels in pictures.items():
             files.append(folder / MASK_FILES[name, kind])
-            with atomic_file(files[-1]) as file:
+            with atomic_file(files[-1], overwrite=overwrite) as file:
                 Image.fromarray(pixels).save(file, format="PNG")
     return files
 

@@ -3,14 +3,14 @@
 import logging
 import math
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from photostyle.data.held_files import remove_leftovers, temporary_file
 from photostyle.ops.errors import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -73,11 +73,17 @@ def reason_of(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+class AppearedError(FileExistsError):
+    """A file was not written, since another one has appeared in its place."""
+
+
 @contextmanager
 def written(argument: str, path: str | os.PathLike, what: str = "cannot be written") -> Iterator:
     """Turn a failure to write, a full disk say, into an `ArgumentError`."""
     try:
         yield
+    except AppearedError as error:
+        raise ArgumentError(argument, path, EXISTS) from error
     except OSError as error:
         raise ArgumentError(argument, path, f"{what}: {reason_of(error)}") from error
 
@@ -206,25 +212,35 @@ def atomic_file(path: str | os.PathLike, *, overwrite: bool = True) -> Iterator[
     """A file to write to that appears as ``path`` when the block ends, and never otherwise.
 
     It is written beside ``path``, since only within one file system a rename is a single step. A
-    link stays one: the file appears where it points.
+    link stays one: the file appears where it points. What killed processes left beside it is
+    removed, see `held_files.remove_leftovers`.
 
     Raises:
-        FileExistsError: ``path`` exists when the block ends, and ``overwrite`` is false.
+        AppearedError: ``path`` exists when the block ends, and ``overwrite`` is false.
     """
     path = link_target(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        # Not tempfile: it opens for the owner only, whatever the umask says.
-        with temporary.open("x+b") as file:
+    remove_leftovers(path.parent)
+    with temporary_file(path.parent) as temporary:
+        with temporary.open("r+b") as file:
             yield file
-        if not overwrite:
-            # Takes the name, of two processes for one only; a rename would replace what is there.
+        if overwrite:
+            os.replace(temporary, path)
+        else:
+            _name_if_free(temporary, path)
+
+
+def _name_if_free(temporary: Path, path: Path) -> None:
+    """Give a file a name that no other has; of two processes one succeeds."""
+    try:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file has one name only on some drives: cards of cameras, say
             path.open("x").close()
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):  # on a drive that is gone, say: the first error is the one to tell
-            temporary.unlink()
-        raise
+            os.replace(temporary, path)
+    except FileExistsError as error:
+        raise AppearedError(*error.args) from error
 
 
 def find_photos(folder: str | os.PathLike, *, argument: str = "folder") -> list[str]:

@@ -105,6 +105,12 @@ class Files:
                 expected = f"{name} exists there; give another folder or overwrite=true"
                 raise ArgumentError("masks_dir", self.masks_dir, expected)
 
+    def _save_masks(self, masks: Masks, content: Tensor, style: Tensor, sizes: tuple) -> None:
+        folder, overwrite = self.masks_dir, self.options.overwrite
+        with written("masks_dir", folder, "masks cannot be written there"):
+            files = save_masks(masks, content, style, folder, sizes, overwrite=overwrite)
+        logger.info("masks: %s", ", ".join(map(str, files)))
+
     @property
     def target(self) -> Path:
         """The file to write."""
@@ -132,7 +138,7 @@ class Files:
             logger.info("masks: %d regions that both photos have", len(masks.labels))
         if self.masks_dir is not None:
             photo_sizes = tuple(photo.pixels.shape[:2] for photo in photos)
-            _save_masks(masks, content, style, self.masks_dir, photo_sizes)
+            self._save_masks(masks, content, style, photo_sizes)
         share = WHOLE_SHARE[kind] if self.whole_share is None else self.whole_share
         masks = masks.with_whole(share).visible(*opacities)
         return PhotoPair(photos[0], content, style, masks)
@@ -188,11 +194,3 @@ class PhotoPair:
     content: Tensor
     style: Tensor
     masks: Masks
-
-
-def _save_masks(
-    masks: Masks, content: Tensor, style: Tensor, folder: str | Path, sizes: tuple
-) -> None:
-    with written("masks_dir", folder, "masks cannot be written there"):
-        files = save_masks(masks, content, style, folder, sizes)
-    logger.info("masks: %s", ", ".join(map(str, files)))

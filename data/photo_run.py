@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from photostyle.data.held_files import remove_leftovers
 from photostyle.data.image_io import check_holds, load_visible, save_photo
 from photostyle.data.lut_output import SavedLut
 from photostyle.data.paths import (
@@ -40,7 +41,7 @@ from photostyle.data.rescue import save_or_rescue
 from photostyle.data.run_log import RunLog
 from photostyle.ops.console import Console
 from photostyle.ops.devices import process_share, wait_for_everyone
-from photostyle.ops.errors import ArgumentError
+from photostyle.ops.errors import ArgumentError, printable
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Report:
         return int(bool(self.failures or self.unreadable)) if self.left is None else 130
 
     def __str__(self) -> str:
-        text = f"{self.output}: {_count(self.done)}, {self.seconds:.1f} s"
+        text = f"{printable(self.output)}: {_count(self.done)}, {self.seconds:.1f} s"
         if self.lut is not None:
             text += f"\n{self.lut}"
         if self.skipped:
@@ -80,10 +81,10 @@ class Report:
             text += "; overwrite=true replaces them"
         if self.passed_over:
             kinds = (f"{number} {kind}" for kind, number in self.passed_over.items())
-            text += f"\npassed over: {', '.join(kinds)}"
+            text += f"\npassed over: {printable(', '.join(kinds))}"
         if self.unreadable:
             text += f"\n{_count(len(self.unreadable), 'folder')} not read: "
-            text += ", ".join(self.unreadable)
+            text += printable(", ".join(self.unreadable))
         for failure in self.failures:
             text += f"\nfailed: {failure}"
         if self.left is not None:
@@ -179,6 +180,8 @@ class Plan:
             todo = share(self.jobs, rank, count, self.options.overwrite)
             if self.options.full_resolution:
                 check_room_for(self.output, [job for job in todo if not os.path.exists(job[1])])
+            for folder in {target.parent for _, target in todo}:
+                remove_leftovers(folder)
             attempt = _Attempt(work, self.options.overwrite, RunLog(log))
             outcome, left = _run(attempt, todo, batch_size, workers or torch.get_num_threads())
             if count > 1 and left is None:

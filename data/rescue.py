@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from photostyle.data.image_io import save_photo
-from photostyle.data.paths import reason_of
+from photostyle.data.paths import EXISTS, reason_of
 from photostyle.data.photo import Photo
 from photostyle.ops.errors import ArgumentError
 
@@ -42,8 +42,7 @@ def _rescue(path: str | os.PathLike, photo: Photo) -> str:
     reasons = []
     for folder in (Path(path).parent, Path(_temporary_folder())):
         try:
-            rescued = _free_name(folder, Path(path).stem)
-            save_photo(rescued, photo)
+            rescued = _save_under_free_name(folder, Path(path).stem, photo)
         except Exception as error:
             reasons.append(f"{folder}: {reason_of(error)}")
         else:
@@ -56,6 +55,18 @@ def _temporary_folder() -> str:
         return tempfile.gettempdir()
     except OSError:  # it tries to write to each
         return os.curdir
+
+
+def _save_under_free_name(folder: Path, stem: str, photo: Photo) -> Path:
+    while True:
+        path = _free_name(folder, stem)
+        try:
+            save_photo(path, photo, overwrite=False)
+        except ArgumentError as error:
+            if error.expected != EXISTS:  # else another process was faster
+                raise
+        else:
+            return path
 
 
 def _free_name(folder: Path, stem: str) -> Path:

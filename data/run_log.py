@@ -1,9 +1,12 @@
 """What became of each photo of a run, line by line in a CSV file."""
 
 import csv
+import errno
+import fcntl
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -70,11 +73,17 @@ class RunLog:
         try:
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
-                if os.fstat(file).st_size == 0:
+                with suppress(OSError):  # some network drives have none
+                    fcntl.flock(file, fcntl.LOCK_EX)  # of two that begin one writes the head
+                size = os.fstat(file).st_size
+                if size == 0:
                     writer.writerow(COLUMNS)
                 writer.writerows(rows)
+                content = text.getvalue().encode("utf-8", "surrogateescape")
                 # In one piece: others add to it as well.
-                os.write(file, text.getvalue().encode("utf-8", "surrogateescape"))
+                if os.write(file, content) < len(content):
+                    os.ftruncate(file, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(file)
         except OSError as error:

@@ -18,8 +18,17 @@ import torch
 from tqdm import tqdm
 
 from photostyle.data.decoders import HEAD, kind_of
+from photostyle.data.held_files import remove_leftovers
 from photostyle.data.image_io import encode_photo, load_visible
-from photostyle.data.paths import atomic_file, check_folder, is_folder, is_photo, reason_of, written
+from photostyle.data.paths import (
+    AppearedError,
+    atomic_file,
+    check_folder,
+    is_folder,
+    is_photo,
+    reason_of,
+    written,
+)
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.photo_run import Outcome, Report, check_room_for, share, torch_threads
@@ -118,6 +127,7 @@ class ShardPlan:
         todo = share(self.jobs, rank, count, self.options.overwrite)
         if self.options.full_resolution:
             check_room_for(self.output, [job for job in todo if not os.path.exists(job[1])])
+        remove_leftovers(self.output)
         workers = workers or torch.get_num_threads()
         outcome, left = Outcome(), None
         with (
@@ -264,7 +274,7 @@ class _Converter:
         try:
             with atomic_file(target, overwrite=self.overwrite) as file:
                 parts = self._written(shard, target, file)
-        except FileExistsError:
+        except AppearedError:
             return Outcome(skipped=1)
         outcome = Outcome()
         for jobs, failures, seconds in parts:
@@ -280,7 +290,7 @@ class _Converter:
             with closing(self.pipeline(members)) as parts:
                 for part, failures, seconds in parts:
                     if self._is_there(target):
-                        raise FileExistsError(target)
+                        raise AppearedError(target)
                     for member in part:
                         _add(member, archive, result)
                     jobs = [(member.source, member.target) for member in part if member.is_work]

@@ -14,7 +14,7 @@ import lazy_loader
 
 from photostyle.data.film_frame import BT601, BT709, BT2020, FilmFrame, Planes
 from photostyle.data.film_writer import FORMATS, FilmWriter
-from photostyle.data.paths import atomic_file, check_file, reason_of
+from photostyle.data.paths import EXISTS, AppearedError, atomic_file, check_file, reason_of
 from photostyle.ops.errors import ArgumentError
 
 av = lazy_loader.load("av")
@@ -238,5 +238,7 @@ def _read(path: str | os.PathLike) -> Iterator[None]:
 def _written(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
+    except AppearedError as error:
+        raise ArgumentError("output", path, EXISTS) from error
     except (OSError, av.FFmpegError) as error:
         raise ArgumentError("output", path, f"cannot be written: {reason_of(error)}") from error

@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
+from photostyle.data.held_files import locked
+from photostyle.data.paths import check_folder
 from photostyle.evaluation.blind import compare_blind
 from photostyle.evaluation.evaluate_results import evaluate_results
+from photostyle.ops.errors import ArgumentError
 
 
 def evaluate(
@@ -31,12 +35,22 @@ def evaluate(
         What a person reads.
 
     Raises:
-        ArgumentError: as either of them.
+        ArgumentError: as either of them; and where another process is at work in ``output``.
     """
+    for argument, value in (("results", results), ("pairs", pairs)):
+        if value is None:
+            raise ArgumentError(argument, None, "required; give a folder")
     options = {"size": size, "overwrite": overwrite}
-    if blind is not None:
-        options |= {"answers": answers, "seed": seed}
-        return compare_blind(results, pairs, blind, output or "outputs/blind", **options)
-    output = output or "outputs/evaluation"
-    baseline = baseline and os.fspath(baseline)
-    return str(evaluate_results(results, pairs, output=output, baseline=baseline, **options))
+    output = output or ("outputs/evaluation" if blind is None else "outputs/blind")
+    with nullcontext() if answers is not None else _of_one_run(output):
+        if blind is not None:
+            options |= {"answers": answers, "seed": seed}
+            return compare_blind(results, pairs, blind, output, **options)
+        baseline = baseline and os.fspath(baseline)
+        return str(evaluate_results(results, pairs, output=output, baseline=baseline, **options))
+
+
+def _of_one_run(output: str | os.PathLike) -> AbstractContextManager:
+    """Files that belong together are those of one run."""
+    check_folder("output", output)
+    return locked(output, "output")

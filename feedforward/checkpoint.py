@@ -78,8 +78,6 @@ class Checkpoints:
         tensors = {key: value.contiguous() for key, value in checkpoint.tensors.items()}
         written = self.folder / f"step_{checkpoint.step:08d}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
-        for half_written in self.folder.glob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
         with atomic_file(written) as file:
             file.write(save(tensors, metadata))
             # On the disk before it takes its name: a machine may lose power.

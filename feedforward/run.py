@@ -20,6 +20,7 @@ from photostyle.feedforward.interrupt import Interrupt
 from photostyle.feedforward.schedule import Intervals
 from photostyle.feedforward.training_log import TrainingLog
 from photostyle.ops import ArgumentError, LossTerms
+from photostyle.ops.errors import printable
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class TrainingReport:
     is_main_process: bool = True
 
     def __str__(self) -> str:
-        text = f"{self.network}: {self.steps} steps"
+        text = f"{printable(self.network)}: {self.steps} steps"
         if self.skipped:
             text += f", {self.skipped} of them skipped (gradient not finite)"
         if self.metrics:

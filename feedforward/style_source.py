@@ -125,7 +125,7 @@ class StyleSource:
 
         return by_region, whole
 
-    def save(self, statistics: StyleStatistics | None) -> None:
+    def save(self, statistics: StyleStatistics | None, *, overwrite: bool) -> None:
         """Write what `styled` returned, if ``save_style`` says where.
 
         Raises:
@@ -134,7 +134,7 @@ class StyleSource:
         if self.save_style is None:
             return
         with written("save_style", self.save_style):
-            save_style(statistics, self.save_style)
+            save_style(statistics, self.save_style, overwrite=overwrite)
 
     def _masks(
         self,

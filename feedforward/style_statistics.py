@@ -26,18 +26,20 @@ TENSORS = {
 """Their shapes, and the largest size of a number."""
 
 
-def save_style(statistics: StyleStatistics, path: str | os.PathLike) -> None:
+def save_style(
+    statistics: StyleStatistics, path: str | os.PathLike, *, overwrite: bool = True
+) -> None:
     """Write the statistics of one style photo, see `UniversalNet.statistics`.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written, or is there and ``overwrite`` is false.
     """
     tensors = {"colours.mean": statistics.colours.mean}
     tensors["colours.covariance"] = statistics.colours.covariance
     for layer, (mean, root, _) in statistics.features.items():
         tensors |= {f"{layer}.mean": mean, f"{layer}.root": root}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    with atomic_file(path) as file:
+    with atomic_file(path, overwrite=overwrite) as file:
         file.write(save(tensors, {"format": FORMAT}))
 
 

@@ -17,7 +17,7 @@ from photostyle.feedforward.steady_colours import SteadyColours
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_source import StyleSource
 from photostyle.ops.console import Console
-from photostyle.ops.errors import ArgumentError, check_finite
+from photostyle.ops.errors import ArgumentError, check_finite, printable
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class FilmReport:
     def __str__(self) -> str:
         cuts = f"{self.cuts} cut{'' if self.cuts == 1 else 's'}"
         speed = f"{self.seconds:.1f} s, {self.frames / self.seconds:.1f} frames a second"
-        return f"{self.output}: {self.frames} frames, {cuts}, {speed}"
+        return f"{printable(self.output)}: {self.frames} frames, {cuts}, {speed}"
 
 
 def stylize_film(
@@ -100,7 +100,7 @@ def stylize_film(
                 overwrite=options.overwrite,
                 progress=bar.update,
             )
-    style.save(statistics)
+    style.save(statistics, overwrite=options.overwrite)
     return FilmReport(output, frames, colours.cuts, time.monotonic() - start)
 
 

@@ -117,7 +117,7 @@ def stylize_photos(
     done = photos.run(stylist, batch_size, workers, report)
     failures = done.failures
     try:
-        style.save(statistics)
+        style.save(statistics, overwrite=options.overwrite)
     except ArgumentError as error:
         if single:
             raise

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from photostyle.data import find_photos, load_image, load_photo
+from photostyle.data.held_files import locked
 from photostyle.data.paths import check_folder
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_same_settings
@@ -121,11 +123,11 @@ def train_network(
         A report. SIGINT, SIGTERM and gradients that stay non-finite end early, with a checkpoint.
 
     Raises:
-        ArgumentError: for values other than these, an output that holds another run or cannot be
-            written to, and a checkpoint of other settings, of more steps or of another number of
-            processes. While it trains, a checkpoint that cannot be written is left out with a
-            warning; at the end, one line tells what is missing in the output, and where the network
-            is.
+        ArgumentError: for values other than these, an output that holds another run, in which
+            another process trains, or that cannot be written to, and a checkpoint of other
+            settings, of more steps or of another number of processes. While it trains, a checkpoint
+            that cannot be written is left out with a warning; at the end, one line tells what is
+            missing in the output, and where the network is.
     """
     if not (raw_matting.weight or any(objective.weights.values())):
         expected = "give a weight above 0, to this or to another loss"
@@ -141,73 +143,74 @@ def train_network(
     name = UNIVERSAL if style_image is None else Path(style).stem
     output = Path(output or Path("outputs") / name)
     check_folder("output", output)
-    checkpoints = Checkpoints(output / "checkpoints", intervals.keep)
-    holds_run = checkpoints.folder.exists() or (output / NETWORK_FILE).exists()
-    if holds_run and not options.resume:
-        expected = "holds a run; go on with resume=true, or give another folder"
-        raise ArgumentError("output", output, expected)
-
     accelerator = options.accelerator()
-    share = {
-        "process_index": accelerator.process_index,
-        "process_count": accelerator.num_processes,
-    }
-    streams = [photos(seed=options.seed, **share)]
-    if styles is not None:
-        # Of another seed: a photo must not always meet the same style, itself for one.
-        streams.append(_style_stream(styles, seed=options.seed + 1, **share))
-    for stream in streams:
-        check_whole("workers", stream.workers, 1)
-    validation_photos = streams[0].held_out if validation is None else _photos_in(validation)
-    if not validation_photos:
-        logger.info("no validation photos: the last weights are exported")
+    with locked(output, "output") if accelerator.is_main_process else nullcontext():
+        checkpoints = Checkpoints(output / "checkpoints", intervals.keep)
+        holds_run = checkpoints.folder.exists() or (output / NETWORK_FILE).exists()
+        if holds_run and not options.resume:
+            expected = "holds a run; go on with resume=true, or give another folder"
+            raise ArgumentError("output", output, expected)
 
-    torch.manual_seed(options.seed)
-    net = network(**({} if style_image is None else _moments(style_image)))
-    # Of shards each worker reads its own.
-    settings = (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers})
+        share = {
+            "process_index": accelerator.process_index,
+            "process_count": accelerator.num_processes,
+        }
+        streams = [photos(seed=options.seed, **share)]
+        if styles is not None:
+            # Of another seed: a photo must not always meet the same style, itself for one.
+            streams.append(_style_stream(styles, seed=options.seed + 1, **share))
+        for stream in streams:
+            check_whole("workers", stream.workers, 1)
+        validation_photos = streams[0].held_out if validation is None else _photos_in(validation)
+        if not validation_photos:
+            logger.info("no validation photos: the last weights are exported")
 
-    def fits(found: Checkpoint) -> bool:
-        # Under other settings, which are not damage, the tensors may be others as well.
-        check_same_settings(settings, found.settings, FREE.union(*FILES.values()))
-        return tensors_fit(net, found.tensors)
+        torch.manual_seed(options.seed)
+        net = network(**({} if style_image is None else _moments(style_image)))
+        # Of shards each worker reads its own.
+        settings = (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers})
 
-    checkpoint = checkpoints.newest(fits) if options.resume else None
-    if init is not None and checkpoint is None:
-        _begin_with(net, init)
-    objective = objective.to(accelerator.device)
-    if style_image is not None:
-        validation_styles = [style_image.to(accelerator.device)]
-        with accelerator.autocast():
-            losses = OneStyle(objective, raw_matting, validation_styles[0])
-    else:
-        validation_styles = _validation_styles(streams[1], options.size, accelerator.device)
-        losses = AnyStyle(objective, raw_matting, net, region_share)
-    run = Run(
-        accelerator,
-        StyleNetwork(net, guided_filter, name, published or {}),
-        losses,
-        schedule,
-        Validation(validation_photos, validation_styles, options.size, losses)
-        if validation_photos and validation_styles
-        else None,
-        output,
-        checkpoints,
-        settings,
-        contents(style_image, objective.encoder, *(stream.names for stream in streams)),
-    )
-    # What these refuse shows before anything is written.
-    side = min(options.size, streams[0].crop)
-    black = torch.zeros(1, 3, side, side, device=accelerator.device)
-    with torch.no_grad():
-        losses(losses.example(black, black), black, run.ema.filtered(black, black))
-    if checkpoint is not None:
-        run.restore(checkpoint, style)
-    elif options.resume:
-        logger.info("no checkpoint in %s yet; starting", output)
-    # Everyone has looked at the folder by now.
-    accelerator.wait_for_everyone()
-    return run.train(streams, intervals)
+        def fits(found: Checkpoint) -> bool:
+            # Under other settings, which are not damage, the tensors may be others as well.
+            check_same_settings(settings, found.settings, FREE.union(*FILES.values()))
+            return tensors_fit(net, found.tensors)
+
+        checkpoint = checkpoints.newest(fits) if options.resume else None
+        if init is not None and checkpoint is None:
+            _begin_with(net, init)
+        objective = objective.to(accelerator.device)
+        if style_image is not None:
+            validation_styles = [style_image.to(accelerator.device)]
+            with accelerator.autocast():
+                losses = OneStyle(objective, raw_matting, validation_styles[0])
+        else:
+            validation_styles = _validation_styles(streams[1], options.size, accelerator.device)
+            losses = AnyStyle(objective, raw_matting, net, region_share)
+        run = Run(
+            accelerator,
+            StyleNetwork(net, guided_filter, name, published or {}),
+            losses,
+            schedule,
+            Validation(validation_photos, validation_styles, options.size, losses)
+            if validation_photos and validation_styles
+            else None,
+            output,
+            checkpoints,
+            settings,
+            contents(style_image, objective.encoder, *(stream.names for stream in streams)),
+        )
+        # What these refuse shows before anything is written.
+        side = min(options.size, streams[0].crop)
+        black = torch.zeros(1, 3, side, side, device=accelerator.device)
+        with torch.no_grad():
+            losses(losses.example(black, black), black, run.ema.filtered(black, black))
+        if checkpoint is not None:
+            run.restore(checkpoint, style)
+        elif options.resume:
+            logger.info("no checkpoint in %s yet; starting", output)
+        # Everyone has looked at the folder by now.
+        accelerator.wait_for_everyone()
+        return run.train(streams, intervals)
 
 
 def _style_stream(styles: Callable[..., TrainingPhotos], **arguments) -> TrainingPhotos:

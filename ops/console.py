@@ -26,9 +26,11 @@ class Console:
         with self._lost():
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError as error:
-                coded = text.encode(error.encoding, "backslashreplace")
-                self._stream.write(coded.decode(error.encoding))
+            except UnicodeEncodeError:
+                # Not the error's encoding: of all code pages that is "charmap".
+                encoding = self._stream.encoding
+                coded = text.encode(encoding, "backslashreplace")
+                self._stream.write(coded.decode(encoding))
         return len(text)
 
     def flush(self) -> None:

@@ -1,5 +1,8 @@
 """The one exception for values a user can put right."""
 
+LARGEST = 2**63 - 1
+"""Of PyTorch's whole numbers."""
+
 
 class ArgumentError(ValueError):
     """A value that the caller gave and can correct.
@@ -9,10 +12,21 @@ class ArgumentError(ValueError):
     """
 
     def __init__(self, argument: str, value: object, expected: str):
-        super().__init__(f"{argument}={value}: {expected}")
+        super().__init__(printable(f"{argument}={value}: {expected}"))
         self.argument = argument
         self.value = value
         self.expected = expected
+
+
+def printable(text: object) -> str:
+    """A text in one line: new lines, bytes that are no text and the like as Python writes them.
+
+    The names of files may hold what a terminal would obey.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )
 
 
 def check_choice(argument: str, value: object, choices) -> None:
@@ -29,6 +43,8 @@ def check_number(
     """Raise `ArgumentError` unless ``value`` is a finite number in [minimum, maximum]."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     upper = float("inf") if maximum is None else maximum
+    if maximum is None and isinstance(value, int) and abs(value) > LARGEST:
+        raise ArgumentError(argument, value, "too large a number")
     # A NaN fails the comparison, an infinity is refused by the strict one.
     if not (is_number and minimum <= value <= upper and abs(value) < float("inf")):
         limits = f"at least {minimum:g}" if maximum is None else f"from {minimum:g} to {maximum:g}"

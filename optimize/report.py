@@ -5,6 +5,7 @@ from pathlib import Path
 
 from photostyle.data.lut_output import SavedLut
 from photostyle.ops import LossTerms
+from photostyle.ops.errors import printable
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Report:
 
     def __str__(self) -> str:
         height, width = self.size
-        text = f"{self.output}: {width} x {height}, {self.seconds:.1f} s"
+        text = f"{printable(self.output)}: {width} x {height}, {self.seconds:.1f} s"
         if self.lut is not None:
             text += f"\n{self.lut}"
         if self.terms is not None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from photostyle import stylize
 from photostyle.data.paths import EXISTS
 from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.photo_run import plan
+from photostyle.data.run_log import RunLog
 from photostyle.ops.devices import process_share
 from photostyle.ops.errors import ArgumentError
 
@@ -161,12 +163,31 @@ def test_a_report_that_cannot_be(archive, command, report, message):
     assert not Path("out").exists()
 
 
+@pytest.mark.reliability
 def test_a_report_on_a_full_disk_ends_nothing(archive, monkeypatch, caplog):
     seen = []
     monkeypatch.setattr(os, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert run(seen, log="log.csv").done == COUNT
     assert [record.getMessage() for record in caplog.records] == [
         "log.csv cannot be written and is left out: No space left"
+    ]
+
+
+@pytest.mark.reliability
+def test_a_report_has_no_half_line(archive, caplog):
+    """A limit to the size of files stands for a disk that is full."""
+    log = RunLog("log.csv")
+    log.add([("a", "b")], [], 1.0)
+    before = Path("log.csv").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        log.add([("c", "d")], [], 1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Path("log.csv").read_bytes() == before
+    assert [record.getMessage() for record in caplog.records] == [
+        "log.csv cannot be written and is left out: No space left on device"
     ]
 
 
@@ -185,6 +206,7 @@ def whole():
             assert image.size == (96, 64)
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_two_processes_of_which_one_is_killed(archive):
     """Then the same command again: each result once and whole, and nothing else."""

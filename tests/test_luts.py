@@ -154,6 +154,7 @@ def test_refused_of_many_photos(run, folder):
     assert files(folder) == before
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("method", METHODS)
 def test_that_cannot_be_written_after_all(run, method, monkeypatch):
     """The photo is there, and one line says what is not."""

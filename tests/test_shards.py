@@ -245,6 +245,7 @@ def test_an_interrupt_leaves_whole_shards_alone(shards):
     assert (report.done, report.skipped) == (2 * EACH, 1)
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_a_killed_run_is_taken_up_again(shards, run):
     for shard in range(3):
@@ -402,6 +403,7 @@ def test_a_shard_without_photos(shards, run, files):
     assert written() == ["photos-000000.tar", "photos-000002.tar"]
 
 
+@pytest.mark.reliability
 def test_a_full_disk(shards, run, disk):
     disk.fills("out", writes=8)
     result = run("full_resolution=false")

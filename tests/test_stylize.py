@@ -396,6 +396,7 @@ def test_numbers_that_are_no_colours_are_no_result(run, folder, monkeypatch, ful
     assert files(folder) == before
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("method", ["optimize", "colour_transfer"])
 def test_disk_that_is_full_at_last(run, folder, disk, monkeypatch, method):
     """The result is somewhere else."""
@@ -413,6 +414,7 @@ def test_disk_that_is_full_at_last(run, folder, disk, monkeypatch, method):
     assert os.listdir("results") == []
 
 
+@pytest.mark.reliability
 def test_disk_that_is_full_on_the_way(run, folder, disk):
     """What is shown of the steps is left out, with a warning each."""
     values = {"optimizer.steps": "[3]", "intermediate_every": 1}
@@ -428,6 +430,7 @@ def test_disk_that_is_full_on_the_way(run, folder, disk):
     np.testing.assert_array_equal(pixels("full.png"), pixels("out.png"))
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_disk_that_fills_at_any_moment(run, folder, disk, monkeypatch):
     """Whenever that is, the result is whole, in its place or where the error says."""
@@ -858,6 +861,7 @@ def test_process_with_a_wrong_value(folder):
     assert files(folder) == before
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", [">&- 2>&-", ">/dev/full 2>/dev/full", "| true"])
 def test_process_that_cannot_print(folder, streams):
@@ -890,6 +894,7 @@ def test_process_that_cannot_print_a_name(folder, encoding):
     assert pixels(f"{name}_out.png").shape == (HEIGHT, WIDTH, 3)
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal(folder, number):

@@ -444,6 +444,7 @@ def test_what_cannot_be_trained_ends_with_1(run, folder):
     assert load_network("run/network.safetensors").net.width == 4
 
 
+@pytest.mark.reliability
 def test_stopped_and_resumed(run, folder, monkeypatch):
     """SIGTERM in this process; the exit code says so, and the same command goes on."""
     move = torch.optim.Adam.step
@@ -551,6 +552,7 @@ def test_process_with_a_wrong_value(folder):
     assert files(folder) == before
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -570,6 +572,7 @@ def test_signal_to_all(folder, number):
     assert not list(folder.rglob(".*.tmp"))
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @needs_proc
 @pytest.mark.usefixtures("one_thread")
@@ -645,6 +648,7 @@ def test_two_processes(run, folder):
     assert err.splitlines()[-1] == "error: resume=true: the run has 2 processes, not 1"
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of another process")
 def test_no_space_for_a_checkpoint(run, folder):
@@ -672,6 +676,7 @@ def test_no_space_for_a_checkpoint(run, folder):
     assert out.startswith("run/network.safetensors: 40 steps")
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_no_console(folder, redirection):
@@ -684,6 +689,7 @@ def test_no_console(folder, redirection):
     assert load_network("run/network.safetensors").net.width == 4
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_a_reader_who_goes(folder):
     """As with | head -1, of both streams, once there is something to read."""

@@ -68,6 +68,7 @@ def test_round_trip(tmp_path, shape):
     np.testing.assert_allclose(after.table, table, atol=1e-6)
 
 
+@pytest.mark.reliability
 def test_appears_whole_or_not_at_all(tmp_path, disk):
     path = tmp_path / "a.cube"
     path.write_text("another")

@@ -400,6 +400,7 @@ class TestColourModes:
 
 
 class TestWriting:
+    @pytest.mark.reliability
     @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".heic"])
     @pytest.mark.parametrize("before", [None, b"earlier result"])
     def test_a_disk_that_fills_half_way(self, tmp_path, suffix, before):

@@ -52,7 +52,8 @@ def test_out_of_reach(folder, check, case):
     path, reason = UNREACHABLE[case]
     with pytest.raises(ArgumentError) as error:
         CHECKS[check](path)
-    assert str(error.value) == f"output={path}: cannot be reached: {reason}"
+    shown = path.replace("\0", "\\x00")
+    assert str(error.value) == f"output={shown}: cannot be reached: {reason}"
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -194,6 +195,7 @@ def test_the_folder_itself_cannot_be_read(folder, closed):
 # ----------------------------------------------------------------------------------- whole files
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_a_disk_that_fills_at_any_moment(folder, disk, suffix):
     """Whatever was there stays, or the new file is there, whole."""
@@ -229,6 +231,7 @@ while True:
 """
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_a_process_that_is_killed(folder):
     for delay in (0.01, 0.04, 0.17, 0.3):

@@ -13,6 +13,8 @@ from photostyle.data import Photo, load_photo
 from photostyle.data.rescue import save_or_rescue
 from photostyle.ops import ArgumentError
 
+pytestmark = pytest.mark.reliability
+
 PIXELS = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
 FULL = os.strerror(errno.ENOSPC)
 

@@ -188,6 +188,7 @@ def test_closing_ends_the_workers(details):
     assert not children(server)
 
 
+@pytest.mark.reliability
 def test_workers_ignore_an_interrupt_and_end_with_a_killed_trainer(details, tmp_path):
     script = tmp_path / "trainer.py"
     script.write_text(

@@ -408,6 +408,7 @@ def test_no_pyav(tmp_path, monkeypatch):
         rewrite(tmp_path / "a.mp4", tmp_path / "b.mp4")
 
 
+@pytest.mark.reliability
 def test_no_room_for_the_result(tmp_path):
     """A limit to the size of files stands for a disk that is full."""
     resource = pytest.importorskip("resource", reason="limits of POSIX")
@@ -429,6 +430,7 @@ def test_a_name_like_an_address(tmp_path, monkeypatch):
     assert names(".") == ["http:a.mp4", "http:b.mp4"]
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("number", [signal.SIGINT, None], ids=["Ctrl-C", "a defect"])
 def test_nothing_is_left_half_written(tmp_path, number):
     make_film(tmp_path / "a.mp4", 30)

@@ -335,6 +335,7 @@ def test_pages_and_what_an_earlier_evaluation_left(tmp_path, pairs, results, mon
 # ----------------------------------------------------------------------------------------- errors
 
 
+@pytest.mark.reliability
 @pytest.mark.usefixtures("no_network")
 def test_full_disk(tmp_path, pairs, results, disk):
     """One line; of files with these names there are whole ones alone."""

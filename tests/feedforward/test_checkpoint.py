@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from photostyle.data.held_files import temporary_file
 from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_same_settings
 from photostyle.ops import ArgumentError
 
@@ -152,7 +153,9 @@ def test_a_damaged_newer_one_does_not_count_as_kept(tmp_path, keep):
 
 
 def test_what_a_killed_run_left_is_cleared_away(tmp_path):
-    (tmp_path / ".0123456789abcdef.tmp").write_bytes(b"half a checkpoint")
+    with temporary_file(tmp_path) as path:
+        half_written = path
+    half_written.write_bytes(b"half a checkpoint")
     (tmp_path / ".hidden").write_bytes(b"mine")
     checkpoints = Checkpoints(tmp_path, 2)
     checkpoints.save(checkpoint(1))
@@ -162,6 +165,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path):
 # ------------------------------------------------------------------------------------ cannot write
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT], ids=errno.errorcode.get)
 def test_cannot_be_written(tmp_path, monkeypatch, number, function):
@@ -198,6 +202,7 @@ def test_interrupted_while_writing(tmp_path, monkeypatch):
     assert names(tmp_path) == ["step_00000010.safetensors"]
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_no_more_space(tmp_path):
     """For real: a process that the system lets write 64 KiB per file, and one that is larger."""

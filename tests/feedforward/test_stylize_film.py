@@ -304,6 +304,7 @@ def test_a_folder_passes_over_films(run):
     assert os.listdir("out") == ["a.png"]
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_on_the_way(folder, number):

@@ -695,6 +695,7 @@ def test_places_that_cannot_be_written(run, folder):
     assert names("out") == ["a.png", "day 1"]
 
 
+@pytest.mark.reliability
 def test_full_disk(run, folder, monkeypatch):
     """What does not fit is reported and leaves nothing behind."""
     encode = encoders.encode
@@ -717,6 +718,7 @@ def test_full_disk(run, folder, monkeypatch):
     assert pixels("out_rescued.png").shape == (HEIGHT, WIDTH, 3)
 
 
+@pytest.mark.reliability
 def test_a_disk_that_fills_at_any_moment(folder, disk, monkeypatch):
     """What was written before is whole, what was not is named, and the next run makes it."""
     monkeypatch.setattr(tempfile, "tempdir", "elsewhere")

@@ -452,6 +452,7 @@ def test_a_resumed_run_writes_no_point_twice(photos, folder):
     assert [event.step for event in log.Images("content, raw, result")] == [3, 6, 9]
 
 
+@pytest.mark.reliability
 def test_progress(photos, folder, capfd):
     train(photos, steps=4, measure=2)
     shown = capfd.readouterr().err
@@ -463,6 +464,7 @@ def test_progress(photos, folder, capfd):
 # ------------------------------------------------------------------------------------- interrupted
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     ("at", "number"), [(1, signal.SIGTERM), (5, signal.SIGINT), (8, signal.SIGTERM)]
 )
@@ -503,6 +505,7 @@ def test_the_best_so_far_is_kept_over_a_stop(photos, folder):
     assert_equal(exported(), halved(weights(at_step(2), "ema")))
 
 
+@pytest.mark.reliability
 def test_the_second_signal_is_not_waited_for(photos, folder):
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     objective = Objective({4: lambda: (interrupt(signal.SIGINT), interrupt(signal.SIGINT))})
@@ -785,6 +788,7 @@ def test_what_two_steps_write(photos, folder, monkeypatch):
     assert {*disk.writes} == {"temporary", "events"}
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("write", range(1, 12))
 def test_disk_that_is_full_for_a_moment(
     photos, folder, monkeypatch, caplog, whole, elsewhere, write

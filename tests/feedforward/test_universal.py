@@ -296,6 +296,7 @@ def test_statistics_instead_of_the_photo(run):
     assert Path("out.png").read_bytes() == Path("again.png").read_bytes()
 
 
+@pytest.mark.reliability
 def test_statistics_that_cannot_be_written(run, disk):
     """The photos are done by then, and of many the report still tells."""
     Path("full").mkdir()

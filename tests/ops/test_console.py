@@ -12,6 +12,8 @@ import pytest
 
 from photostyle.ops.console import Console, safe_console
 
+pytestmark = pytest.mark.reliability
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -52,11 +54,22 @@ def test_no_stream():
     print("a line", file=Console(None), flush=True)
 
 
-def test_what_has_no_code():
+@pytest.mark.parametrize(
+    ("encoding", "written"),
+    [
+        ("latin-1", b"light \\udcff \\u65e5 \xcb\n"),
+        ("cp437", b"light \\udcff \\u65e5 \\xcb\n"),
+        ("cp1252", b"light \\udcff \\u65e5 \xcb\n"),
+        ("ascii", b"light \\udcff \\u65e5 \\xcb\n"),
+        ("utf-8", "light \\udcff 日 Ë\n".encode()),
+        ("gb18030", "light \\udcff 日 Ë\n".encode("gb18030")),
+    ],
+)
+def test_what_has_no_code(encoding, written):
     content = BytesIO()
-    stream = TextIOWrapper(content, "latin-1")
-    print("light \udcff 日", file=Console(stream), flush=True)
-    assert content.getvalue() == b"light \\udcff \\u65e5\n"
+    stream = TextIOWrapper(content, encoding)
+    print("light \udcff 日 Ë", file=Console(stream), flush=True)
+    assert content.getvalue() == written
 
 
 def test_the_streams_are_put_back(capsys):

@@ -51,6 +51,7 @@ def test_tensorboard(tmp_path):
 CALLBACKS = {"pictures": IntermediatePictures, "TensorBoard": TensorBoardLog}
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("kind", CALLBACKS)
 def test_a_disk_that_fills_at_any_moment(tmp_path, disk, caplog, capsys, kind):
     """One warning, no traceback, and the steps go on."""
