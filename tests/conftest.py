@@ -55,13 +55,22 @@ def no_network(monkeypatch):
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
 
 
+@pytest.fixture(autouse=True)
+def as_talkative_as_before():
+    """An entry point, called in this process, has everything logged that is worth a note."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Call an entry point as the command line does: ``command(main, *words)`` -> code, out, err."""
     from hydra.core.global_hydra import GlobalHydra  # the tests of a GPU do without
 
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
     terminate = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # it sets this itself; now it is put back, too
 
@@ -80,7 +89,6 @@ def command(monkeypatch, capsys):
     GlobalHydra.instance().clear()
     signal.signal(signal.SIGTERM, terminate)
     root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture
