@@ -3,7 +3,7 @@
 //     a_k = (Σ_k + ε/|w| Id)⁻¹ cov_k(I, p)      b_k = p̄_k − a_kᵀ μ_k
 //     (L p)_i = Σ_{k : i ∈ w_k} ( p_i − a_kᵀ I_i − b_k )
 //
-// A. Levin, D. Lischinski, Y. Weiss, "A closed-mode solution to natural image matting", 2006.
+// A. Levin, D. Lischinski, Y. Weiss, "A closed-form solution to natural image matting", 2006.
 // K. He, J. Sun, X. Tang, "Fast matting using large kernel matting Laplacian matrices", 2010.
 //
 // The windows w_k are the squares of |w| = (2r+1)² pixels inside the image; k is the centre of one.
@@ -26,8 +26,8 @@
 //
 // with W_kᵀ W_k = (Σ_k + ε/|w| Id)⁻¹ and ρ_k = p_k − a_kᵀ I_k − b_k, what the fit leaves at k.
 //
-// How a block of the three works. A block computes a few tiles of side x side results, side by
-// side. All windows of a tile have pixels in common: along each axis they reach, from lines that all
+// How a block of the three works. A block computes a few tiles of side x side results, of up to three
+// channels and side by side. All windows of a tile have pixels in common: along each axis they reach, from lines that all
 // of them hold, some way back and some way on. Sums of these two ways are prefix sums, so every
 // window costs two additions per axis whatever the radius, and nothing is ever subtracted (van Herk
 // 1992 and Gil, Werman 1993 find maxima that way). One thread takes a column of the tile's reach and
@@ -283,7 +283,8 @@ __device__ inline void whitening_factor(const double (&matrix)[C * (C + 1) / 2],
 template <typename Scalar, int C>
 __global__ void __launch_bounds__(THREADS, 5)
     window_statistics(const Scalar* __restrict__ guide, char* __restrict__ statistics,
-                      double epsilon, int height, int width, int radius, int at_once, int side, int tiles) {
+                      double epsilon, int height, int width, int radius, int at_once, int side,
+                      int tiles) {
     constexpr int PAIRS = C * (C + 1) / 2, VALUES = C + PAIRS;
     const int rows = height - 2 * radius, columns = width - 2 * radius;
     const Block block(1, at_once, rows, columns, radius, side, tiles);
