@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -62,8 +62,9 @@ class Report:
     failures: tuple[str, ...]
     left: int | None  # what Ctrl-C prevented
     seconds: float
-    passed_over: Mapping[str, int]  # files that are no photos, by their kind
-    unreadable: tuple[str, ...]  # folders, and why
+    # Files that are no photos, by their kind.
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()  # folders, and why
     lut: SavedLut | None = None
     unit: str = "photo"
 
@@ -186,15 +187,12 @@ class Plan:
             outcome, left = _run(attempt, todo, batch_size, workers or torch.get_num_threads())
             if count > 1 and left is None:
                 wait_for_everyone()
-        return Report(
+        return outcome.report(
             self.output,
-            outcome.done,
-            outcome.skipped,
-            tuple(map(str, outcome.failures)),
             left,
             time.monotonic() - start,
-            _by_kind(self.passed_over),
-            tuple(self.unreadable),
+            passed_over=_by_kind(self.passed_over),
+            unreadable=tuple(self.unreadable),
         )
 
 
@@ -324,6 +322,11 @@ class Outcome:
             self.skipped + other.skipped,
             (*self.failures, *other.failures),
         )
+
+    def report(self, output: Path, left: int | None, seconds: float, **found) -> Report:
+        """What to tell of it; ``found`` are fields of `Report` that have no part in it."""
+        failures = tuple(map(str, self.failures))
+        return Report(output, self.done, self.skipped, failures, left, seconds, **found)
 
 
 @dataclass(frozen=True)

@@ -147,17 +147,7 @@ class ShardPlan:
                     break
         if count > 1 and left is None:
             wait_for_everyone()
-        return Report(
-            self.output,
-            outcome.done,
-            outcome.skipped,
-            tuple(map(str, outcome.failures)),
-            left,
-            time.monotonic() - start,
-            passed_over={},
-            unreadable=(),
-            unit="shard",
-        )
+        return outcome.report(self.output, left, time.monotonic() - start, unit="shard")
 
 
 def plan_shards(

@@ -31,8 +31,6 @@ FUSED_WARPS = 12
 FUSED_ROWS = 8, 192
 """Of a block's pixels, at least and at most; it computes the windows of two more. In long strips
 neighbours drift apart, and what they share is read twice."""
-MULTIPROCESSORS = 132
-"""Assumed where there is no GPU to ask: those of an H100."""
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
 
@@ -139,6 +137,11 @@ def fused_geometry(groups: int, height: int, width: int, multiprocessors: int) -
     The GPU runs waves of warps. A wave takes as long as its rows and five more; at the end it waits
     for the slowest warps, a tenth of a warp's time as measured on an H100.
 
+    Args:
+        groups: of as many planes as a warp works on at once.
+        height, width: of the planes.
+        multiprocessors: of the GPU.
+
     Returns:
         The number of warps, and the rows of each: such that the waves are full and as few as pay.
     """
@@ -157,8 +160,6 @@ def fused_geometry(groups: int, height: int, width: int, multiprocessors: int) -
 
 @functools.cache
 def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return MULTIPROCESSORS
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
@@ -198,9 +199,10 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     windows = height - 2 * radius, width - 2 * radius
     of_pixels = height * width * (1 if guide_channels == 1 else 4)
     of_windows = math.prod(windows) * guide_channels * (guide_channels + 5) // 2
-    statistics = guide.new_zeros((batch, of_pixels + of_windows))
+    statistics = guide.new_empty((batch, of_pixels + of_windows))
     colours = statistics[:, :of_pixels].view(batch, height, width, -1)
     colours[..., :guide_channels] = guide.movedim(1, -1)
+    colours[..., guide_channels:] = 0
     arguments = guide, statistics, float(epsilon), height, width, radius
     _launch_tiles(_instance("window_statistics", guide), (batch, 1, *windows), radius, arguments)
     return statistics
@@ -208,8 +210,7 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
 
 def has_fused_kernel(guide: Tensor, radius: int) -> bool:
     """Whether `fused_radius_1` is there for this, for all but ``"COEFFICIENTS"``."""
-    height, width = guide.shape[2:]
-    return radius == 1 and guide.dtype == torch.float32 and 3 * height * width < 2**31
+    return radius == 1 and guide.dtype == torch.float32
 
 
 def fused_radius_1(

@@ -78,6 +78,7 @@ def emulate(emulators, monkeypatch):
         monkeypatch.setattr(_cuda, "THREADS", threads)
         monkeypatch.setattr(_cuda, "SHARED_MEMORY", shared_memory)
         monkeypatch.setattr(_cuda, "_launch", emulators[threads].launch)
+        monkeypatch.setattr(_cuda, "_multiprocessors", lambda device: 132)
 
     use(FEW_THREADS)
     yield use
@@ -348,10 +349,9 @@ def test_fused_properties(emulate):
         )
 
 
-def test_fused_leaves_large_images_to_the_others():
+def test_where_one_launch_is_enough():
     with torch.device("meta"):
-        assert _cuda.has_fused_kernel(torch.empty(1, 3, 26_000, 26_000), 1)
-        assert not _cuda.has_fused_kernel(torch.empty(1, 3, 27_000, 27_000), 1)
+        assert _cuda.has_fused_kernel(torch.empty(1, 3, 27_000, 27_000), 1)
         assert not _cuda.has_fused_kernel(torch.empty(1, 3, 9, 9), 2)
         assert not _cuda.has_fused_kernel(torch.empty(1, 3, 9, 9, dtype=torch.float64), 1)
 
