@@ -234,6 +234,18 @@ def test_sound_and_title(tmp_path, suffix):
         assert film.metadata.get("title", film.metadata.get("TITLE")) == "Two days"
 
 
+def test_a_clip_of_a_phone(tmp_path):
+    """All at once: pictures at times of their own, turned, and a sound that they go with."""
+    source, result = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    times = [number * 20 + number % 3 * 7 + number // 9 * 11 for number in range(40)]
+    make_film(source, 40, times=times, rotation=-90, sound=True)
+    rewrite(source, result)
+    before, after = decoded(source), decoded(result)
+    assert [frame.pts * frame.time_base for frame in after] == [Fraction(t, 600) for t in times]
+    assert {frame.rotation for frame in after} == {before[0].rotation} == {-90}
+    assert packets(result, "audio") == packets(source, "audio")
+
+
 def test_subtitles(tmp_path):
     make_film(tmp_path / "a.mkv")
     with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "b.mkv"), "w") as film:
