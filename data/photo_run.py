@@ -342,10 +342,11 @@ class _Attempt:
         start = time.monotonic()
         failures = self.work(todo) if todo else []
         # What has appeared meanwhile is as good.
+        appeared = {str(error.value) for error in failures if error.expected == EXISTS}
         failed = [error for error in failures if error.expected != EXISTS]
-        self.log.add(todo, failures, time.monotonic() - start)
-        skipped = len(jobs) - len(todo) + len(failures) - len(failed)
-        return Outcome(len(todo) - len(failures), skipped, failed)
+        tried = [job for job in todo if str(job[1]) not in appeared]
+        self.log.add(tried, failed, time.monotonic() - start)
+        return Outcome(len(tried) - len(failed), len(jobs) - len(tried), failed)
 
 
 def _run(

@@ -65,9 +65,10 @@ def test_a_photo(monkeypatch):
                 failures.append(error)
         return failures
 
-    done = report.run(work)
+    done = report.run(work, log="log.csv")
     assert (done.done, done.skipped, done.failures, done.exit_code) == (0, 24, (), 0)
     assert all(is_anothers(path) for path in Path("out").iterdir())
+    assert not Path("log.csv").exists()  # of what is skipped it says nothing
 
 
 def test_a_single_photo_is_kept_elsewhere():
