@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from photostyle.data.metadata import Metadata, of_picture, of_tiff
 from photostyle.data.photo import MIN_SIDE
 from photostyle.data.reading import in_one_line, open_file, read_whole, refused
+from photostyle.data.tiff import checked_segments
 from photostyle.data.vips import libvips, to_vips
 from photostyle.ops.errors import ArgumentError
 
@@ -166,6 +167,8 @@ def _by_vips(
         expected = f"damaged, or a {kind} file of a kind that cannot be read ({in_one_line(error)})"
         raise ArgumentError(argument, path, f"{expected}; save it anew") from error
     check_size(image.width, image.height)
+    if kind == "TIFF":
+        _check_segments(content, options["page"])
     fields = image.get_fields()
     profile = image.get("icc-profile-data") if "icc-profile-data" in fields else None
     orientation, metadata = _sound(metadata, path)
@@ -213,6 +216,24 @@ def _check_tiles(content: bytes) -> None:
         place += length or len(content)  # the last one may leave it open
     if len(found) < expected:
         raise ValueError(f"{len(found)} of {expected} tiles are there")
+
+
+def _check_segments(content: bytes, page: int) -> None:
+    """Raise where strips or tiles of a TIFF file are missing, or are half of what they should be.
+
+    libtiff decodes those that are JPEG files itself, and says nothing.
+    """
+    for segment in checked_segments(content, page):
+        try:
+            image = libvips().Image.jpegload_buffer(segment.content, fail_on="warning")
+            image.avg()
+        except libvips().Error as error:
+            if _HALF in str(error):
+                raise ValueError("a JPEG strip or tile ends early") from error
+            continue
+        if image.width < segment.width or image.height < segment.height:
+            found = f"{image.width} x {image.height} pixels"
+            raise ValueError(f"{found} where there should be {segment.width} x {segment.height}")
 
 
 def _of_tiff(content: bytes, path: str | os.PathLike) -> tuple[int, Metadata]:

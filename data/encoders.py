@@ -11,8 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
 from photostyle.data import metadata as tags
-from photostyle.data.metadata import Directory, Entry, Metadata, described, exif_directory, packed
+from photostyle.data.metadata import Metadata, described, exif_directory
 from photostyle.data.photo import Photo
+from photostyle.data.tiff import Directory, Entry, packed
 from photostyle.data.vips import attach_profile, libvips, to_vips
 
 logger = logging.getLogger(__name__)

@@ -1,33 +1,45 @@
 """What a file says about its photo, copied from file to file without being decoded.
 
-EXIF data have the structure of a TIFF file (TIFF 6.0, section 2; EXIF 2.32, section 4.5): a
-directory of entries for the photo, below it those of the camera's settings and of the place, and
-behind it one for the thumbnail. Libraries that read the values and write them again lose what they
-do not understand: text in other alphabets, the rational 0/0, a maker's own notes. Here a block is
-patched where it is, or its entries move to another block byte by byte.
+EXIF data have a directory of entries for the photo, below it those of the camera's settings and of
+the place, and behind it one for the thumbnail (EXIF 2.32, section 4.5). Libraries that read the
+values and write them again lose what they do not understand: text in other alphabets, the rational
+0/0, a maker's own notes. Here a block is patched where it is, or its entries move to another block
+byte by byte.
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Self
 
-EXIF_IFD, GPS_IFD, INTEROP_IFD = 0x8769, 0x8825, 0xA005
+from photostyle.data.tiff import (
+    DAMAGED,
+    EXIF_IFD,
+    INTEROP_IFD,
+    LONG,
+    SHORT,
+    SUBDIRECTORIES,
+    Directory,
+    Entry,
+    byte_order,
+    directory_at,
+    first_offset,
+    number_in,
+    packed,
+    pages,
+    unpacked,
+)
+
 ORIENTATION = 274
 NEW_SUBFILE_TYPE = 254
 XMP, IPTC, IMAGE_RESOURCES, ICC_PROFILE = 700, 33723, 34377, 34675
 
-_SUBDIRECTORIES = (EXIF_IFD, GPS_IFD, INTEROP_IFD)
 _INTEROP_INDEX, _COLOUR_SPACE = 1, 0xA001
 _ADOBE_RGB = 2
 _SIZES = {256: 0, 257: 1, 0xA002: 0, 0xA003: 1}
 """Tags that hold the photo's width (0) or height (1)."""
 _THUMBNAIL, _THUMBNAIL_LENGTH = 513, 514
-_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_SHORT, _LONG = 3, 4
 _REDUCED = 1
 """Bit of `NEW_SUBFILE_TYPE`: a smaller version of another page."""
-_DAMAGED = (struct.error, LookupError, ValueError)
 # How a TIFF file stores its pixels, and pictures beside the photo, which show it before the change:
 # the thumbnail and Photoshop's layers.
 _ABOUT_STORAGE = {
@@ -35,20 +47,6 @@ _ABOUT_STORAGE = {
     319, *range(320, 348), 400, *range(512, 522), *range(529, 533), XMP, IPTC, IMAGE_RESOURCES,
     ICC_PROFILE, ORIENTATION, 37724, 50706, *range(50707, 50709),
 }  # fmt: skip
-
-
-class Entry(NamedTuple):
-    """One entry of a directory: its type, the number of its values, their bytes, and where these
-    stand in the block."""
-
-    kind: int
-    count: int
-    value: bytes
-    position: int
-
-
-Directory = dict[int, "Entry | Directory"]
-"""Entries by tag; those of `EXIF_IFD`, `GPS_IFD` and `INTEROP_IFD` are directories again."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Metadata:
         if self.exif is None:
             return 1
         entry = _top(self.exif).get(ORIENTATION)
-        value = _number(self.exif, entry) if entry else 1
+        value = number_in(self.exif, entry) if entry else 1
         return value if 1 <= value <= 8 else 1
 
     @property
@@ -90,7 +88,7 @@ class Metadata:
         details = _top(self.exif).get(EXIF_IFD, {})
         interop = details.get(INTEROP_IFD, {}).get(_INTEROP_INDEX)
         space = details.get(_COLOUR_SPACE)
-        if space is not None and _number(self.exif, space) == _ADOBE_RGB:
+        if space is not None and number_in(self.exif, space) == _ADOBE_RGB:
             return True
         return interop is not None and interop.value.startswith(b"R03")
 
@@ -170,109 +168,48 @@ def _without_pictures(resources: bytes) -> bytes:
     return kept
 
 
-# --------------------------------------------------------------------------------- EXIF and TIFF
-
-
-def _order(block: bytes) -> str:
-    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
-    if order is None:
-        raise ValueError("no byte order")
-    return order
-
-
-def _unpacked(block: bytes, layout: str, offset: int) -> tuple:
-    return struct.unpack_from(_order(block) + layout, block, offset)
-
-
-def _first_offset(block: bytes) -> int:
-    magic, offset = _unpacked(block, "HI", 2)
-    if magic == 43:
-        raise ValueError("a BigTIFF file")
-    if magic != 42:
-        raise ValueError("no TIFF structure")
-    return offset
-
-
-class _Room:
-    """How much of a block directories and their values may take.
-
-    Writers let two entries share a value; a damaged block may refer to the same bytes without end.
-    """
-
-    def __init__(self, block: bytes):
-        self.left = 4 * len(block)
-
-    def take(self, length: int) -> None:
-        self.left -= length
-        if self.left < 0:
-            raise ValueError("its entries refer to the same bytes again and again")
-
-
-def _directory(block: bytes, offset: int, room: _Room | None = None) -> tuple[Directory, int]:
-    """The directory at an offset, with those below it, and where the offset of the next stands."""
-    room = room or _Room(block)
-    (count,) = _unpacked(block, "H", offset)
-    room.take(12 * count)
-    directory: Directory = {}
-    for start in range(offset + 2, offset + 2 + 12 * count, 12):
-        tag, kind, number = _unpacked(block, "HHI", start)
-        length = _TYPE_SIZES.get(kind, 0) * number
-        position = start + 8 if length <= 4 else _unpacked(block, "I", start + 8)[0]
-        room.take(length)
-        value = bytes(block[position : position + length])
-        if len(value) < length:
-            raise ValueError(f"the value of tag {tag} is missing")
-        if tag in _SUBDIRECTORIES:
-            directory[tag] = _directory(block, _unpacked(block, "I", start + 8)[0], room)[0]
-        elif length:
-            directory[tag] = Entry(kind, number, value, position)
-    return directory, offset + 2 + 12 * count
+# ------------------------------------------------------------------------------------------- EXIF
 
 
 def _top(block: bytes) -> Directory:
     try:
-        return _directory(block, _first_offset(block))[0]
-    except (*_DAMAGED, RecursionError) as error:
+        return directory_at(block, first_offset(block))[0]
+    except DAMAGED as error:
         raise ValueError(str(error)) from error
-
-
-def _number(block: bytes, entry: Entry) -> int:
-    layout = {_SHORT: "H", _LONG: "I"}.get(entry.kind)
-    if layout is None:
-        return 0
-    return struct.unpack_from(_order(block) + layout, entry.value)[0]
 
 
 def _of_upright(exif: bytes, width: int, height: int) -> bytes:
     top = _top(exif)
     block = bytearray(exif)
-    order = _order(exif)
+    order = byte_order(exif)
     for tag, entry in (*top.items(), *top.get(EXIF_IFD, {}).items()):
-        if tag in _SUBDIRECTORIES:
+        if tag in SUBDIRECTORIES:
             continue
         value = 1 if tag == ORIENTATION else None
         value = (width, height)[_SIZES[tag]] if tag in _SIZES else value
-        if value is None or entry.kind not in (_SHORT, _LONG) or entry.count != 1:
+        if value is None or entry.kind not in (SHORT, LONG) or entry.count != 1:
             continue
-        layout = "H" if entry.kind == _SHORT and value <= 0xFFFF else "I"
-        if layout == "I" and entry.kind == _SHORT:
-            struct.pack_into(f"{order}H", block, entry.position - 6, _LONG)
+        layout = "H" if entry.kind == SHORT and value <= 0xFFFF else "I"
+        if layout == "I" and entry.kind == SHORT:
+            struct.pack_into(f"{order}H", block, entry.position - 6, LONG)
         struct.pack_into(order + layout, block, entry.position, value)
     return _without_thumbnail(block)
 
 
 def _without_thumbnail(block: bytearray) -> bytes:
-    _, link = _directory(block, _first_offset(block))
+    _, link = directory_at(block, first_offset(block))
     if len(block) < link + 4:  # some writers leave the last link out
         return bytes(block)
-    (offset,) = _unpacked(block, "I", link)
+    (offset,) = unpacked(block, "I", link)
     if not offset:
         return bytes(block)
     struct.pack_into("4x", block, link)
     try:
-        thumbnail, _ = _directory(block, offset)
-        start, length = (_number(block, thumbnail[tag]) for tag in (_THUMBNAIL, _THUMBNAIL_LENGTH))
-    except _DAMAGED:
+        thumbnail, _ = directory_at(block, offset)
+        start, length = (
+            number_in(block, thumbnail[tag]) for tag in (_THUMBNAIL, _THUMBNAIL_LENGTH)
+        )
+    except DAMAGED:
         return bytes(block)
     if start + length == len(block):
         return bytes(block[:start])
@@ -285,15 +222,15 @@ def without_orientation(exif: bytes) -> bytes:
     if ORIENTATION not in _top(exif):
         return exif
     block = bytearray(exif)
-    start = _first_offset(exif)
-    (count,) = _unpacked(exif, "H", start)
+    start = first_offset(exif)
+    (count,) = unpacked(exif, "H", start)
     first, link = start + 2, start + 2 + 12 * count
     entries = [exif[i : i + 12] for i in range(first, link, 12)]
-    kept = [entry for entry in entries if _unpacked(exif[:8] + entry, "H", 8) != (ORIENTATION,)]
+    kept = [entry for entry in entries if unpacked(exif[:8] + entry, "H", 8) != (ORIENTATION,)]
     behind = exif[link : link + 4].ljust(4, b"\0")
     rest = b"".join(kept) + behind
     block[first : first + len(rest)] = rest
-    struct.pack_into(_order(exif) + "H", block, start, len(kept))
+    struct.pack_into(byte_order(exif) + "H", block, start, len(kept))
     return bytes(block)
 
 
@@ -303,30 +240,21 @@ def of_tiff(content: bytes) -> tuple[int, Metadata]:
     The photo is the first page that is not a smaller version of another one.
 
     Args:
-        content: the file; it may be mapped into memory.
+        content: the file.
 
     Raises:
-        ValueError: the file has no pages, is damaged, or is a BigTIFF file.
+        ValueError: the file has no pages, or is damaged.
     """
     try:
-        pages = list(_pages(content))
-        page = next((n for n, page in enumerate(pages) if not _is_reduced(content, page)), 0)
-        return page, _metadata_of_page(content, pages[page])
-    except (*_DAMAGED, RecursionError) as error:
+        found = list(pages(content))
+        page = next((n for n, page in enumerate(found) if not _is_reduced(content, page)), 0)
+        return page, _metadata_of_page(content, found[page])
+    except DAMAGED as error:
         raise ValueError(str(error)) from error
 
 
-def _pages(content: bytes) -> Iterator[Directory]:
-    offset, seen, room = _first_offset(content), set(), _Room(content)
-    while offset and offset not in seen:
-        seen.add(offset)
-        directory, link = _directory(content, offset, room)
-        yield directory
-        (offset,) = _unpacked(content, "I", link)
-
-
 def _is_reduced(content: bytes, page: Directory) -> bool:
-    return NEW_SUBFILE_TYPE in page and bool(_number(content, page[NEW_SUBFILE_TYPE]) & _REDUCED)
+    return NEW_SUBFILE_TYPE in page and bool(number_in(content, page[NEW_SUBFILE_TYPE]) & _REDUCED)
 
 
 def _metadata_of_page(content: bytes, page: Directory) -> Metadata:
@@ -336,8 +264,8 @@ def _metadata_of_page(content: bytes, page: Directory) -> Metadata:
     resources = _without_pictures(_value(page, IMAGE_RESOURCES) or b"") or None
     if resources is None and IPTC in page:
         resources = _as_image_resource(page[IPTC].value)
-    exif = bytes(content[:4]) + struct.pack(f"{_order(content)}I", 8)
-    exif += packed(kept, _order(content), 8)
+    order = byte_order(content)
+    exif = content[:2] + struct.pack(f"{order}HI", 42, 8) + packed(kept, order, 8)
     return Metadata(exif if kept else None, _value(page, XMP), resources)
 
 
@@ -352,7 +280,7 @@ def exif_directory(exif: bytes) -> tuple[str, Directory]:
     Raises:
         ValueError: the block is damaged.
     """
-    return _order(exif), _top(exif)
+    return byte_order(exif), _top(exif)
 
 
 def _value(directory: Directory, tag: int) -> bytes | None:
@@ -363,31 +291,3 @@ def _value(directory: Directory, tag: int) -> bytes | None:
 def _as_image_resource(iptc: bytes) -> bytes:
     padding = b"\0" if len(iptc) % 2 else b""
     return b"8BIM\x04\x04\0\0" + struct.pack(">I", len(iptc)) + iptc + padding
-
-
-def packed(directory: Directory, order: str, offset: int) -> bytes:
-    """A directory and its values as they stand in a block from an offset on; the last in a chain.
-
-    Args:
-        directory: entries by tag.
-        order: ``"<"`` or ``">"``, also that of the entries' values.
-        offset: even.
-    """
-    entries = b""
-    values = b""
-    start = offset + 2 + 12 * len(directory) + 4
-    for tag, entry in sorted(directory.items()):
-        if isinstance(entry, dict):
-            values += bytes(len(values) % 2)
-            entries += struct.pack(f"{order}HHII", tag, _LONG, 1, start + len(values))
-            values += packed(entry, order, start + len(values))
-            continue
-        entries += struct.pack(f"{order}HHI", tag, entry.kind, entry.count)
-        if len(entry.value) <= 4:
-            entries += entry.value.ljust(4, b"\0")
-        else:
-            values += bytes(len(values) % 2)
-            entries += struct.pack(f"{order}I", start + len(values))
-            values += entry.value
-    count = struct.pack(f"{order}H", len(directory))
-    return count + entries + bytes(4) + values + bytes(len(values) % 2)

@@ -69,8 +69,16 @@ class TestTiff:
         difference = load_photo(tmp_path / "a.tif").pixels.astype(int) - wide
         assert np.abs(difference).max() <= (0 if dtype == np.float32 else 16)
 
-    def test_a_thumbnail_in_the_first_page(self, tmp_path, pixels, wide):
-        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+    @pytest.mark.parametrize("options", [{}, {"tile": True, "tile_width": 16, "tile_height": 16}])
+    def test_jpeg_inside(self, tmp_path, pixels, options):
+        """Strips or tiles that are JPEG files without their tables."""
+        options |= {"compression": "jpeg", "Q": 95, "keep": "none"}
+        pyvips.Image.new_from_array(pixels).tiffsave(str(tmp_path / "a.tif"), **options)
+        assert np.abs(load_photo(tmp_path / "a.tif").pixels.astype(int) - pixels).mean() < 3
+
+    @pytest.mark.parametrize("is_big", [False, True])
+    def test_a_thumbnail_in_the_first_page(self, tmp_path, pixels, wide, is_big):
+        with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=is_big) as file:
             file.write(pixels[:20, :20], photometric="rgb", subfiletype=1)
             file.write(wide, photometric="rgb", description="the photo", metadata=None)
             file.write(wide[::-1], photometric="rgb", description="another one")
@@ -200,6 +208,16 @@ def of_tiff(content):
             struct.pack_into("<H" if kind == 3 else "<I", content, entry + 8, 128)
 
 
+def set_tag(path, name, number):
+    """Change the first number of an entry in a TIFF file."""
+    with tifffile.TiffFile(path) as file:
+        tag, order = file.pages[0].tags[name], file.byteorder
+    content = bytearray(path.read_bytes())
+    layout = {3: "H", 4: "I", 16: "Q"}[int(tag.dtype)]
+    struct.pack_into(order + layout, content, tag.valueoffset, number)
+    path.write_bytes(content)
+
+
 def of_jp2(content):
     at(b"ihdr", 4, ">I", 128)(content)
     at(b"\xff\x51", 10, ">I", 128)(content)
@@ -308,6 +326,42 @@ class TestBadInput:
         change(content)
         path.write_bytes(content)
         self.check(path, "damaged")
+
+    @pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+    @pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"byteorder": ">"}], ids=str)
+    def test_tiles_that_do_not_cover_the_photo(self, tmp_path, tag, options):
+        """libtiff would put black where they are missing."""
+        path = tmp_path / "a.tif"
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        tifffile.imwrite(path, noise, photometric="rgb", tile=(16, 16), **options)
+        set_tag(path, tag, 128)
+        self.check(path, "damaged .*16 of 32 tiles are there")
+
+    @pytest.mark.parametrize("tag", ["TileOffsets", "TileByteCounts"])
+    def test_a_tile_left_out(self, tmp_path, tag):
+        path = tmp_path / "a.tif"
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        tifffile.imwrite(path, noise, photometric="rgb", tile=(16, 16))
+        set_tag(path, tag, 0)
+        self.check(path, "damaged .*15 of 16 tiles are there")
+
+    @pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+    def test_a_jpeg_strip_that_is_smaller_than_the_photo(self, tmp_path, tag):
+        path = save(tmp_path / "a.tif", np.zeros((64, 64, 3), np.uint8), compression="jpeg")
+        set_tag(path, tag, 128)
+        set_tag(path, "RowsPerStrip", 128)
+        self.check(path, "damaged .*64 x 64 pixels where there should be")
+
+    def test_a_jpeg_strip_that_is_half_there(self, tmp_path):
+        """Whatever the TIFF file and the JPEG file in it say of their heights."""
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        path = save(tmp_path / "a.tif", noise, compression="jpeg")
+        set_tag(path, "ImageLength", 128)
+        set_tag(path, "RowsPerStrip", 128)
+        content = bytearray(path.read_bytes())
+        at(b"\xff\xc0", 5, ">H", 128)(content)
+        path.write_bytes(content)
+        self.check(path, "damaged .*a JPEG strip or tile ends early")
 
     def test_half_of_a_jpeg_file_that_ends_as_a_whole_one(self, tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)

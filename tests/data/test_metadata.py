@@ -169,8 +169,12 @@ def test_texts_of_png(tmp_path, pixels):
     assert ("Comment", "Author: Žofie") in load_photo(tmp_path / "b.jpg").metadata.comments
 
 
-def test_from_tiff_only_what_describes_the_photo(tmp_path, pixels):
+@pytest.mark.parametrize("is_big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_from_tiff_only_what_describes_the_photo(tmp_path, pixels, is_big, order):
     options = {
+        "bigtiff": is_big,
+        "byteorder": order,
         "photometric": "rgb",
         "description": "evening",
         "resolution": (300, 300),

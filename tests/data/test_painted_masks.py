@@ -293,6 +293,12 @@ class TestBadInput:
         with pytest.raises(ArgumentError, match=r"style_mask=.*this looks like a photo"):
             load(painted(["red"]), Image.fromarray(noise))
 
+    def test_lines_alone(self, load):
+        """A few colours, none of them three pixels wide."""
+        lines = Image.fromarray((np.indices(SIZE).sum(0) % 2 * 200).astype(np.uint8))
+        with pytest.raises(ArgumentError, match=r"content_mask=.*filled with one plain colour"):
+            load(lines, lines)
+
     def test_too_many_labels(self, load):
         colours = [
             f"#{red:02x}{green:02x}00" for red in range(0, 256, 51) for green in range(0, 256, 51)

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 from photostyle.data import Photo, PhotoOptions, TrainingPhotos, load_masks, load_photo, save_photo
 from photostyle.data.colour_space import adobe_rgb_profile
 from photostyle.data.cube_file import load_cube, save_cube
-from photostyle.data.vips import libvips
+from photostyle.data.vips import libvips, to_vips
 from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints
 from photostyle.feedforward.run import tensors_fit
 from photostyle.feedforward.style_network import StyleNetwork, load_network
@@ -113,6 +113,8 @@ def _photos(folder: Path) -> list[bytes]:
         file = BytesIO()
         tifffile.imwrite(file, array, photometric="rgb", **options)
         files.append(file.getvalue())
+    options = {"compression": "jpeg", "tile": True, "tile_width": 32, "tile_height": 32}
+    files.append(to_vips(pixels).tiffsave_buffer(**options))
     return files
 
 
