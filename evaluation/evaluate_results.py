@@ -36,6 +36,7 @@ from photostyle.ops.metrics import (
     edge_ssim,
     flat_roughness,
     matting_loss,
+    sharpness,
 )
 from photostyle.ops.transport import EXACT
 
@@ -158,6 +159,7 @@ def _score(case: _Case, style_distance: StyleDistance) -> dict[str, Scores]:
             matting_loss(case.content, image),
             flat_roughness(case.content, image),
             colour_map_residual(case.content, image, case.masks.content),
+            sharpness(case.content, image),
         )
         for method, image in case.images.items()
     }

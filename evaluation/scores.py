@@ -22,9 +22,11 @@ METRICS = {
     "tenth of the content's pixels around which it varies least: noise, banding; lower is better",
     "colour_map_residual": "RMS distance, in ΔE*ab, to the nearest smooth map of the content's "
     "colours under each mask: haze, glows, blotches; lower is better, an untouched photo has 0",
+    "sharpness": "share of luma's detail that is finer than a Gaussian of σ = 1 pixel, over the "
+    "content's; below 1 the image is blurred, which lowers style distance by itself",
 }
 
-TITLES = ("style distance", "edge SSIM", "matting loss", "roughness", "residual")
+TITLES = ("style distance", "edge SSIM", "matting loss", "roughness", "residual", "sharpness")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Scores:
     matting_loss: float
     flat_roughness: float
     colour_map_residual: float
+    sharpness: float
 
     def formatted(self) -> tuple[str, ...]:
         """The numbers as a person reads them."""
@@ -45,6 +48,7 @@ class Scores:
             f"{self.matting_loss:.2e}",
             f"{self.flat_roughness:.2f}",
             f"{self.colour_map_residual:.1f}",
+            f"{self.sharpness:.2f}",
         )
 
 

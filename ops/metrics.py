@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.features import VGGFeatures
-from photostyle.ops.filters import edge_magnitude, ssim
+from photostyle.ops.filters import LUMA, edge_magnitude, ssim
 from photostyle.ops.gram import average_down, gram_matrix
 from photostyle.ops.matting.laplacian import MattingLaplacian
 
@@ -16,6 +16,10 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 MATTING_EPSILON = 1e-5
 ROUGHNESS_SIGMA = 2.0
 FLAT_SHARE = 0.1
+FLOOR = 1e-5
+"""Of the deviation of detail, far below the rounding of 8 bits: a plain photo has neither."""
+BANDS = (1.0, 2.0)
+"""σ in pixels of the Gaussians between which detail is called fine and coarse."""
 
 
 class StyleDistance(nn.Module):
@@ -85,6 +89,26 @@ def flat_roughness(content: Tensor, image: Tensor) -> float:
         result, (0, ROUGHNESS_SIGMA, ROUGHNESS_SIGMA), radius=(0, reach, reach)
     )
     return float(np.sqrt(np.square(result - smooth)[:, *inner][:, flat].mean()))
+
+
+def sharpness(content: Tensor, image: Tensor) -> float:
+    """How sharp the image is beside its content; 1: as sharp, less: blurred.
+
+    The deviation of luma's fine detail, which a Gaussian of σ = 1 pixel takes away, over that of
+    the coarser detail which one of σ = 2 takes away beyond it, and this ratio over the content's.
+    Contrast changes nothing. Read it beside `StyleDistance`, which blur alone lowers wherever the
+    style is less sharp than the content.
+
+    Args:
+        content, image: (1, 3, H, W), values in [0, 1].
+    """
+    return _fine_share(image) / _fine_share(content)
+
+
+def _fine_share(photo: Tensor) -> float:
+    luma = np.tensordot(LUMA, photo[0].double().numpy(), 1)
+    less, least = (gaussian_filter(luma, sigma) for sigma in BANDS)
+    return (FLOOR + (luma - less).std()) / (FLOOR + (less - least).std())
 
 
 def colour_map_residual(content: Tensor, image: Tensor, masks: Tensor) -> float:

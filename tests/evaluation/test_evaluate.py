@@ -213,19 +213,29 @@ def test_pairs_without_result_are_named_and_left_out(tmp_path, pairs, results, c
 
 
 def test_the_table_as_text():
-    first = {"untouched": Scores(0.5, 1.0, 1e-6, 1, 0), "results": Scores(0.25, 0.75, 2e-4, 2, 8)}
+    first = {
+        "untouched": Scores(0.5, 1, 1e-6, 1, 0, 1),
+        "results": Scores(0.25, 0.75, 2e-4, 2, 8, 0.5),
+    }
     second = {
-        "untouched": Scores(1.5, 1.0, 3e-6, 2, 0),
-        "results": Scores(0.125, 0.5, 4e-4, 0.5, 3),
+        "untouched": Scores(1.5, 1.0, 3e-6, 2, 0, 1),
+        "results": Scores(0.125, 0.5, 4e-4, 0.5, 3, 1.5),
     }
     lines = [
-        "pair       method     style distance  edge SSIM  matting loss  roughness  residual",
-        "a          untouched           0.500      1.000      1.00e-06       1.00       0.0",
-        "           results             0.250      0.750      2.00e-04       2.00       8.0",
-        "b          untouched           1.500      1.000      3.00e-06       2.00       0.0",
-        "           results             0.125      0.500      4.00e-04       0.50       3.0",
-        "mean of 2  untouched           1.000      1.000      2.00e-06       1.50       0.0",
-        "           results             0.188      0.625      3.00e-04       1.25       5.5",
+        "pair       method     style distance  edge SSIM  matting loss  roughness  residual  "
+        "sharpness",
+        "a          untouched           0.500      1.000      1.00e-06       1.00       0.0       "
+        "1.00",
+        "           results             0.250      0.750      2.00e-04       2.00       8.0       "
+        "0.50",
+        "b          untouched           1.500      1.000      3.00e-06       2.00       0.0       "
+        "1.00",
+        "           results             0.125      0.500      4.00e-04       0.50       3.0       "
+        "1.50",
+        "mean of 2  untouched           1.000      1.000      2.00e-06       1.50       0.0       "
+        "1.00",
+        "           results             0.188      0.625      3.00e-04       1.25       5.5       "
+        "1.00",
     ]
     scores = {"a": first, "b": second}
     assert str(Evaluation(scores)).splitlines() == lines
@@ -239,7 +249,7 @@ def test_the_table_as_text():
 
 def test_wins_are_counted_pair_by_pair():
     def against(*results):
-        pair = {"other.png": Scores(0.5, 0.7, 1e-5, 1.0, 9.0), "results": Scores(*results)}
+        pair = {"other.png": Scores(0.5, 0.7, 1e-5, 1.0, 9.0, 1), "results": Scores(*results, 1)}
         return Evaluation({"a": pair}, "other.png").wins
 
     names = "style_distance", "edge_ssim", "colour_map_residual", "all_three", "flat_roughness"

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2lab
 from torchvision.transforms.functional import gaussian_blur
 
@@ -19,6 +20,7 @@ from photostyle.ops.metrics import (
     edge_ssim,
     flat_roughness,
     matting_loss,
+    sharpness,
 )
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -244,6 +246,46 @@ def test_roughness_of_the_smallest_and_of_plain_photos():
     plain = torch.full((1, 3, 20, 30), 0.5)
     assert flat_roughness(plain, plain) == pytest.approx(0, abs=1e-9)
     assert flat_roughness(plain, noisy(plain, 0.1)) > 10
+
+
+# --------------------------------------------------------------------------------------- sharpness
+
+
+@pytest.fixture(scope="module")
+def leaves():
+    """White noise: detail of every size."""
+    return torch.rand(1, 3, 80, 120, generator=torch.Generator().manual_seed(0))
+
+
+def test_sharpness_is_not_contrast(leaves):
+    assert sharpness(leaves, leaves) == pytest.approx(1)
+    assert sharpness(leaves, 0.3 + 0.5 * leaves) == pytest.approx(1, abs=1e-3)
+    assert sharpness(leaves, 1 - leaves) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [1, 2])
+def test_sharpness_of_a_blurred_photo(leaves, sigma):
+    """Against the integrals of Gaussians: that of G(a) G(b) is 1 / (2π (a + b)), a and b σ²."""
+
+    def variance(a, b):
+        """Of white noise under G(a) - G(b); under 1 - G(b) for a = 0."""
+        own = 1 / (4 * np.pi * a) if a else 1
+        return own - 1 / (np.pi * (a + b)) + 1 / (4 * np.pi * b)
+
+    def fine_share(blur):
+        return (variance(blur, blur + 1) / variance(blur + 1, blur + 4)) ** 0.5
+
+    blurred = gaussian_filter(leaves.numpy(), (0, 0, sigma, sigma))
+    expected = fine_share(sigma**2) / fine_share(0)
+    assert expected < 0.4
+    assert sharpness(leaves, torch.from_numpy(blurred)) == pytest.approx(expected, rel=0.05)
+
+
+def test_sharpness_of_plain_photos(leaves):
+    plain = torch.full((1, 3, 20, 30), 0.5)
+    assert sharpness(plain, plain) == pytest.approx(1)
+    noise = 0.1 * leaves[..., :20, :30]
+    assert sharpness(plain, plain + noise) > 1
 
 
 # ------------------------------------------------------------------------------ colour-map residual
