@@ -25,10 +25,10 @@ from photostyle.feedforward.tensor_file import (
 from photostyle.feedforward.transform_net import BASES, TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
-from photostyle.ops.affine import apply_affine
+from photostyle.ops.affine import apply_affine, blend_affine
 from photostyle.ops.colour_map import nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
-from photostyle.ops.errors import check_choice, check_number, check_whole
+from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.transport import EXACT, check_gains
 
@@ -53,6 +53,8 @@ class StyleNetwork:
         config: the configuration it was trained with.
         metrics: means over the validation photos: ``style_distance``, ``edge_ssim``, ...; may be
             empty.
+        colour_map: add to the photo, or to the colour transfer of a network of any style, a map of
+            the photo's colours and nothing else, see `ops.colour_map`; not without a guided filter.
         style: of a network of any style, see `with_style`.
         masks: of the photo it is called with, (M, H, W), values in [0, 1], whose sum is the pixel's
             weight: 1, less where the photo is transparent; ``None``: one, everywhere.
@@ -63,6 +65,7 @@ class StyleNetwork:
     name: str = ""
     config: dict = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    colour_map: bool = True
     style: StyleStatistics | None = None
     masks: Tensor | None = None
 
@@ -91,11 +94,11 @@ class StyleNetwork:
         Raises:
             ArgumentError: the network takes any style and has not been given one.
         """
-        if not self.is_universal:
-            return self.filtered(self.net(photo, self._weights), photo)
-        if self.guided_filter is None:
+        if self.guided_filter is not None:
+            return apply_affine(self.coefficients(photo), photo)
+        if self.is_universal:
             return self.net(*self._transported(photo).inputs)
-        return apply_affine(self.coefficients(photo), photo)
+        return self.net(photo, self._weights)
 
     def filtered(self, raw: Tensor, photo: Tensor, base: Tensor | None = None) -> Tensor:
         """The network's output made locally affine in the photo, (B, 3, H, W) each.
@@ -115,7 +118,7 @@ class StyleNetwork:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
         ``None`` without a guided filter. Of a network of any style the result has the contrast of
-        its base, and what it adds to the base is a map of the photo's colours alone.
+        its base.
 
         Raises:
             ArgumentError: the network takes any style and has not been given one.
@@ -123,16 +126,18 @@ class StyleNetwork:
         if self.guided_filter is None:
             return None
         laplacian = self.guided_filter.laplacian(photo)
-        if not self.is_universal:
-            return laplacian.coefficients(self.net(photo, self._weights))
-        start = self._transported(photo)
-        residual = laplacian.coefficients(self.net(*start.inputs) - start.base)
-        restored = restore_contrast(
-            start.coefficients + residual, start.coefficients, photo, self._weights
-        )
-        image = apply_affine(restored, photo).clamp(0, 1)
-        added = nearest_colour_map(photo, image - start.base, pixel_weights=self._weights)
-        return start.coefficients + laplacian.coefficients(added)
+        if self.is_universal:
+            _, base, _, start = transported = self._transported(photo)
+            residual = laplacian.coefficients(self.net(*transported.inputs) - base)
+            found = restore_contrast(start + residual, start, photo, self._weights)
+        else:
+            found = laplacian.coefficients(self.net(photo, self._weights))
+            base, start = photo, blend_affine(found, 0)
+        if not self.colour_map:
+            return found
+        image = apply_affine(found, photo).clamp(0, 1)
+        added = nearest_colour_map(photo, image - base, pixel_weights=self._weights)
+        return start + laplacian.coefficients(added)
 
     def _transported(self, photo: Tensor) -> Transported:
         if self.style is None:
@@ -159,6 +164,7 @@ class StyleNetwork:
             "name": self.name,
             "config": json.dumps(self.config),
             "metrics": json.dumps(self.metrics),
+            "colour_map": json.dumps(self.colour_map),
         }
         tensors = {key: value.half().contiguous() for key, value in self.net.state_dict().items()}
         with atomic_file(path) as file:
@@ -192,7 +198,7 @@ def load_network(
     elif header.get("format") != FORMAT:
         raise ArgumentError("network", network, "safetensors, but no network of ours")
     with refused("network", network, "damaged network file ({})"):
-        fields = header_fields(header, FIELDS)
+        fields = header_fields(header, FIELDS, optional={"colour_map"})
         for key, tensor in state.items():
             check_values(key, tensor, LARGEST_WEIGHT)
         _check_size(fields["architecture"], state)
@@ -208,6 +214,7 @@ def load_network(
             header["name"],
             fields["config"],
             fields["metrics"],
+            fields.get("colour_map", True),
         )
 
 
@@ -242,6 +249,7 @@ FIELDS: dict[str, Check] = {
     "guided_filter": _check_guided_filter,
     "config": check_mapping,
     "metrics": check_numbers,
+    "colour_map": check_flag,
 }
 """What a network's file says in its header, as JSON."""
 _SIDE = {

@@ -40,14 +40,16 @@ def read_tensors(
         return json.loads(content[8 : 8 + length]).get("__metadata__") or {}, tensors
 
 
-def header_fields(header: dict[str, str], schema: Mapping[str, Check]) -> dict:
+def header_fields(
+    header: dict[str, str], schema: Mapping[str, Check], optional: Collection[str] = ()
+) -> dict:
     """What a header says as JSON, see `checked`; other texts are left out.
 
     Raises:
         ValueError: something is missing, no JSON, or other than the schema wants it.
     """
     fields = {key: json.loads(text) for key, text in header.items() if key in schema}
-    return checked("header", fields, schema)
+    return checked("header", fields, schema, optional)
 
 
 def checked(

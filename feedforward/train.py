@@ -87,6 +87,7 @@ def train_network(
     network: Callable[..., TransformNet | UniversalNet] = TransformNet,
     objective: StyleObjective,
     guided_filter: GuidedFilter | None,
+    colour_map: bool = True,
     raw_matting: RawMattingLoss,
     schedule: Schedule,
     intervals: Intervals,
@@ -109,6 +110,8 @@ def train_network(
             `feedforward.UniversalNet`.
         objective, raw_matting: see `TrainingObjective`.
         guided_filter: ``None`` for a painterly network, Johnson et al. (2016).
+        colour_map: of the network that is exported, see `feedforward.StyleNetwork`; training is the
+            same.
         schedule, intervals: see there.
         validation: folder of validation photos; ``None``: those that ``photos`` holds out.
         init: a network, as `feedforward.load_network` takes it, whose weights are the first ones;
@@ -129,6 +132,7 @@ def train_network(
             that cannot be written is left out with a warning; at the end, one line tells what is
             missing in the output, and where the network is.
     """
+    check_flag("colour_map", colour_map)
     if not (raw_matting.weight or any(objective.weights.values())):
         expected = "give a weight above 0, to this or to another loss"
         raise ArgumentError("style_weight", objective.weights["style"], expected)
@@ -188,7 +192,7 @@ def train_network(
             losses = AnyStyle(objective, raw_matting, net, region_share)
         run = Run(
             accelerator,
-            StyleNetwork(net, guided_filter, name, published or {}),
+            StyleNetwork(net, guided_filter, name, published or {}, colour_map=colour_map),
             losses,
             schedule,
             Validation(validation_photos, validation_styles, options.size, losses)

@@ -199,6 +199,8 @@ def test_the_defaults_are_those_of_the_classes():
     assert made.style_loss.colour_gains == GAINS
     trained = instantiate(compose("train").photorealism).raw_matting
     assert trained == RawMattingLoss()
+    overrides = [*REQUIRED_TO_TRAIN, "photorealism.colour_map=false"]
+    assert instantiate(compose("train", overrides).training).keywords["colour_map"] is False
     parameters = inspect.signature(optimize.optimize_image).parameters
     method = resolved()["method"]
     for name in ("colour_map", "keep_contrast", "init"):

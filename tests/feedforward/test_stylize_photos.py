@@ -291,6 +291,10 @@ BAD_NETWORKS = {
         lambda path: changed_network(path, config="[" * 100_000),
         "damaged network file",
     ),
+    "a colour_map that is a number": (
+        lambda path: changed_network(path, colour_map="7"),
+        "damaged network file (colour_map=7: give true or false)",
+    ),
     "an empty guided_filter": (
         lambda path: changed_network(path, guided_filter="{}"),
         "damaged network file (guided_filter=[]: without radius, ridge",

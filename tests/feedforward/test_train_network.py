@@ -345,7 +345,8 @@ def test_photorealism_off(photos, folder):
 def test_the_file(photos, folder):
     """Everything that applying the network needs, and where it comes from."""
     published = {"schedule": {"steps": 4}, "layers": ["relu1_1"], "none": None}
-    report = train(photos, steps=4, published=published, settings={"style": "light.png"})
+    settings = {"style": "light.png"}
+    report = train(photos, steps=4, colour_map=False, published=published, settings=settings)
     assert report.network == Path("run/network.safetensors")
     network = load_network(report.network)
     assert network.name == "light"
@@ -354,6 +355,7 @@ def test_the_file(photos, folder):
     expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.8)}
     assert network.net.architecture == expected
     assert (network.guided_filter.radius, network.guided_filter.ridge) == (2, 1e-4)
+    assert network.colour_map is False
     photo = torch.rand(1, 3, 40, 44)
     assert network(photo).shape == photo.shape
     assert network.coefficients(photo).shape == (1, 3, 4, 40, 44)

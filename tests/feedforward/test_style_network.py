@@ -1,0 +1,72 @@
+"""A network of one style as it is applied: what it adds to a photo, and what its file keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from photostyle.feedforward.style_network import StyleNetwork, load_network
+from photostyle.feedforward.transform_net import BASES, TransformNet
+from photostyle.ops import GuidedFilter
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_map import NearestColourMap
+
+
+@pytest.fixture(params=BASES)
+def network(request):
+    torch.manual_seed(0)
+    net = TransformNet(4, 1, request.param, torch.full((3,), 0.4), 0.02 * torch.eye(3))
+    torch.nn.init.normal_(net.output.weight, std=0.05)
+    return StyleNetwork(net.eval(), GuidedFilter(2, 1e-4))
+
+
+@pytest.fixture
+def photo():
+    return torch.rand(1, 3, 60, 80, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_adds_a_map_of_colours_and_nothing_else(network, photo):
+    """Whatever the net says: of two pixels of one colour neither is the lighter one."""
+    nearest = NearestColourMap(photo)
+    left = []
+    for colour_map in (True, False):
+        added = replace(network, colour_map=colour_map)(photo) - photo
+        assert added.abs().mean() > 0.01
+        left.append((added - nearest(added)).square().mean())
+    assert left[0] < 0.1 * left[1]
+
+
+@torch.no_grad()
+def test_without_a_map_of_colours_it_is_the_guided_filter_of_what_the_net_says(network, photo):
+    result = replace(network, colour_map=False)(photo)
+    filtered = network.guided_filter.laplacian(photo).guided_filter(network.net(photo))
+    torch.testing.assert_close(result, filtered, rtol=0, atol=1e-5)
+    painted = replace(network, guided_filter=None)(photo)
+    torch.testing.assert_close(painted, network.net(photo))
+
+
+@torch.no_grad()
+def test_coefficients_give_the_result(network, photo):
+    """Of each photo of a batch its own."""
+    photos = torch.cat([photo, photo.flip(3) ** 2])
+    result = network(photos)
+    torch.testing.assert_close(apply_affine(network.coefficients(photos), photos), result)
+    for one, alone in zip(result, photos, strict=True):
+        torch.testing.assert_close(one[None], network(alone[None]), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_transparent_pixels_do_not_count_in_the_map(network, photo):
+    """The net changes these alone; what one map for all would give the others, they do not get."""
+    right = torch.arange(80) >= 50
+    network.net.forward = lambda photo, _: photo + 0.3 * right
+    for masks, least, most in ((None, 0.05, 0.2), ((~right).float().expand(1, 60, 80), 0, 0.01)):
+        added = (replace(network, masks=masks)(photo) - photo)[..., :40].mean()
+        assert least <= added <= most
+
+
+@pytest.mark.parametrize("colour_map", [True, False])
+def test_the_file_keeps_it(network, tmp_path, colour_map):
+    replace(network, colour_map=colour_map).save(tmp_path / "a.safetensors")
+    assert load_network(tmp_path / "a.safetensors").colour_map is colour_map
