@@ -25,8 +25,8 @@ from photostyle.feedforward.tensor_file import (
 from photostyle.feedforward.transform_net import BASES, TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
-from photostyle.ops.affine import apply_affine, blend_affine
-from photostyle.ops.colour_map import nearest_colour_map
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_map import NearestColourMap, nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
 from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
@@ -101,24 +101,32 @@ class StyleNetwork:
         return self.net(photo, self._weights)
 
     def filtered(self, raw: Tensor, photo: Tensor, base: Tensor | None = None) -> Tensor:
-        """The network's output made locally affine in the photo, (B, 3, H, W) each.
+        """c + P S (x − c): what the network says made locally affine in the photo.
 
-        Of a network of any style only what it adds to the base, which is so already: a guided
-        filter takes fine texture away. This is what is trained; when it is applied `coefficients`
-        goes on from here.
+        A guided filter takes fine texture away, so only what is added is filtered, to c, the colour
+        transfer of a network of any style, the photo itself else. This is what is trained; when it
+        is applied `coefficients` goes on from here.
+
+        Args:
+            raw: x, (B, 3, H, W).
+            photo: (B, 3, H, W).
+            base: c, (B, 3, H, W); ``None`` for the photo.
         """
         if self.guided_filter is None:
             return raw
-        laplacian = self.guided_filter.laplacian(photo)
-        if base is None:
-            return laplacian.guided_filter(raw)
-        return base + laplacian.guided_filter(raw - base)
+        base = photo if base is None else base
+        added = raw - base
+        if self.colour_map:
+            pairs = zip(photo.split(1), added.split(1), strict=True)
+            added = torch.cat([NearestColourMap(one)(change) for one, change in pairs])
+        return base + self.guided_filter.laplacian(photo).guided_filter(added)
 
     def coefficients(self, photo: Tensor) -> Tensor | None:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
         ``None`` without a guided filter. Of a network of any style the result has the contrast of
-        its base.
+        its colour transfer. What the map of colours comes near to is the picture as a screen shows
+        it: shadows and highlights roll off.
 
         Raises:
             ArgumentError: the network takes any style and has not been given one.
@@ -128,11 +136,11 @@ class StyleNetwork:
         laplacian = self.guided_filter.laplacian(photo)
         if self.is_universal:
             _, base, _, start = transported = self._transported(photo)
-            residual = laplacian.coefficients(self.net(*transported.inputs) - base)
-            found = restore_contrast(start + residual, start, photo, self._weights)
+            found = start + laplacian.coefficients(self.net(*transported.inputs) - base)
+            found = restore_contrast(found, start, photo, self._weights)
         else:
-            found = laplacian.coefficients(self.net(photo, self._weights))
-            base, start = photo, blend_affine(found, 0)
+            base, start = photo, torch.eye(3, 4).to(photo)[:, :, None, None]
+            found = start + laplacian.coefficients(self.net(photo, self._weights) - base)
         if not self.colour_map:
             return found
         image = apply_affine(found, photo).clamp(0, 1)

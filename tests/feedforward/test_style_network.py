@@ -38,12 +38,39 @@ def test_adds_a_map_of_colours_and_nothing_else(network, photo):
 
 
 @torch.no_grad()
-def test_without_a_map_of_colours_it_is_the_guided_filter_of_what_the_net_says(network, photo):
+def test_without_a_map_of_colours_what_it_adds_is_filtered(network, photo):
     result = replace(network, colour_map=False)(photo)
-    filtered = network.guided_filter.laplacian(photo).guided_filter(network.net(photo))
-    torch.testing.assert_close(result, filtered, rtol=0, atol=1e-5)
+    laplacian = network.guided_filter.laplacian(photo)
+    expected = photo + laplacian.guided_filter(network.net(photo) - photo)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
     painted = replace(network, guided_filter=None)(photo)
     torch.testing.assert_close(painted, network.net(photo))
+
+
+@torch.no_grad()
+def test_what_is_trained_is_what_is_applied(network, photo):
+    """But for the colours that no screen shows, and the size at which the map is found."""
+    photos = 0.3 + 0.4 * torch.cat([photo, photo.flip(3) ** 2])
+    trained = network.filtered(network.net(photos), photos)
+    assert (network(photos) - trained).square().mean() ** 0.5 < 0.01
+    assert (trained - photos).square().mean() ** 0.5 > 0.03
+
+
+def test_it_is_trained_through_the_map(network, photo):
+    """Against differences of the loss itself."""
+    network = replace(network, guided_filter=GuidedFilter(2, 1e-2))
+    photo = photo[..., :16, :20].double()
+    weights = torch.rand(photo.shape, generator=torch.Generator().manual_seed(2)).double()
+
+    def loss(raw):
+        return (weights * network.filtered(raw, photo)).sum()
+
+    raw = photo.clone().requires_grad_()
+    loss(raw).backward()
+    step = torch.randn(photo.shape, generator=torch.Generator().manual_seed(3)).double()
+    with torch.no_grad():
+        expected = loss(photo + step) - loss(photo)  # linear in what the net says
+    torch.testing.assert_close((raw.grad * step).sum(), expected)
 
 
 @torch.no_grad()
