@@ -28,9 +28,10 @@ COLOUR_WEIGHT = 0.1
 """Of each colour channel, normalised as features are: a lamp is brighter than the wall."""
 REGIONS = 5
 """More agree hardly better with painted masks and give worse pictures (docs/quality.md)."""
-RESTARTS = 4
-"""Of k-means, of which the best is kept."""
-ITERATIONS = 30
+RESTARTS = 16
+"""Of k-means, so many that a level of noise hardly ever leads to other regions."""
+FIRST_ITERATIONS, ITERATIONS = 12, 40
+"""Of all of them, and of the one that is the best by then."""
 LEAST_SHARE = 0.01
 """Of both photos; a region below it in one of them has no counterpart there."""
 REFINEMENT = GuidedFilter(radius=16, ridge=1e-3)
@@ -211,17 +212,24 @@ def _clusters(points: Tensor, regions: int, seed: int) -> Tensor:
     first = torch.randint(len(points), (RESTARTS, 1), generator=random)
     centres = points[first]
     for _ in range(regions - 1):
-        nearest = torch.cdist(points.expand(RESTARTS, -1, -1), centres).amin(2).square()
+        nearest = _distances(points, centres).amin(2).square()
         # Where all points are centres already, any will do.
         chosen = torch.multinomial(nearest + 1e-12, 1, generator=random)
         centres = torch.cat([centres, points[chosen]], 1)
-    for _ in range(ITERATIONS):
-        labels = torch.cdist(points.expand(RESTARTS, -1, -1), centres).argmin(2)
+    for iteration in range(ITERATIONS):
+        if iteration == FIRST_ITERATIONS:
+            spread = _distances(points, centres).amin(2).square().sum(1)
+            centres = centres[spread.argmin()][None]
+        labels = _distances(points, centres).argmin(2)
         members = F.one_hot(labels, regions).to(points).mT
         counts = members.sum(2, keepdim=True)
         centres = torch.where(counts > 0, members @ points / counts.clamp(min=1), centres)
-    distances, labels = torch.cdist(points.expand(RESTARTS, -1, -1), centres).min(2)
-    return labels[distances.square().sum(1).argmin()]
+    return _distances(points, centres)[0].argmin(1)
+
+
+def _distances(points: Tensor, centres: Tensor) -> Tensor:
+    """Of (N, D) points from (R, K, D) centres: (R, N, K)."""
+    return torch.cdist(points.expand(len(centres), -1, -1), centres)
 
 
 def _shares(labels: np.ndarray, split: int) -> list[float]:

@@ -47,6 +47,20 @@ def test_photos_described_before(photos, masks):
     assert (again.content == automatic_masks(photos[0], photos[0]).content).all()
 
 
+@pytest.mark.parametrize("name", ["sunset", "dusk", "autumn"])
+def test_a_level_of_noise_leaves_the_regions(name):
+    """In the style: some starts of k-means end elsewhere by less than that, the best of many not."""
+    content, style = (load_image(EXAMPLES / f"{one}.jpg", 400) for one in ("pavilion", name))
+    described = describe(content)
+    regions = masks_of_described(described, describe(style)).content.argmax(0)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        noise = torch.randint(-1, 2, style.shape, generator=random) / 255
+        noisy = describe((style + noise).clamp(0, 1))
+        changed = masks_of_described(described, noisy).content.argmax(0) != regions
+        assert changed.float().mean() < 0.02
+
+
 def test_every_region_has_a_counterpart(masks):
     assert 2 <= len(masks.labels) <= 5
     assert len(set(masks.labels)) == len(masks.labels)
