@@ -49,7 +49,7 @@ def test_photos_described_before(photos, masks):
 
 @pytest.mark.parametrize("name", ["sunset", "dusk", "autumn"])
 def test_a_level_of_noise_leaves_the_regions(name):
-    """In the style: some starts of k-means end elsewhere by less than that, the best of many not."""
+    """In the style: single starts of k-means may end elsewhere, the best of many does not."""
     content, style = (load_image(EXAMPLES / f"{one}.jpg", 400) for one in ("pavilion", name))
     described = describe(content)
     regions = masks_of_described(described, describe(style)).content.argmax(0)
