@@ -110,8 +110,8 @@ def train_network(
             `feedforward.UniversalNet`.
         objective, raw_matting: see `TrainingObjective`.
         guided_filter: ``None`` for a painterly network, Johnson et al. (2016).
-        colour_map: of the network that is exported, see `feedforward.StyleNetwork`; training is the
-            same.
+        colour_map: whether the network adds a map of the photo's colours, in training and when it
+            is applied, see `feedforward.StyleNetwork`.
         schedule, intervals: see there.
         validation: folder of validation photos; ``None``: those that ``photos`` holds out.
         init: a network, as `feedforward.load_network` takes it, whose weights are the first ones;
