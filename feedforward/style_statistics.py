@@ -12,7 +12,7 @@ from photostyle.feedforward.universal_net import LAYERS, StyleStatistics
 from photostyle.ops import ArgumentError
 from photostyle.ops.transport import Moments
 
-FORMAT = "photostyle style 1"
+FORMAT = "photostyle style 2"
 SUFFIX = ".safetensors"
 LARGEST_FEATURE = 1e5
 TENSORS = {

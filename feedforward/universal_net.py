@@ -17,6 +17,7 @@ from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_whole
 from photostyle.ops.gram import average_down
+from photostyle.ops.tones import to_tones
 from photostyle.ops.transport import Moments
 
 LAYERS = ("relu1_1", "relu2_1")
@@ -33,7 +34,7 @@ class StyleStatistics(NamedTuple):
     """What the network needs to know of B styles under M masks.
 
     Attributes:
-        colours: means (B, M, 3) and covariances (B, M, 3, 3), float64.
+        colours: means (B, M, 3) and covariances (B, M, 3, 3) of tones, float64.
         features: by layer, what `ops.Transport.statistics` returns: means (B, M, C) and roots of
             covariances (B, M, C, C), float64, and no Gram matrices.
     """
@@ -132,9 +133,11 @@ class UniversalNet(nn.Module):
         features = self.encoder(_halved(style))
         with torch.autocast(style.device.type, enabled=False):
             return StyleStatistics(
-                colour_moments(style, masks),
+                colour_moments(to_tones(style), masks),
                 {
-                    layer: self.transport.statistics(maps, average_down(masks, maps.shape[2:]))
+                    layer: self.transport.statistics(
+                        layer, maps, average_down(masks, maps.shape[2:])
+                    )
                     for layer, maps in features.items()
                 },
             )

@@ -14,9 +14,7 @@ import torch.nn.functional as F
 from scipy.sparse import csr_array, diags_array, eye_array, kron
 from torch import Tensor
 
-from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import colour_maps
-from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.transport import moments
 
 SIZE = 9
@@ -160,33 +158,6 @@ class _Nearest(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.nearest.counted(ctx.nearest.spread(gradient)), None
-
-
-@torch.no_grad()
-def roll_off(
-    coefficients: Tensor,
-    photo: Tensor,
-    guided_filter: GuidedFilter,
-    pixel_weights: Tensor | None = None,
-) -> Tensor:
-    """Colours that run out of [0, 1] bend towards its ends, as far as a map of colours can say it.
-
-    Of a map y = A·I + b what is below black or above white is cut off, and with it the texture of
-    shadows and highlights. To y is added P S (clamp(y) − y): S spreads the cut over like colours,
-    and P, the guided filter, makes an affine map of it again.
-
-    Args:
-        coefficients: (B, 3, 4, H, W), of y.
-        photo: (B, 3, H, W), values in [0, 1].
-        guided_filter: P.
-        pixel_weights: how much each pixel counts, (H, W) in [0, 1]; ``None``: all alike.
-
-    Returns:
-        Coefficients (B, 3, 4, H, W).
-    """
-    y = apply_affine(coefficients, photo)
-    bent = nearest_colour_map(photo, y.clamp(0, 1) - y, pixel_weights=pixel_weights)
-    return coefficients + guided_filter.laplacian(photo).coefficients(bent)
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:

@@ -1,10 +1,12 @@
 """The linear Monge-Kantorovich colour transfer, of a whole photo or region by region."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, compose_affine
 from photostyle.ops.guided_filter import GuidedFilter
+from photostyle.ops.tones import CURVATURE, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
     EXACT,
     GREY_AXIS,
@@ -23,10 +25,16 @@ GAINS = (0.85, 1.8)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show. Saturation may go."""
 CONTRAST_GAINS = (1.0, 1.6)
 """Of `restore_contrast`: no more than brings back what was lost, and noise stays noise."""
+BLACK = 0.01
+"""Share of the pixels that is as dark as a photo's black point or darker."""
+LARGEST_LIFT = 0.05
+"""Of black towards white, that is taken back; what is more is no veil but the picture."""
 BORDER = 1 / 20
 """Radius, as a share of the long side, of the guided filter that carries masks to edges."""
 BORDER_RIDGE = 1e-2
 """Its ridge: maps change where the photo does, and elsewhere so slowly that no halo is seen."""
+CURVES = GuidedFilter(radius=4)
+"""That of what is left of tone curves: in small windows they are nearly affine."""
 
 
 def colour_moments(image: Tensor, masks: Tensor) -> Moments:
@@ -53,11 +61,13 @@ def colour_transfer(
     style_masks: Tensor | None = None,
     *,
     gains: tuple[float, float] = GAINS,
+    curvature: float = CURVATURE,
 ) -> Tensor:
     """The content with the style's colours, as affine maps that vary from place to place.
 
     Each region has the linear Monge-Kantorovich map of its colour moments, Pitié and Kokaram
-    (2007), with bounded gains. A guided filter carries the regions to the photo's edges.
+    (2007), with bounded gains, on the scale of `ops.tones`. A guided filter carries the regions to
+    the photo's edges.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].
@@ -66,6 +76,7 @@ def colour_transfer(
             the photo is transparent; ``None``: one region.
         style_masks: (M, H', W'), values in [0, 1].
         gains: the range of the maps' eigenvalues.
+        curvature: of the scale of tones; 0: pixel values as they are.
 
     Returns:
         Coefficients (1, 3, 4, H, W) in the content's dtype, to be applied to the content at any
@@ -78,30 +89,68 @@ def colour_transfer(
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
-    return transfer_to(colour_moments(style, style_masks), content, content_masks, gains=gains)
+    moments = colour_moments(to_tones(style, curvature), style_masks)
+    return transfer_to(moments, content, content_masks, gains=gains, curvature=curvature)
 
 
 def transfer_to(
-    style: Moments, content: Tensor, masks: Tensor, *, gains: tuple[float, float] = GAINS
+    style: Moments,
+    content: Tensor,
+    masks: Tensor,
+    *,
+    gains: tuple[float, float] = GAINS,
+    curvature: float = CURVATURE,
 ) -> Tensor:
     """As `colour_transfer`, to a style of which the moments are known.
 
     Args:
-        style: (B, M, 3) and (B, M, 3, 3), as of `colour_moments`; of one style or of B.
+        style: (B, M, 3) and (B, M, 3, 3), as of `colour_moments` of the style's tones; of one style
+            or of B.
         content: (B, 3, H, W), values in [0, 1].
         masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight.
         gains: the range of the maps' eigenvalues.
+        curvature: of the scale of tones; 0: pixel values as they are.
 
     Returns:
         Coefficients (B, 3, 4, H, W) in the content's dtype.
     """
-    maps = colour_maps(colour_moments(content, masks), style, gains)
+    tones = to_tones(content, curvature)
+    maps = colour_maps(colour_moments(tones, masks), style, gains)
     weights = _carried_to_edges(masks, content)
     parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
     if len(weights) == 1:
-        return parts[:, 0, :, :, None, None].expand(-1, -1, -1, *content.shape[2:])
-    # Blending the maps equals blending their results.
-    return torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)
+        moving = parts[:, 0, :, :, None, None].expand(-1, -1, -1, *content.shape[2:])
+    else:
+        # Blending the maps equals blending their results.
+        moving = torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)
+    if curvature == 0:
+        matrix, offset = moving.split([3, 1], 2)
+        return torch.cat([matrix, offset - 0.5 * matrix.sum(2, keepdim=True) + 0.5], 2)
+    return _affine_in_windows(moving, content, tones, curvature)
+
+
+def _affine_in_windows(moving: Tensor, content: Tensor, tones: Tensor, curvature: float) -> Tensor:
+    """Coefficients of the curves that the maps of tones are, (B, 3, 4, H, W).
+
+    Each pixel's curve has a tangent. What the mean of the tangents in a window leaves over, at
+    edges above all, is given to the guided filter: alone it would take away fine texture.
+    """
+    laplacian = CURVES.laplacian(content)
+    y = from_tones(apply_affine(moving, tones), curvature)
+    slopes = tone_slope(content, curvature)[:, None] / tone_slope(y, curvature)[:, :, None]
+    matrix = moving[:, :, :-1] * slopes
+    tangents = torch.cat([matrix, (y - (matrix * content[:, None]).sum(2))[:, :, None]], 2)
+    means = _window_means(tangents, laplacian.radius)
+    return means + laplacian.coefficients(y - apply_affine(means, content))
+
+
+def _window_means(maps: Tensor, radius: int) -> Tensor:
+    """Of (B, K, C, H, W), in windows inside the image."""
+    means = maps.flatten(1, 2)
+    for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
+        padding = tuple(side // 2 for side in window)
+        means = F.avg_pool2d(means, window, 1, padding, count_include_pad=False)
+    return means.unflatten(1, maps.shape[1:3])
 
 
 def match_colours(
@@ -133,7 +182,7 @@ def restore_contrast(
 
     What is added to a closed-form transfer in order to match features lifts blacks: a target that
     cannot be reached everywhere is averaged. The last map has the base's mean and covariance, and
-    contrast from black to white never falls by it.
+    contrast from black to white never falls by it; and what is black stays as black as the base's.
 
     Args:
         coefficients, base: (B, 3, 4, H, W), of the result and of the closed form.
@@ -145,7 +194,27 @@ def restore_contrast(
     """
     before, after = (apply_affine(maps, photo).clamp(0, 1) for maps in (base, coefficients))
     maps = _matching_maps(after, _whole_moments(before, weights), CONTRAST_GAINS, weights)
-    return compose_affine(*maps, coefficients)
+    restored = compose_affine(*maps, coefficients)
+    after = apply_affine(restored, photo).clamp(0, 1)
+    return compose_affine(*_black_point_compensation(after, before, weights), restored)
+
+
+def _black_point_compensation(
+    image: Tensor, base: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """White stays and black, as far as it is lighter than the base's, goes there; per channel."""
+    lifted, black = (_black_point(batch, weights) for batch in (image, base))
+    lift = (lifted - black) / (1 - black).clamp(min=1 / 255)
+    slope = 1 / (1 - lift.clamp(0, LARGEST_LIFT))
+    return torch.diag_embed(slope), 1 - slope
+
+
+def _black_point(image: Tensor, weights: Tensor | None) -> Tensor:
+    """Below which a share `BLACK` of the pixels that count are, (B, C)."""
+    values = image.flatten(2)
+    if weights is not None:
+        values = values[..., weights.flatten() >= 0.5 * weights.max()]
+    return values.kthvalue(max(1, round(BLACK * values.shape[-1]))).values
 
 
 def _matching_maps(

@@ -134,7 +134,7 @@ class StyleObjective(nn.Module):
         features = self.features(style)
         with torch.autocast(style.device.type, enabled=False):
             return {
-                layer: self.style_loss.statistics(*_under(features[layer], masks))
+                layer: self.style_loss.statistics(layer, *_under(features[layer], masks))
                 for layer in self.style_layers
             }
 

@@ -11,6 +11,7 @@ from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.errors import check_number
 from photostyle.ops.gram import gram_matrix, mean_std, pixel_vectors, pixel_weights
 from photostyle.ops.losses import content_loss, style_loss
+from photostyle.ops.tones import from_tones, to_tones
 from photostyle.ops.transport import (
     GREY_AXIS,
     Moments,
@@ -34,7 +35,7 @@ fewer a veil remains, with all the photo keeps what the style lacks, its saturat
 class StyleLoss(Protocol):
     """How the features of one layer take after those of a style."""
 
-    def statistics(self, features: Tensor, masks: Tensor) -> object:
+    def statistics(self, layer: str, features: Tensor, masks: Tensor) -> object:
         """What is kept of a style's features (1, C, H, W) under masks (M, H, W)."""
 
     def target(self, layer: str, features: Tensor, masks: Tensor, statistics: object) -> object:
@@ -54,7 +55,7 @@ class Statistics:
 
     of: Callable[[Tensor, Tensor], Tensor]
 
-    def statistics(self, features: Tensor, masks: Tensor) -> Tensor:
+    def statistics(self, layer: str, features: Tensor, masks: Tensor) -> Tensor:
         """What ``of`` returns, (1, M, ...)."""
         return self.of(features, masks)
 
@@ -83,7 +84,8 @@ class Transport:
     style's mean and covariance, F* = Σ_m w_m (T_m (F − μ_c,m) + μ_s,m); the loss is
     ‖φ(y) − F*‖² / ‖F*‖². What is alike in the content stays alike, and edges stay, for F* is a
     function of F; a Gram matrix would leave open where the style's light goes. The map is that of
-    Pitié and Kokaram (2007); for features Lu et al. (2019) and Mroueh (2019).
+    Pitié and Kokaram (2007); for features Lu et al. (2019) and Mroueh (2019). Colours are moved on
+    the scale of `ops.tones`.
 
     Attributes:
         colour_gains: the range of the maps' eigenvalues for the colours themselves, the least one
@@ -109,10 +111,13 @@ class Transport:
         check_number("gram_weight", self.gram_weight, 0)
         check_number("shrinkage", self.shrinkage, 0)
 
-    def statistics(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def statistics(
+        self, layer: str, features: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Means (1, M, C), roots of covariances (1, M, C, C), float64; Gram matrices or None."""
-        style = moments(pixel_vectors(features), masks.flatten(1))
-        gram = GRAM.statistics(features, masks) if self.gram_weight else None
+        moved = to_tones(features) if layer == COLOURS else features
+        style = moments(pixel_vectors(moved), masks.flatten(1))
+        gram = GRAM.statistics(layer, features, masks) if self.gram_weight else None
         return style.mean, root(style, self.shrinkage), gram
 
     def target(
@@ -124,16 +129,15 @@ class Transport:
         are the masks' sums, ``None`` where these are 1 everywhere.
         """
         *style, gram = statistics
-        pixels = pixel_vectors(features)
+        pixels = pixel_vectors(to_tones(features) if layer == COLOURS else features)
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
         source = moments(pixels, weights)
         axes = self._contrast_axes(layer, source) if gains[0] else None
         maps = map_to_root(source, *style, gains, self.shrinkage, axes)
         target = blend(pixels, shares(weights), maps).mT.unflatten(2, features.shape[2:])
-        target = target.clamp(0, 1 if layer == COLOURS else None).to(
-            memory_format=torch.channels_last
-        )
+        target = from_tones(target).clamp(0, 1) if layer == COLOURS else target.clamp(min=0)
+        target = target.to(memory_format=torch.channels_last)
         gram = gram if gram is None else GRAM.target(layer, features, masks, gram)
         return target, pixel_weights(masks), gram
 

@@ -3,12 +3,9 @@
 import time
 
 from photostyle.data.photo_pair import Files
-from photostyle.ops import GuidedFilter
 from photostyle.ops.affine import apply_affine
-from photostyle.ops.colour_map import roll_off
 from photostyle.ops.colour_transfer import GAINS, colour_transfer
 from photostyle.ops.devices import select_device
-from photostyle.ops.gram import pixel_weights
 from photostyle.ops.transport import check_gains
 from photostyle.optimize.report import Report
 
@@ -36,8 +33,6 @@ def transfer_colours(
     content = pair.content.to(device)
     masks = pair.masks.content.to(device), pair.masks.style.to(device)
     coefficients = colour_transfer(content, pair.style.to(device), *masks, gains=gains)
-    weights = pixel_weights(masks[0])
-    coefficients = roll_off(coefficients, content, GuidedFilter(), weights)
     image = apply_affine(coefficients, content).clamp(0, 1)
     stylized = files.save(pair, image, coefficients)
     lut = files.save_lut(pair, image)

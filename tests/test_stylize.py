@@ -383,10 +383,10 @@ def test_no_room_for_the_result(run, folder, monkeypatch):
 
 @pytest.mark.parametrize("full_resolution", ["true", "false"])
 def test_numbers_that_are_no_colours_are_no_result(run, folder, monkeypatch, full_resolution):
-    def roll_off(coefficients, *_):
-        return torch.full_like(coefficients, torch.nan)
+    def colour_transfer(content, *_, **__):
+        return torch.full((1, 3, 4, *content.shape[2:]), torch.nan)
 
-    monkeypatch.setattr("photostyle.optimize.transfer_colours.roll_off", roll_off)
+    monkeypatch.setattr("photostyle.optimize.transfer_colours.colour_transfer", colour_transfer)
     values = {"method": "colour_transfer", "full_resolution": full_resolution, "size": 48}
     before = files(folder)
     code, out, err = run(**values, masks="none")

@@ -5,8 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from photostyle.ops import GuidedFilter
-from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import (
     RIDGE,
     SIZE,
@@ -14,7 +12,6 @@ from photostyle.ops.colour_map import (
     NearestColourMap,
     colour_table,
     nearest_colour_map,
-    roll_off,
 )
 
 
@@ -130,27 +127,6 @@ def test_found_at_a_small_size():
         torch.testing.assert_close(found[i : i + 1], whole, rtol=0, atol=5e-3)
     same = nearest_colour_map(photos[:1], images[:1], size=160)
     torch.testing.assert_close(same, NearestColourMap(photos[:1])(images[:1]))
-
-
-def test_rolls_off_instead_of_clipping():
-    """More contrast than there is room for: hardly anything is cut off any more."""
-    photo = 0.9 * smooth_photo(60, 80) + 0.1 * random(1, 3, 60, 80)
-    maps = torch.zeros(1, 3, 4, 60, 80, dtype=torch.float64)
-    maps[:, range(3), range(3)] = 1.8
-    maps[:, :, 3] = -0.4
-    before = apply_affine(maps, photo)
-    after = apply_affine(roll_off(maps, photo, GuidedFilter()), photo)
-    cut = [(image - image.clamp(0, 1)).abs().mean() for image in (before, after)]
-    assert cut[1] < 0.2 * cut[0]
-    assert (after.clamp(0, 1) - before.clamp(0, 1)).abs().mean() < 0.02
-
-
-def test_what_fits_is_left_alone():
-    photo = smooth_photo(24, 32)
-    maps = torch.zeros(1, 3, 4, 24, 32, dtype=torch.float64)
-    maps[:, range(3), range(3)] = 0.8
-    maps[:, :, 3] = 0.1
-    torch.testing.assert_close(roll_off(maps, photo, GuidedFilter()), maps)
 
 
 def lattice():

@@ -95,7 +95,7 @@ def test_objective_by_hand(encoder, photos, kind, masked):
         # Sizes are even, so that the masks stay exact halves at every layer.
         small_masks = [choose(x[layer]) for x in features]
         if kind in ("transport", "both"):
-            statistics = Transport().statistics(features[2][layer], small_masks[2])
+            statistics = Transport().statistics(layer, features[2][layer], small_masks[2])
             target, *_ = Transport().target(layer, features[1][layer], small_masks[1], statistics)
             expected["style"] += share * content_loss(features[0][layer], target)
         if kind != "transport":

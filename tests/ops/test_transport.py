@@ -55,7 +55,7 @@ def covariance(x, weights=None):
 
 
 def target_of(transport, content, style, layer="relu2_1", masks=whole):
-    statistics = transport.statistics(style, masks(style))
+    statistics = transport.statistics(layer, style, masks(style))
     return transport.target(layer, content, masks(content), statistics)[0]
 
 
@@ -266,15 +266,15 @@ def test_masks_of_few_pixels_and_features_without_contrast():
     few[1] = 1 - few[0]
     flat = torch.full_like(style, 7.0)
     for y in (style, flat):
-        statistics = Transport().statistics(y, halves(y))
+        statistics = Transport().statistics("relu2_1", y, halves(y))
         target, *_ = Transport().target("relu2_1", content, few, statistics)
         assert target.isfinite().all()
     # One pixel goes to the mean of its style.
-    statistics = Transport().statistics(style, halves(style))
+    statistics = Transport().statistics("relu2_1", style, halves(style))
     target, *_ = Transport().target("relu2_1", content, few, statistics)
     mean = moments(vectors(style), halves(style).flatten(1)).mean[0, 0]
     torch.testing.assert_close(target[0, :, 4, 5], mean)
-    statistics = Transport().statistics(style, whole(style))
+    statistics = Transport().statistics("relu2_1", style, whole(style))
     level, *_ = Transport().target(
         "relu2_1", torch.full_like(content, 3.0), whole(content), statistics
     )
@@ -325,7 +325,7 @@ def test_gram_matrices_beside_it():
     plain, both = Transport(), Transport(gram_weight=0.3)
     losses = []
     for loss in (plain, GRAM, both):
-        statistics = loss.statistics(style, halves(style))
+        statistics = loss.statistics("relu2_1", style, halves(style))
         losses.append(loss(content, loss.target("relu2_1", content, halves(content), statistics)))
     assert losses[2].item() == pytest.approx((losses[0] + 0.3 * losses[1]).item(), rel=1e-12)
 
