@@ -350,15 +350,15 @@ BAD = {
     "missing statistics": ({"style": "no.safetensors"}, "style=no.safetensors: no such file"),
     "network as style": (
         {"style": "any.safetensors"},
-        "style=any.safetensors: not 'photostyle style 1', but photostyle network",
+        "style=any.safetensors: not 'photostyle style 2', but photostyle network",
     ),
     "other version": (
         {"style": "old.safetensors"},
-        "style=old.safetensors: not 'photostyle style 1', but photostyle style 0; write it again",
+        "style=old.safetensors: not 'photostyle style 2', but photostyle style 1; write it again",
     ),
     "another program's": (
         {"style": "other.safetensors"},
-        "style=other.safetensors: not 'photostyle style 1', but another program's",
+        "style=other.safetensors: not 'photostyle style 2', but another program's",
     ),
     "truncated": ({"style": "cut.safetensors"}, "style=cut.safetensors: no file of statistics"),
     "damaged": ({"style": "nan.safetensors"}, "style=nan.safetensors: damaged: nothing usable as"),
@@ -409,8 +409,8 @@ def test_wrong_value(run, folder, case):
     values, message = BAD[case]
     save_style(universal().statistics(tensor(7)), "warm.safetensors")
     statistics = load_file("warm.safetensors")
-    now = {"format": "photostyle style 1"}
-    save_file(statistics, "old.safetensors", {"format": "photostyle style 0"})
+    now = {"format": "photostyle style 2"}
+    save_file(statistics, "old.safetensors", {"format": "photostyle style 1"})
     save_file(statistics, "other.safetensors")
     Path("cut.safetensors").write_bytes(Path("warm.safetensors").read_bytes()[:5000])
     save_file(
