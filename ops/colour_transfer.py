@@ -116,32 +116,47 @@ def transfer_to(
     """
     tones = to_tones(content, curvature)
     maps = colour_maps(colour_moments(tones, masks), style, gains)
-    weights = _carried_to_edges(masks, content)
     parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
-    if len(weights) == 1:
-        moving = parts[:, 0, :, :, None, None].expand(-1, -1, -1, *content.shape[2:])
-    else:
-        # Blending the maps equals blending their results.
-        moving = torch.einsum("mhw,bmck->bckhw", weights.to(content.dtype), parts)
-    if curvature == 0:
-        matrix, offset = moving.split([3, 1], 2)
-        return torch.cat([matrix, offset - 0.5 * matrix.sum(2, keepdim=True) + 0.5], 2)
-    return _affine_in_windows(moving, content, tones, curvature)
+    curve = _Curve(content, tones, curvature)
+    if len(masks) == 1:
+        return curve.coefficients(parts[:, 0])
+    # Blending the maps equals blending their results.
+    weights = _carried_to_edges(masks, content).to(content.dtype)
+    return sum(
+        weight * curve.coefficients(part)
+        for weight, part in zip(weights, parts.unbind(1), strict=True)
+    )
 
 
-def _affine_in_windows(moving: Tensor, content: Tensor, tones: Tensor, curvature: float) -> Tensor:
-    """Coefficients of the curves that the maps of tones are, (B, 3, 4, H, W).
+class _Curve:
+    """What an affine map of a photo's tones is as affine maps of its values."""
 
-    Each pixel's curve has a tangent. What the mean of the tangents in a window leaves over, at
-    edges above all, is given to the guided filter: alone it would take away fine texture.
-    """
-    laplacian = CURVES.laplacian(content)
-    y = from_tones(apply_affine(moving, tones), curvature)
-    slopes = tone_slope(content, curvature)[:, None] / tone_slope(y, curvature)[:, :, None]
-    matrix = moving[:, :, :-1] * slopes
-    tangents = torch.cat([matrix, (y - (matrix * content[:, None]).sum(2))[:, :, None]], 2)
-    means = _window_means(tangents, laplacian.radius)
-    return means + laplacian.coefficients(y - apply_affine(means, content))
+    def __init__(self, photo: Tensor, tones: Tensor, curvature: float):
+        self.photo = photo
+        self.tones = tones
+        self.curvature = curvature
+        self.slope = tone_slope(photo, curvature)
+        # A line has no windows, and without curvature all tangents are the same.
+        has_windows = curvature > 0 and min(photo.shape[2:]) >= 3
+        self.laplacian = CURVES.laplacian(photo) if has_windows else None
+
+    def coefficients(self, maps: Tensor) -> Tensor:
+        """(B, 3, 4, H, W), of maps (B, 3, 4).
+
+        Each pixel's curve has a tangent. What the mean of the tangents in a window leaves over, at
+        edges above all, is given to the guided filter: alone it would take away fine texture.
+        """
+        matrix, offset = maps.split([3, 1], 2)
+        moved = (matrix @ self.tones.flatten(2) + offset).view_as(self.tones)
+        y = from_tones(moved, self.curvature)
+        slopes = self.slope[:, None] / tone_slope(y, self.curvature)[:, :, None]
+        matrix = matrix[..., None, None] * slopes
+        offset = y - (matrix * self.photo[:, None]).sum(2)
+        tangents = torch.cat([matrix, offset[:, :, None]], 2)
+        if self.laplacian is None:
+            return tangents
+        means = _window_means(tangents, self.laplacian.radius)
+        return means + self.laplacian.coefficients(y - apply_affine(means, self.photo))
 
 
 def _window_means(maps: Tensor, radius: int) -> Tensor:

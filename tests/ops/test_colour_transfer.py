@@ -164,6 +164,19 @@ def test_borders_of_regions_are_soft_where_the_photo_is(style):
     assert steps[1] > 0.7
 
 
+def test_no_halo_where_regions_meet_at_an_edge():
+    """A bright sky turns dark and dark houses bright: each is the same up to its edge."""
+    noise = torch.randn(1, 3, 60, 96, generator=torch.Generator().manual_seed(0)).double()
+    content = torch.where(torch.arange(96) < 48, 0.2, 0.8) + 0.02 * noise
+    style = torch.where(torch.arange(96) < 48, 0.7, 0.15) + 0.02 * noise.flip(2)
+    mask = (torch.arange(96) < 48).double().expand(60, 96)
+    masks = torch.stack([mask, 1 - mask])
+    result = transfer(content, style, masks, masks, gains=(0.85, 1.8), curvature=CURVATURE)
+    columns = result.mean((0, 1, 2))
+    torch.testing.assert_close(columns[36:47], columns[:24].mean().expand(11), rtol=0, atol=0.02)
+    torch.testing.assert_close(columns[50:61], columns[72:].mean().expand(11), rtol=0, atol=0.02)
+
+
 def test_masks_that_are_the_same_everywhere_blend_their_maps(content, style):
     # Of equal weight everywhere, so that each has the moments of the whole content.
     masks = torch.stack([0.3 * whole(content)[0], 0.7 * whole(content)[0]])
@@ -266,6 +279,12 @@ def test_a_plain_photo_takes_the_mean_tone(content, style):
     result = transfer(flat, style, curvature=CURVATURE)
     expected = from_tones(to_tones(style).mean((2, 3), keepdim=True)).expand_as(result)
     torch.testing.assert_close(result, expected, rtol=0, atol=2e-4)
+
+
+def test_a_line(content, style):
+    line = content[:, :, :1]
+    result = transfer(line, style, curvature=CURVATURE)
+    torch.testing.assert_close(result.clamp(0, 1), by_tones(line, style))
 
 
 def test_a_small_curvature_is_none(content, style):
