@@ -143,7 +143,7 @@ class _Curve:
     def coefficients(self, maps: Tensor) -> Tensor:
         """(B, 3, 4, H, W), of maps (B, 3, 4).
 
-        Each pixel's curve has a tangent. What the mean of the tangents in a window leaves over, at
+        Each pixel's curve has a tangent. What the mean of the tangents nearby leaves over, at
         edges above all, is given to the guided filter: alone it would take away fine texture.
         """
         matrix, offset = maps.split([3, 1], 2)
@@ -155,17 +155,15 @@ class _Curve:
         tangents = torch.cat([matrix, offset[:, :, None]], 2)
         if self.laplacian is None:
             return tangents
-        means = _window_means(tangents, self.laplacian.radius)
+        means = _local_means(tangents, self.laplacian.radius)
         return means + self.laplacian.coefficients(y - apply_affine(means, self.photo))
 
 
-def _window_means(maps: Tensor, radius: int) -> Tensor:
-    """Of (B, K, C, H, W), in windows inside the image."""
-    means = maps.flatten(1, 2)
-    for window in ((2 * radius + 1, 1), (1, 2 * radius + 1)):
-        padding = tuple(side // 2 for side in window)
-        means = F.avg_pool2d(means, window, 1, padding, count_include_pad=False)
-    return means.unflatten(1, maps.shape[1:3])
+def _local_means(maps: Tensor, radius: int) -> Tensor:
+    """Of (B, K, C, H, W): means of cells as wide as the radius, and between them bilinearly."""
+    size = maps.shape[3:]
+    means = F.interpolate(maps.flatten(1, 2), [-(-side // radius) for side in size], mode="area")
+    return F.interpolate(means, size, mode="bilinear").unflatten(1, maps.shape[1:3])
 
 
 def match_colours(
