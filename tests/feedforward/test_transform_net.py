@@ -59,7 +59,7 @@ def starts(style, content):
     return {
         "colour_transfer": torch.cat(
             [
-                apply_affine(colour_transfer(image, style), image).clamp(0, 1)
+                apply_affine(colour_transfer(image, style, curvature=0), image).clamp(0, 1)
                 for image in content.split(1)
             ]
         ),
