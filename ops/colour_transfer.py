@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photostyle.ops.affine import apply_affine, compose_affine
+from photostyle.ops.affine import apply_affine, compose_affine, resize_affine
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.tones import CURVATURE, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
@@ -135,35 +135,39 @@ class _Curve:
         self.photo = photo
         self.tones = tones
         self.curvature = curvature
-        self.slope = tone_slope(photo, curvature)
         # A line has no windows, and without curvature all tangents are the same.
         has_windows = curvature > 0 and min(photo.shape[2:]) >= 3
         self.laplacian = CURVES.laplacian(photo) if has_windows else None
+        self.cells = photo
+        if has_windows:
+            sides = [-(-side // self.laplacian.radius) for side in photo.shape[2:]]
+            self.cells = F.interpolate(photo, sides, mode="area")
 
     def coefficients(self, maps: Tensor) -> Tensor:
         """(B, 3, 4, H, W), of maps (B, 3, 4).
 
-        Each pixel's curve has a tangent. What the mean of the tangents nearby leaves over, at
-        edges above all, is given to the guided filter: alone it would take away fine texture.
+        The curve has a tangent at the mean colour of each cell, and between cells that is
+        interpolated. What it leaves over, at edges above all, is given to the guided filter: alone
+        it would take away fine texture.
         """
-        matrix, offset = maps.split([3, 1], 2)
-        moved = (matrix @ self.tones.flatten(2) + offset).view_as(self.tones)
-        y = from_tones(moved, self.curvature)
-        slopes = self.slope[:, None] / tone_slope(y, self.curvature)[:, :, None]
-        matrix = matrix[..., None, None] * slopes
-        offset = y - (matrix * self.photo[:, None]).sum(2)
-        tangents = torch.cat([matrix, offset[:, :, None]], 2)
+        tangents = self._tangents(maps)
         if self.laplacian is None:
             return tangents
-        means = _local_means(tangents, self.laplacian.radius)
-        return means + self.laplacian.coefficients(y - apply_affine(means, self.photo))
+        tangents = resize_affine(tangents, self.photo.shape[2:])
+        rest = self._curve(maps, self.tones) - apply_affine(tangents, self.photo)
+        return tangents + self.laplacian.coefficients(rest)
 
+    def _curve(self, maps: Tensor, tones: Tensor) -> Tensor:
+        matrix, offset = maps.split([3, 1], 2)
+        return from_tones((matrix @ tones.flatten(2) + offset).view_as(tones), self.curvature)
 
-def _local_means(maps: Tensor, radius: int) -> Tensor:
-    """Of (B, K, C, H, W): means of cells as wide as the radius, and between them bilinearly."""
-    size = maps.shape[3:]
-    means = F.interpolate(maps.flatten(1, 2), [-(-side // radius) for side in size], mode="area")
-    return F.interpolate(means, size, mode="bilinear").unflatten(1, maps.shape[1:3])
+    def _tangents(self, maps: Tensor) -> Tensor:
+        y = self._curve(maps, to_tones(self.cells, self.curvature))
+        slopes = tone_slope(self.cells, self.curvature)[:, None]
+        slopes = slopes / tone_slope(y, self.curvature)[:, :, None]
+        matrix = maps[:, :, :3, None, None] * slopes
+        offset = y - (matrix * self.cells[:, None]).sum(2)
+        return torch.cat([matrix, offset[:, :, None]], 2)
 
 
 def match_colours(
@@ -206,24 +210,17 @@ def restore_contrast(
         Coefficients (B, 3, 4, H, W).
     """
     before, after = (apply_affine(maps, photo).clamp(0, 1) for maps in (base, coefficients))
-    maps = _matching_maps(after, _whole_moments(before, weights), CONTRAST_GAINS, weights)
-    restored = compose_affine(*maps, coefficients)
-    after = apply_affine(restored, photo).clamp(0, 1)
-    return compose_affine(*_black_point_compensation(after, before, weights), restored)
-
-
-def _black_point_compensation(
-    image: Tensor, base: Tensor, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """White stays and black, as far as it is lighter than the base's, goes there; per channel."""
-    lifted, black = (_black_point(batch, weights) for batch in (image, base))
+    matrix, offset = _matching_maps(after, _whole_moments(before, weights), CONTRAST_GAINS, weights)
+    after = (matrix @ after.flatten(2) + offset[..., None]).view_as(after).clamp(0, 1)
+    # White stays; black, where it is lighter than the base's, goes there.
+    lifted, black = (_black_point(image, weights) for image in (after, before))
     lift = (lifted - black) / (1 - black).clamp(min=1 / 255)
     slope = 1 / (1 - lift.clamp(0, LARGEST_LIFT))
-    return torch.diag_embed(slope), 1 - slope
+    return compose_affine(slope[..., None] * matrix, slope * offset + 1 - slope, coefficients)
 
 
 def _black_point(image: Tensor, weights: Tensor | None) -> Tensor:
-    """Below which a share `BLACK` of the pixels that count are, (B, C)."""
+    """Of each channel, (B, C): the value that a share `BLACK` of the pixels do not exceed."""
     values = image.flatten(2)
     if weights is not None:
         values = values[..., weights.flatten() >= 0.5 * weights.max()]
