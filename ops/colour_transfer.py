@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, compose_affine, resize_affine
+from photostyle.ops.errors import check_number
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.tones import CURVATURE, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
@@ -76,21 +77,22 @@ def colour_transfer(
             the photo is transparent; ``None``: one region.
         style_masks: (M, H', W'), values in [0, 1].
         gains: the range of the maps' eigenvalues.
-        curvature: of the scale of tones; 0: pixel values as they are.
+        curvature: of the scale of tones, from 0, pixel values as they are, to 0.99.
 
     Returns:
         Coefficients (1, 3, 4, H, W) in the content's dtype, to be applied to the content at any
         size: see `ops.affine.apply_affine`.
 
     Raises:
-        ArgumentError: for ``gains`` other than these.
+        ArgumentError: for ``gains`` other than these, and a ``curvature`` outside [0, 0.99].
     """
     gains = check_gains("gains", gains)
+    check_number("curvature", curvature, 0, 0.99)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
-    moments = colour_moments(to_tones(style, curvature), style_masks)
-    return transfer_to(moments, content, content_masks, gains=gains, curvature=curvature)
+    wanted = colour_moments(to_tones(style, curvature), style_masks)
+    return transfer_to(wanted, content, content_masks, gains=gains, curvature=curvature)
 
 
 def transfer_to(
@@ -109,7 +111,7 @@ def transfer_to(
         content: (B, 3, H, W), values in [0, 1].
         masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight.
         gains: the range of the maps' eigenvalues.
-        curvature: of the scale of tones; 0: pixel values as they are.
+        curvature: of the scale of tones, as of ``style``; not checked.
 
     Returns:
         Coefficients (B, 3, 4, H, W) in the content's dtype.
@@ -159,7 +161,7 @@ class _Curve:
 
     def _curve(self, maps: Tensor, tones: Tensor) -> Tensor:
         matrix, offset = maps.split([3, 1], 2)
-        return from_tones((matrix @ tones.flatten(2) + offset).view_as(tones), self.curvature)
+        return from_tones(_moved(tones, matrix, offset[..., 0]), self.curvature)
 
     def _tangents(self, maps: Tensor) -> Tensor:
         y = self._curve(maps, to_tones(self.cells, self.curvature))
@@ -188,7 +190,7 @@ def match_colours(
         (B, 3, H, W), not clamped, in the image's dtype.
     """
     matrix, offset = _matching_maps(image, style, gains, weights)
-    return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
+    return _moved(image, matrix, offset)
 
 
 @torch.no_grad()
@@ -211,12 +213,17 @@ def restore_contrast(
     """
     before, after = (apply_affine(maps, photo).clamp(0, 1) for maps in (base, coefficients))
     matrix, offset = _matching_maps(after, _whole_moments(before, weights), CONTRAST_GAINS, weights)
-    after = (matrix @ after.flatten(2) + offset[..., None]).view_as(after).clamp(0, 1)
+    after = _moved(after, matrix, offset).clamp(0, 1)
     # White stays; black, where it is lighter than the base's, goes there.
     lifted, black = (_black_point(image, weights) for image in (after, before))
     lift = (lifted - black) / (1 - black).clamp(min=1 / 255)
     slope = 1 / (1 - lift.clamp(0, LARGEST_LIFT))
     return compose_affine(slope[..., None] * matrix, slope * offset + 1 - slope, coefficients)
+
+
+def _moved(image: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """M x + m, by (B, 3, 3) and (B, 3), everywhere in (B, 3, H, W)."""
+    return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
 
 
 def _black_point(image: Tensor, weights: Tensor | None) -> Tensor:

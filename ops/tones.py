@@ -2,7 +2,8 @@
 
 On the scale of pixel values an affine map moves what is nearly black or white beyond it, where
 texture is cut off, or leaves a veil over blacks that are lifted. Film does neither: its
-characteristic curve has a toe and a shoulder. So values x are moved as
+characteristic curve, Hurter and Driffield (1890), has a toe and a shoulder. So values x are moved
+as
 
     z = artanh(κ (2x − 1)) / 2κ,    x = ½ + tanh(2κ z) / 2κ,
 
@@ -21,7 +22,8 @@ def to_tones(image: Tensor, curvature: float = CURVATURE) -> Tensor:
     """z of values x, of the same shape; 0 at mid-grey, where its slope is 1.
 
     Args:
-        image: of any shape; what is outside [0, 1] counts as black or white.
+        image: of any shape and floating dtype, which stays; what is outside [0, 1] counts as black
+            or white.
         curvature: κ, in [0, 1).
     """
     centred = image.clamp(0, 1) - 0.5
@@ -29,12 +31,12 @@ def to_tones(image: Tensor, curvature: float = CURVATURE) -> Tensor:
 
 
 def from_tones(tones: Tensor, curvature: float = CURVATURE) -> Tensor:
-    """x of tones z, of the same shape, not clamped: in ½ ± 1/2κ."""
+    """x of tones z, of the same shape and dtype, not clamped: in ½ ± 1/2κ."""
     if curvature == 0:
         return tones + 0.5
     return torch.tanh(2 * curvature * tones) / (2 * curvature) + 0.5
 
 
 def tone_slope(image: Tensor, curvature: float = CURVATURE) -> Tensor:
-    """dz/dx at values x, of the same shape, at least 1; outside [0, 1] that of its ends."""
+    """dz/dx at values x, of the same shape and dtype, at least 1; beyond [0, 1] that of its ends."""
     return 1 / (1 - (curvature * (2 * image.clamp(0, 1) - 1)) ** 2)

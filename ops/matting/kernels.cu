@@ -28,11 +28,11 @@
 //
 // How a block of the three works. A block computes a few tiles of side x side results, of up to
 // three channels and side by side. All windows of a tile have pixels in common: along each axis they
-// reach, from lines that all of them hold, some way back and some way on. Sums of these two ways are prefix sums, so every
-// window costs two additions per axis whatever the radius, and nothing is ever subtracted (van Herk
-// 1992 and Gil, Werman 1993 find maxima that way). One thread takes a column of the tile's reach and
-// leaves what it sums in shared memory, one then takes a row of that. There are no atomics and every
-// sum has one order, so the bits are the same from run to run.
+// reach, from lines that all of them hold, some way back and some way on. Sums of these two ways are
+// prefix sums, so every window costs two additions per axis whatever the radius, and nothing is ever
+// subtracted (van Herk 1992 and Gil, Werman 1993 find maxima that way). One thread takes a column of
+// the tile's reach and leaves what it sums in shared memory, one then takes a row of that. There are
+// no atomics and every sum has one order, so the bits are the same from run to run.
 //
 // Precision. Every sum is taken over differences to a pixel of all the windows, never over the
 // values themselves. Neighbours are close, so that their difference is exact or nearly so, and

@@ -213,6 +213,13 @@ def test_bad_gains(content, gains):
         colour_transfer(content, content, gains=gains)
 
 
+@pytest.mark.parametrize("curvature", [-0.1, 1, None, "a"], ids=repr)
+def test_bad_curvature(content, curvature):
+    expected = rf"^curvature={curvature}: give a number from 0 to 0.99"
+    with pytest.raises(ArgumentError, match=expected):
+        colour_transfer(content, content, curvature=curvature)
+
+
 def test_coefficients_apply_at_any_size(content, style):
     """Maps of a small photo, resized, applied to the large one, are the large photo's maps."""
     large = load_image(EXAMPLES / "pavilion.jpg", 256).double()
