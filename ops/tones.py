@@ -38,5 +38,5 @@ def from_tones(tones: Tensor, curvature: float = CURVATURE) -> Tensor:
 
 
 def tone_slope(image: Tensor, curvature: float = CURVATURE) -> Tensor:
-    """dz/dx at values x, of the same shape and dtype, at least 1; beyond [0, 1] that of its ends."""
+    """dz/dx at values x, of their shape and dtype, at least 1; beyond [0, 1] that of its ends."""
     return 1 / (1 - (curvature * (2 * image.clamp(0, 1) - 1)) ** 2)
