@@ -136,16 +136,18 @@ class StyleNetwork:
         laplacian = self.guided_filter.laplacian(photo)
         if self.is_universal:
             _, base, _, start = transported = self._transported(photo)
-            found = start + laplacian.coefficients(self.net(*transported.inputs) - base)
-            found = restore_contrast(found, start, photo, self._weights)
+            image = self.net(*transported.inputs)
         else:
             base, start = photo, torch.eye(3, 4).to(photo)[:, :, None, None]
-            found = start + laplacian.coefficients(self.net(photo, self._weights) - base)
-        if not self.colour_map:
-            return found
-        image = apply_affine(found, photo).clamp(0, 1)
-        added = nearest_colour_map(photo, image - base, pixel_weights=self._weights)
-        return start + laplacian.coefficients(added)
+            image = self.net(photo, self._weights)
+        if self.colour_map:  # before colours are cut off, or noise would move their means
+            image = base + laplacian.guided_filter(image - base)
+        if self.is_universal:
+            image = restore_contrast(image, base, self._weights)
+        if self.colour_map:
+            change = image.clamp(0, 1) - base
+            image = base + nearest_colour_map(photo, change, pixel_weights=self._weights)
+        return start + laplacian.coefficients(image - base)
 
     def _transported(self, photo: Tensor) -> Transported:
         if self.style is None:

@@ -182,10 +182,9 @@ class UniversalNet(nn.Module):
             shown = base.clamp(0, 1)
             features = self.encoder(_halved(shown))
             error = {layer: targets[layer] - features[layer] for layer in LAYERS}
-            images = torch.cat([_halved(photo), _halved(shown)], 1) - 0.5
-            fine = torch.cat([images, error["relu1_1"] / SCALES[0]], 1).to(dtype)
-            coarse = torch.cat([features["relu2_1"], error["relu2_1"]], 1)
-            coarse = coarse.to(dtype) / SCALES[1]
+            images = [_halved(photo) - 0.5, _halved(shown) - 0.5]
+            fine = _stacked(*images, error["relu1_1"] / SCALES[0], dtype=dtype)
+            coarse = _stacked(features["relu2_1"], error["relu2_1"], dtype=dtype) / SCALES[1]
         x = self.transform(F.relu(self.coarse(coarse)))
         x = self.output(self.merge(F.relu(self.fine(fine) + self.up(x))))
         residual = torch.tanh(x.float())
@@ -209,6 +208,12 @@ def _halved(photo: Tensor) -> Tensor:
     height, width = photo.shape[2:]
     padded = F.pad(photo, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
     return F.avg_pool2d(padded, DOWN)
+
+
+def _stacked(*maps: Tensor, dtype: torch.dtype) -> Tensor:
+    """Channel upon channel. Maps that are laid out differently take four times as long."""
+    like = {"dtype": dtype, "memory_format": torch.channels_last}
+    return torch.cat([part.to(**like) for part in maps], 1)
 
 
 class ResidualBlock(nn.Module):

@@ -22,10 +22,3 @@ def blend_affine(coefficients: Tensor, strength: float) -> Tensor:
     """Maps (B, C, C+1, H, W) between the identity, ``strength`` 0, and themselves, 1."""
     identity = torch.eye(coefficients.shape[1], coefficients.shape[2]).to(coefficients)
     return torch.lerp(identity[:, :, None, None], coefficients, strength)
-
-
-def compose_affine(matrix: Tensor, offset: Tensor, coefficients: Tensor) -> Tensor:
-    """First the maps (B, K, C+1, H, W) and then M x + m, (B, K, K) and (B, K), everywhere."""
-    composed = torch.einsum("bjk,bkchw->bjchw", matrix, coefficients)
-    last = composed[:, :, -1:] + offset[:, :, None, None, None]
-    return torch.cat([composed[:, :, :-1], last], 2)

@@ -11,10 +11,11 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.sparse import csr_array, diags_array, eye_array, kron
+from scipy.sparse import csr_array, diags_array, eye_array, kron, tril
 from torch import Tensor
 
 from photostyle.ops.colour_transfer import colour_maps
+from photostyle.ops.jit import kernel
 from photostyle.ops.transport import moments
 
 SIZE = 9
@@ -22,6 +23,8 @@ SMOOTHNESS = 1e-3
 """λ: where the photo has few colours the table goes on as it does beside them."""
 RIDGE = 1e-6
 """Where it has none at all."""
+BAND = 2 * SIZE**2
+"""How far apart in a table's order two entries are that a second difference has in common."""
 
 
 class NearestColourMap:
@@ -170,24 +173,86 @@ def _shrunk(images: Tensor, size: int) -> Tensor:
 
 def trilinear_weights(colours: np.ndarray, size: int = SIZE) -> csr_array:
     """W, (N, size³): the share of each entry of a table in each of (N, 3) colours."""
-    position = colours.clip(0, 1) * (size - 1)
-    low = np.minimum(position.astype(int), size - 2)
-    fraction = position - low
-    corners = np.array(list(np.ndindex(2, 2, 2)))
-    index = low[:, None] + corners
-    share = np.where(corners, fraction[:, None], 1 - fraction[:, None]).prod(2)
-    columns = np.ravel_multi_index(tuple(np.moveaxis(index, 2, 0)), (size,) * 3)
-    rows = np.repeat(np.arange(len(colours)), len(corners))
-    return csr_array((share.ravel(), (rows, columns.ravel())), (len(colours), size**3))
+    columns = np.empty((len(colours), 8), np.int64)
+    shares = np.empty(columns.shape)
+    _corners(np.ascontiguousarray(colours, np.float64), size, columns, shares)
+    starts = np.arange(0, columns.size + 1, 8)
+    return csr_array((shares.ravel(), columns.ravel(), starts), (len(colours), size**3))
+
+
+@kernel(fastmath={"contract"})
+def _corners(colours, size, columns, shares):
+    """The eight entries of a table around each colour, and their shares."""
+    low = np.empty(3, np.int64)
+    fraction = np.empty(3)
+    for i in range(len(colours)):
+        for c in range(3):
+            position = min(max(colours[i, c], 0.0), 1.0) * (size - 1)
+            low[c] = max(0, min(np.int64(position), size - 2))
+            fraction[c] = position - low[c]
+        for corner in range(8):
+            column, share = 0, 1.0
+            for c in range(3):
+                step = (corner >> (2 - c)) & 1
+                column = column * size + low[c] + step
+                share *= fraction[c] if step else 1 - fraction[c]
+            columns[i, corner] = column
+            shares[i, corner] = share
 
 
 def _factor(weights: csr_array, mask: np.ndarray) -> Tensor:
     """Cholesky's of Wᵀ M W + λ N/9³ Dᵀ D + 1e-6 N."""
     count = mask.sum()
-    weighted = weights.multiply(mask[:, None]).T.tocsr()
-    normal = weighted @ weights + SMOOTHNESS * count / SIZE**3 * roughness()
-    normal = torch.from_numpy(normal.toarray() + RIDGE * count * np.eye(SIZE**3))
-    return torch.linalg.cholesky(normal)
+    bands = SMOOTHNESS * count / SIZE**3 * _roughness_bands()
+    bands[:, 0] += RIDGE * count
+    corners = weights.indices.reshape(-1, 8), weights.data.reshape(-1, 8)
+    _add_normal(*corners, mask, bands)
+    factor = np.zeros((SIZE**3, SIZE**3))
+    _banded_cholesky(bands, factor)
+    return torch.from_numpy(factor)
+
+
+@cache
+def _roughness_bands() -> np.ndarray:
+    """A matrix A = Dᵀ D by its bands: A[j + k, j] at [j, k]."""
+    lower = tril(roughness(), format="coo")
+    bands = np.zeros((SIZE**3, BAND + 1))
+    bands[lower.col, lower.row - lower.col] = lower.data
+    return bands
+
+
+@kernel(fastmath={"contract"})
+def _add_normal(indices, shares, mask, bands):
+    """Add Wᵀ M W, of eight entries in each row of W."""
+    for i in range(len(mask)):
+        for first in range(8):
+            share = mask[i] * shares[i, first]
+            column = indices[i, first]
+            for second in range(8):
+                above = indices[i, second] - column
+                if above >= 0:
+                    bands[column, above] += share * shares[i, second]
+
+
+@kernel(fastmath={"contract"})
+def _banded_cholesky(bands, factor):
+    """The factor of a matrix by its bands, over which it works.
+
+    LAPACK's of a dense matrix takes four times as long; its banded one starts threads, which stand
+    in the way of those that work on other photos.
+    """
+    size, width = bands.shape
+    for j in range(size):
+        count = min(width, size - j)
+        bands[j, 0] = np.sqrt(bands[j, 0])
+        for k in range(1, count):
+            bands[j, k] /= bands[j, 0]
+        for k in range(1, count):
+            share = bands[j, k]
+            for i in range(count - k):
+                bands[j + k, i] -= share * bands[j, k + i]
+        for k in range(count):
+            factor[j + k, j] = bands[j, k]
 
 
 @cache

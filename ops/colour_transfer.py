@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photostyle.ops.affine import apply_affine, compose_affine, resize_affine
+from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.errors import check_number
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.tones import CURVATURE, from_tones, to_tones, tone_slope
@@ -189,36 +189,35 @@ def match_colours(
     Returns:
         (B, 3, H, W), not clamped, in the image's dtype.
     """
-    matrix, offset = _matching_maps(image, style, gains, weights)
+    maps = colour_maps(_whole_moments(image, weights), style, gains)
+    matrix, offset = (part[:, 0].to(image.dtype) for part in maps)
     return _moved(image, matrix, offset)
 
 
 @torch.no_grad()
-def restore_contrast(
-    coefficients: Tensor, base: Tensor, photo: Tensor, weights: Tensor | None = None
-) -> Tensor:
-    """Affine maps followed by one more, which gives their result the base's colours as a whole.
+def restore_contrast(image: Tensor, base: Tensor, weights: Tensor | None = None) -> Tensor:
+    """An image moved by one affine map, which gives it the base's colours as a whole.
 
     What is added to a closed-form transfer in order to match features lifts blacks: a target that
-    cannot be reached everywhere is averaged. The last map has the base's mean and covariance, and
+    cannot be reached everywhere is averaged. The map gives it the base's mean and covariance, and
     contrast from black to white never falls by it; and what is black stays as black as the base's.
 
     Args:
-        coefficients, base: (B, 3, 4, H, W), of the result and of the closed form.
-        photo: (B, 3, H, W), values in [0, 1].
-        weights: of its pixels, (H, W) in [0, 1]; ``None``: all alike.
+        image, base: (B, 3, H, W), the result and the closed form; what is outside [0, 1] counts as
+            black or white.
+        weights: of the pixels, (H, W) in [0, 1]; ``None``: all alike.
 
     Returns:
-        Coefficients (B, 3, 4, H, W).
+        (B, 3, H, W), values in [0, 1].
     """
-    before, after = (apply_affine(maps, photo).clamp(0, 1) for maps in (base, coefficients))
-    matrix, offset = _matching_maps(after, _whole_moments(before, weights), CONTRAST_GAINS, weights)
-    after = _moved(after, matrix, offset).clamp(0, 1)
+    image, base = image.clamp(0, 1), base.clamp(0, 1)
+    image = match_colours(image, _whole_moments(base, weights), CONTRAST_GAINS, weights)
+    image = image.clamp(0, 1)
     # White stays; black, where it is lighter than the base's, goes there.
-    lifted, black = (_black_point(image, weights) for image in (after, before))
+    lifted, black = (_black_point(x, weights) for x in (image, base))
     lift = (lifted - black) / (1 - black).clamp(min=1 / 255)
     slope = 1 / (1 - lift.clamp(0, LARGEST_LIFT))
-    return compose_affine(slope[..., None] * matrix, slope * offset + 1 - slope, coefficients)
+    return (1 - slope[..., None, None] * (1 - image)).clamp(0, 1)
 
 
 def _moved(image: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
@@ -232,14 +231,6 @@ def _black_point(image: Tensor, weights: Tensor | None) -> Tensor:
     if weights is not None:
         values = values[..., weights.flatten() >= 0.5 * weights.max()]
     return values.kthvalue(max(1, round(BLACK * values.shape[-1]))).values
-
-
-def _matching_maps(
-    image: Tensor, style: Moments, gains: tuple[float, float], weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """(B, 3, 3) and (B, 3), in the image's dtype."""
-    maps = colour_maps(_whole_moments(image, weights), style, gains)
-    return maps.matrix[:, 0].to(image.dtype), maps.offset[:, 0].to(image.dtype)
 
 
 def _whole_moments(image: Tensor, weights: Tensor | None) -> Moments:

@@ -70,10 +70,10 @@ def moments(vectors: Tensor, weights: Tensor | None = None) -> Moments:
     for weight in weights.to(dtype):
         part, weight = _supported(vectors, weight)
         part, share = part.to(dtype), weight / weight.sum()
-        mean = (part * share[:, None]).sum(1)
-        centred = part - mean[:, None]
+        mean = share @ part
+        scaled = (part - mean[:, None]).mul_(share.sqrt()[:, None])
         means.append(mean.double())
-        covariances.append((centred.mT @ (centred * share[:, None])).double())
+        covariances.append((scaled.mT @ scaled).double())
     return Moments(torch.stack(means, 1), torch.stack(covariances, 1))
 
 
@@ -153,7 +153,7 @@ def blend(vectors: Tensor, weights: Tensor, maps: AffineMaps) -> Tensor:
     dtype = torch.promote_types(vectors.dtype, torch.float32)
     matrices, offsets = (part.to(dtype).unbind(1) for part in maps)
     if len(weights) == 1:
-        return vectors.to(dtype) @ matrices[0].mT + offsets[0][:, None]
+        return torch.baddbmm(offsets[0][:, None], vectors.to(dtype), matrices[0].mT)
     result = vectors.new_zeros(vectors.shape, dtype=dtype)
     for weight, matrix, offset in zip(weights.to(dtype), matrices, offsets, strict=True):
         part, share = _supported(vectors, weight)

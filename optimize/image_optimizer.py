@@ -161,7 +161,7 @@ def optimize_image(
         if estimate.coefficients is None:  # stopped before the first step
             estimate = photo.estimate(estimate.at(content))
         if keep_contrast:
-            estimate = photo.estimate(_restored(estimate, base, content, weights))
+            estimate = photo.estimate(restore_contrast(estimate.at(content), photo.c, weights))
     image = estimate.at(content).clamp(0, 1)
     return OptimizedImage(image, estimate.coefficients_at(content), search.best_terms, stopped)
 
@@ -291,11 +291,6 @@ class _Search:
     def best(self) -> _Estimate:
         """The best result of this scale."""
         return _Estimate(self.best_x) if self.photo is None else self.photo.estimate(self.best_x)
-
-
-def _restored(estimate: _Estimate, base: Tensor, content: Tensor, weights: Tensor | None) -> Tensor:
-    coefficients = restore_contrast(estimate.coefficients_at(content), base, content, weights)
-    return apply_affine(coefficients, content).clamp(0, 1)
 
 
 def _initial(init, content, style, seed) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from photostyle.ops.affine import apply_affine, blend_affine, compose_affine, resize_affine
+from photostyle.ops.affine import apply_affine, blend_affine, resize_affine
 
 
 def random(*shape, seed=0):
@@ -31,11 +31,3 @@ def test_blend_of_maps_is_the_blend_of_their_results(strength):
     result = apply_affine(blend_affine(coefficients, strength), image)
     expected = torch.lerp(image, apply_affine(coefficients, image), strength)
     torch.testing.assert_close(result, expected)
-
-
-def test_composed_maps_are_the_maps_of_the_result():
-    maps, image = random(2, 3, 4, 5, 6), random(2, 3, 5, 6, seed=1)
-    matrix, offset = random(2, 3, 3, seed=2), random(2, 3, seed=3)
-    result = apply_affine(maps, image)
-    expected = torch.einsum("bjk,bkhw->bjhw", matrix, result) + offset[..., None, None]
-    torch.testing.assert_close(apply_affine(compose_affine(matrix, offset, maps), image), expected)

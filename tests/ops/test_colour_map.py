@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.interpolate import RegularGridInterpolator
 
 from photostyle.ops.colour_map import (
     RIDGE,
@@ -12,6 +13,7 @@ from photostyle.ops.colour_map import (
     NearestColourMap,
     colour_table,
     nearest_colour_map,
+    trilinear_weights,
 )
 
 
@@ -153,3 +155,20 @@ def test_the_table_of_a_curve():
     found = F.grid_sample(table[None], positions, align_corners=True).squeeze(2)
     # Of a square, within steps of an eighth: 1/256 between entries; measured 0.006.
     torch.testing.assert_close(found, photo**2, rtol=0, atol=0.012)
+
+
+def test_weights_are_shares_of_the_corners_of_a_cell():
+    """Against SciPy's interpolation; colours beyond the table count as at its end."""
+    colours = np.random.default_rng(0).uniform(-0.2, 1.2, (200, 3))
+    axis = np.linspace(0, 1, 5)
+    table = np.random.default_rng(1).random((5, 5, 5))
+    expected = RegularGridInterpolator((axis, axis, axis), table)(colours.clip(0, 1))
+    weights = trilinear_weights(colours, 5)
+    np.testing.assert_allclose(weights @ table.ravel(), expected, atol=1e-12)
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
+
+
+def test_colours_that_are_no_numbers_stay_within_the_table():
+    weights = trilinear_weights(np.array([[np.nan, 0.5, np.inf]]))
+    assert ((weights.indices >= 0) & (weights.indices < 9**3)).all()
+    assert np.isnan(weights.data).any()
