@@ -115,8 +115,7 @@ class Transport:
         self, layer: str, features: Tensor, masks: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Means (1, M, C), roots of covariances (1, M, C, C), float64; Gram matrices or None."""
-        moved = to_tones(features) if layer == COLOURS else features
-        style = moments(pixel_vectors(moved), masks.flatten(1))
+        style = moments(_vectors(layer, features), masks.flatten(1))
         gram = GRAM.statistics(layer, features, masks) if self.gram_weight else None
         return style.mean, root(style, self.shrinkage), gram
 
@@ -129,7 +128,7 @@ class Transport:
         are the masks' sums, ``None`` where these are 1 everywhere.
         """
         *style, gram = statistics
-        pixels = pixel_vectors(to_tones(features) if layer == COLOURS else features)
+        pixels = _vectors(layer, features)
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
         source = moments(pixels, weights)
@@ -151,3 +150,8 @@ class Transport:
         moved, weights, gram = target
         loss = content_loss(features, moved, weights)
         return loss if gram is None else loss + self.gram_weight * GRAM(features, gram)
+
+
+def _vectors(layer: str, features: Tensor) -> Tensor:
+    """(B, N, C), on the scale on which the layer's features are moved."""
+    return pixel_vectors(to_tones(features) if layer == COLOURS else features)
