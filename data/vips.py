@@ -1,6 +1,6 @@
 """libvips, loaded when it is first needed, and on our terms."""
 
-import logging
+import os
 from functools import cache
 
 import numpy as np
@@ -12,10 +12,12 @@ def libvips():
 
     A file that has changed is read again, and what a decoder says of its file is in its error.
     """
+    os.environ.setdefault("VIPS_WARNING", "0")  # libvips's own way to be silent
     import pyvips
 
     pyvips.cache_set_max(0)
-    logging.getLogger("pyvips").setLevel(logging.ERROR)
+    # In a call from C an exception is dropped, and it calls to log what it does: Ctrl-C was lost.
+    pyvips._remove_log_handler()
     return pyvips
 
 
