@@ -14,7 +14,7 @@ from photostyle.data import metadata as tags
 from photostyle.data.metadata import Metadata, described, exif_directory
 from photostyle.data.photo import Photo
 from photostyle.data.tiff import Directory, Entry, packed
-from photostyle.data.vips import attach_profile, libvips, to_vips
+from photostyle.data.vips import attach_profile, interrupts_held, libvips, to_vips
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ def _write_by_vips(file, photo, saver, options, place, inserted) -> None:
     target = libvips().TargetCustom()
     target.on_write(writer.write)
     try:
-        getattr(image, saver)(target, keep="icc", **options)
+        with interrupts_held():
+            getattr(image, saver)(target, keep="icc", **options)
     except libvips().Error as error:
         raise writer.failure or OSError(str(error).strip()) from error
     writer.finish()

@@ -1,11 +1,15 @@
 """libvips on our terms."""
 
+import os
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
+import torch
 
+from photostyle.data import load_image, save_image
 from photostyle.data.vips import to_vips
 
 
@@ -27,3 +31,26 @@ def test_an_interrupt_is_not_lost_in_libvips():
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_a_photo_is_written_comes_afterwards(tmp_path, number):
+    """And what is written is whole."""
+    noise = torch.rand(1, 3, 500, 500, generator=torch.Generator().manual_seed(0))
+    handler = signal.signal(number, signal.default_int_handler)
+    try:
+        for i in range(10):
+            timer = threading.Timer(0.02 + 0.003 * i, os.kill, (os.getpid(), number))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                save_for(5, tmp_path / "a.png", noise)
+            timer.join()
+    finally:
+        signal.signal(number, handler)
+    assert load_image(tmp_path / "a.png").shape == noise.shape
+
+
+def save_for(seconds, path, image):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        save_image(image, path)
