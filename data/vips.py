@@ -1,5 +1,6 @@
 """libvips, loaded when it is first needed, and on our terms."""
 
+import logging
 import os
 import signal
 import threading
@@ -20,6 +21,7 @@ def libvips():
     import pyvips
 
     pyvips.cache_set_max(0)
+    logging.getLogger("pyvips").setLevel(logging.ERROR)
     # In a call from C an exception is dropped, and it calls to log what it does: Ctrl-C was lost.
     pyvips._remove_log_handler()
     return pyvips

@@ -10,25 +10,25 @@ import pytest
 import torch
 
 from photostyle.data import load_image, save_image
-from photostyle.data.vips import libvips, to_vips
+from photostyle.data.vips import to_vips
 
 
-def write_for(seconds):
-    image = to_vips(np.zeros((64, 64, 3), np.uint8))
+def repeat(seconds, function, *arguments):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        image.write_to_buffer(".png")
+        function(*arguments)
 
 
 def test_an_interrupt_is_not_lost_in_libvips():
     """What is raised in a call from C is dropped."""
-    libvips()  # an import that is cut short is none
+    # Loaded before the first signal: an import that is cut short is none.
+    image = to_vips(np.zeros((64, 64, 3), np.uint8))
     handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
     try:
         for _ in range(20):
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             with pytest.raises(KeyboardInterrupt):
-                write_for(5)
+                repeat(5, image.write_to_buffer, ".png")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
@@ -45,14 +45,8 @@ def test_an_interrupt_while_a_photo_is_written_comes_afterwards(tmp_path, number
             timer = threading.Timer(0.02 + 0.003 * i, os.kill, (os.getpid(), number))
             timer.start()
             with pytest.raises(KeyboardInterrupt):
-                save_for(5, tmp_path / "a.png", noise)
+                repeat(5, save_image, noise, tmp_path / "a.png")
             timer.join()
     finally:
         signal.signal(number, handler)
     assert load_image(tmp_path / "a.png").shape == noise.shape
-
-
-def save_for(seconds, path, image):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        save_image(image, path)
