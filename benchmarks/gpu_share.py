@@ -1,4 +1,5 @@
-"""What the matting Laplacian takes of a step on a GPU, and L p at the sizes of the original chart.
+"""What the matting Laplacian and the map of colours take of a step on a GPU, and L p at the sizes
+of the original chart.
 
 python -m benchmarks.gpu_share
 """
@@ -9,40 +10,46 @@ from benchmarks.findings import Findings, parser, report
 from benchmarks.gpu_kernels import kernel_seconds
 from benchmarks.gpu_operator import DEVICE, PEER_HEADER, call_seconds, peer_rows
 from benchmarks.networks import one_style
+from photostyle.feedforward import StyleNetwork
 from photostyle.ops import GuidedFilter, StyleObjective
+from photostyle.ops.colour_map import NearestColourMap
 
 CHART = [(384, 512), (512, 512), (1024, 1024), (2048, 2048)]
 SMALL_CHART = [(24, 32)]
 
 
 def optimizer_step(height: int, width: int, precision: torch.dtype):
-    """A step of the optimiser, and what the operator does in it."""
+    """A step of the optimiser, and what the operator and the map of colours do in it."""
     content, style = torch.rand(2, 1, 3, height, width, device=DEVICE)
     mask = torch.ones(1, height, width, device=DEVICE)
     objective = StyleObjective().to(DEVICE)
-    laplacian = GuidedFilter().laplacian(content)
+    laplacian, nearest = GuidedFilter().laplacian(content), NearestColourMap(content)
     x = content.clone().requires_grad_(True)
     with autocast(precision):
         targets = objective.targets(content, style, mask, mask)
 
     def step():
         with autocast(precision):
-            loss = objective(laplacian.guided_filter(x), targets).total
+            loss = objective(laplacian.guided_filter(nearest(x)), targets).total
         torch.autograd.grad(loss, x)
 
     def operator():
         y = laplacian.guided_filter(x)
         torch.autograd.grad(y.sum() + targets.laplacian.matting_loss(y).mean(), x)
 
-    return step, operator
+    def colour_map():
+        torch.autograd.grad(nearest(x).sum(), x)
+
+    return step, operator, colour_map
 
 
 def training_step(batch: int, size: int, precision: torch.dtype):
-    """A training step, and what the operator does in it, set-up for new photos included."""
+    """A training step, and what the operator and the map of colours do in it, for new photos."""
     photo = torch.rand(batch, 3, size, size, device=DEVICE)
     with autocast(precision):
         setup = one_style(torch.rand(1, 3, size, size, device=DEVICE))
     net, losses, guided_filter = setup.net, setup.losses, setup.guided_filter
+    network = StyleNetwork(net, guided_filter)
     optimizer = torch.optim.Adam(net.parameters())
 
     def step():
@@ -50,7 +57,7 @@ def training_step(batch: int, size: int, precision: torch.dtype):
         with autocast(precision):
             example = losses.example(photo)
             raw = net(photo)
-        result = guided_filter.laplacian(photo).guided_filter(raw)
+        result = network.filtered(raw, photo)
         with autocast(precision):
             total = losses(example, raw, result).total
         total.backward()
@@ -62,26 +69,34 @@ def training_step(batch: int, size: int, precision: torch.dtype):
         result = guided_filter.laplacian(photo).guided_filter(x)
         torch.autograd.grad(result.sum() + losses.raw_matting(photo, x), x)
 
-    return step, operator
+    def colour_map():
+        torch.autograd.grad(NearestColourMap(photo)(x).sum(), x)
+
+    return step, operator, colour_map
 
 
 def autocast(precision: torch.dtype):
     return torch.autocast(DEVICE, torch.bfloat16, enabled=precision == torch.bfloat16)
 
 
-def share_row(name: str, precision: torch.dtype, step, operator) -> list[str]:
-    """Milliseconds of a step, of its kernels and of the operator's among them, and its share."""
+def share_row(name: str, precision: torch.dtype, step, *parts) -> list[str]:
+    """Milliseconds of a step and of its kernels; those of each part's kernels, and their share."""
     wall = call_seconds([step], seconds=3, most=15)
-    operator()  # compiles
-    kernels, part = kernel_seconds(step), kernel_seconds(operator)
-    numbers = f"{1000 * wall:.2f}", f"{1000 * kernels:.2f}", f"{1000 * part:.3f}"
-    return [name, str(precision).removeprefix("torch."), *numbers, f"{100 * part / kernels:.1f} %"]
+    kernels = kernel_seconds(step)
+    row = [name, str(precision).removeprefix("torch.")]
+    row += [f"{1000 * wall:.2f}", f"{1000 * kernels:.2f}"]
+    for part in parts:
+        part()  # compiles
+        seconds = kernel_seconds(part)
+        row += [f"{1000 * seconds:.3f}", f"{100 * seconds / kernels:.1f} %"]
+    return row
 
 
 def measure(findings: Findings, options) -> None:
     height, width, batch, crop = (32, 48, 2, 64) if options.small else (603, 904, 16, 256)
     header = ["step", "precision", "step, ms", "kernels, ms", "operator's, ms", "share"]
-    add = findings.table("Share of the operator in a step", header)
+    header += ["colour map's, ms", "share"]
+    add = findings.table("Share of the operator and of the map of colours in a step", header)
     for precision in (torch.float32, torch.bfloat16):
         steps = optimizer_step(height, width, precision)
         add(*share_row(f"optimiser, {width} x {height}", precision, *steps))

@@ -117,8 +117,7 @@ class StyleNetwork:
         base = photo if base is None else base
         added = raw - base
         if self.colour_map:
-            pairs = zip(photo.split(1), added.split(1), strict=True)
-            added = torch.cat([NearestColourMap(one)(change) for one, change in pairs])
+            added = NearestColourMap(photo)(added)
         return base + self.guided_filter.laplacian(photo).guided_filter(added)
 
     def coefficients(self, photo: Tensor) -> Tensor | None:

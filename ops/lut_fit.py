@@ -14,10 +14,12 @@ from scipy.sparse.linalg import LinearOperator, cg
 from skimage.color import rgb2lab
 from torch import Tensor
 
-from photostyle.ops.colour_map import roughness, trilinear_weights
+from photostyle.ops.lattice import corners, roughness
 from photostyle.ops.lut import Lut
 
 SIZE = 33
+COARSE = 9
+"""Entries along an axis of the table that preconditions."""
 SMOOTHNESS = 2.5e-4
 """λ: fifty times as stiff as `colour_map.NearestColourMap`, since it will see other photos."""
 RIDGE = 1.5e-8
@@ -48,7 +50,7 @@ def fit_lut(photo: Tensor, image: Tensor, pixel_weights: Tensor | None = None) -
     colours, values = _colours(photo), _colours(image)
     weights = _weights(photo, pixel_weights)
     matrix, offset = _affine_map(colours, values, weights)
-    interpolation = trilinear_weights(colours, SIZE)
+    interpolation = _interpolation(colours, SIZE)
     rest = _smooth_table(interpolation, values - colours @ matrix.T - offset, weights)
     lattice = _lattice()
     table = lattice / (SIZE - 1) @ matrix.T + offset + rest
@@ -82,6 +84,13 @@ def _weights(photo: Tensor, pixel_weights: Tensor | None) -> np.ndarray:
     return pixel_weights.detach().double().flatten().cpu().numpy()
 
 
+def _interpolation(colours: np.ndarray, size: int) -> csr_array:
+    """W, (N, size³): the share of each entry of a table in each of (N, 3) colours."""
+    columns, shares = corners(colours, size)
+    starts = np.arange(0, columns.size + 1, 8)
+    return csr_array((shares.ravel(), columns.ravel(), starts), (len(colours), size**3))
+
+
 def _affine_map(
     colours: np.ndarray, values: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +115,7 @@ def _smooth_table(interpolation: csr_array, values: np.ndarray, weights: np.ndar
     normal = weighted @ interpolation + SMOOTHNESS * count * roughness(SIZE)
     normal = (normal + RIDGE * count * eye_array(SIZE**3)).tocsr()
     diagonal = normal.diagonal()
-    finer = trilinear_weights(_lattice() / (SIZE - 1))
+    finer = _interpolation(_lattice() / (SIZE - 1), COARSE)
     coarse = cho_factor((finer.T @ normal @ finer).toarray())
 
     def precondition(rest: np.ndarray) -> np.ndarray:

@@ -126,7 +126,7 @@ def colour_map_residual(content: Tensor, image: Tensor, masks: Tensor) -> float:
     """
     lab = rgb2lab(image[0].double().permute(1, 2, 0).numpy())
     lab = torch.from_numpy(lab).permute(2, 0, 1)[None]
-    maps = NearestColourMap(content.double(), masks).by_mask(lab)
+    maps = NearestColourMap(content.double(), masks).by_mask(lab)[:, 0]
     errors = (maps - lab).square().sum(1)
     return float((masks.double() * errors).sum(0).mean().sqrt())
 

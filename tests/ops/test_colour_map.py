@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.interpolate import RegularGridInterpolator
 
-from photostyle.ops.colour_map import (
-    RIDGE,
-    SIZE,
-    SMOOTHNESS,
-    NearestColourMap,
-    colour_table,
-    nearest_colour_map,
-    trilinear_weights,
-)
+from photostyle.ops.colour_map import NearestColourMap, colour_table, nearest_colour_map
+from photostyle.ops.lattice import RIDGE, SIZE, SMOOTHNESS
 
 
 def random(*shape, seed=0):
@@ -74,7 +66,7 @@ def test_definition(photo):
     by_mask = [weights_by_hand(photo) @ table_by_hand(photo, mask, values) for mask in masks]
     expected = torch.from_numpy(np.stack(by_mask)).mT.unflatten(2, (height, width))
     nearest = NearestColourMap(photo, masks)
-    torch.testing.assert_close(nearest.by_mask(image), expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(nearest.by_mask(image)[:, 0], expected, rtol=0, atol=1e-9)
     torch.testing.assert_close(nearest(image), (masks[:, None] * expected).sum(0)[None])
 
 
@@ -109,6 +101,17 @@ def test_symmetric_and_its_own_gradient(masked):
     a, b = random(1, 3, 11, 8, seed=2), random(1, 3, 11, 8, seed=3)
     assert (nearest(a) * b).sum().item() == pytest.approx((nearest(b) * a).sum().item())
     assert torch.autograd.gradcheck(nearest, (a.requires_grad_(),), fast_mode=True)
+
+
+def test_each_photo_of_a_batch_has_a_map_of_its_own():
+    photos = torch.cat([smooth_photo(11, 8), smooth_photo(11, 8).flip(1)])
+    image, masks = random(2, 2, 11, 8, seed=2), soft_masks(11, 8)
+    both = NearestColourMap(photos, masks)
+    for i in range(2):
+        one = NearestColourMap(photos[i : i + 1], masks)
+        torch.testing.assert_close(both(image)[i : i + 1], one(image[i : i + 1]))
+        torch.testing.assert_close(both.by_mask(image)[:, i], one.by_mask(image[i : i + 1])[:, 0])
+        torch.testing.assert_close(both.tables(image)[:, i], one.tables(image[i : i + 1])[:, 0])
 
 
 def test_in_single_precision():
@@ -155,20 +158,3 @@ def test_the_table_of_a_curve():
     found = F.grid_sample(table[None], positions, align_corners=True).squeeze(2)
     # Of a square, within steps of an eighth: 1/256 between entries; measured 0.006.
     torch.testing.assert_close(found, photo**2, rtol=0, atol=0.012)
-
-
-def test_weights_are_shares_of_the_corners_of_a_cell():
-    """Against SciPy's interpolation; colours beyond the table count as at its end."""
-    colours = np.random.default_rng(0).uniform(-0.2, 1.2, (200, 3))
-    axis = np.linspace(0, 1, 5)
-    table = np.random.default_rng(1).random((5, 5, 5))
-    expected = RegularGridInterpolator((axis, axis, axis), table)(colours.clip(0, 1))
-    weights = trilinear_weights(colours, 5)
-    np.testing.assert_allclose(weights @ table.ravel(), expected, atol=1e-12)
-    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-12)
-
-
-def test_colours_that_are_no_numbers_stay_within_the_table():
-    weights = trilinear_weights(np.array([[np.nan, 0.5, np.inf]]))
-    assert ((weights.indices >= 0) & (weights.indices < 9**3)).all()
-    assert np.isnan(weights.data).any()
