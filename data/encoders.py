@@ -14,7 +14,8 @@ from photostyle.data import metadata as tags
 from photostyle.data.metadata import Metadata, described, exif_directory
 from photostyle.data.photo import Photo
 from photostyle.data.tiff import Directory, Entry, packed
-from photostyle.data.vips import attach_profile, interrupts_held, libvips, to_vips
+from photostyle.data.vips import attach_profile, libvips, to_vips
+from photostyle.ops.interrupts import interrupts_held
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,6 @@
 
 import logging
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -25,23 +21,6 @@ def libvips():
     # In a call from C an exception is dropped, and it calls to log what it does: Ctrl-C was lost.
     pyvips._remove_log_handler()
     return pyvips
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """While libvips calls us: an exception raised there is dropped, so Ctrl-C waits for the end."""
-    numbers = []
-    if threading.current_thread() is threading.main_thread():  # no other is interrupted
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
-    received = []
-    handlers = {n: signal.signal(n, lambda number, _: received.append(number)) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number in received[:1]:
-            signal.raise_signal(number)
 
 
 def to_vips(array: np.ndarray):
