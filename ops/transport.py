@@ -5,12 +5,21 @@ moves them least: Pitié and Kokaram (2007) for colours, Lu et al. (2019) and Mr
 features of a network.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from photostyle.ops import matrix_functions
 from photostyle.ops.errors import ArgumentError, check_number
+from photostyle.ops.matrix_functions import (
+    eigh,
+    identity_like,
+    inverse_root,
+    limit_eigenvalues,
+    positive_part,
+)
 
 EXACT = (0.0, float("inf"))
 """Gains without limits: the map itself."""
@@ -101,7 +110,7 @@ def monge_kantorovich(
 def principal_axes(source: Moments, share: float) -> Tensor:
     """The directions of most variance, a share of all C, at least one: (..., C, K), float64."""
     count = max(1, round(share * source.covariance.shape[-1]))
-    return _eigh(source.covariance)[1][..., -count:]
+    return eigh(source.covariance)[1][..., -count:]
 
 
 def root(target: Moments, shrinkage: float) -> Tensor:
@@ -109,7 +118,8 @@ def root(target: Moments, shrinkage: float) -> Tensor:
 
     Covariances of C channels from fewer than C pixels are singular.
     """
-    return _power(_shrunk(target.covariance, shrinkage), 0.5)
+    covariance = _shrunk(target.covariance, shrinkage)
+    return matrix_functions.root(covariance, _least(covariance, shrinkage))
 
 
 def map_to_root(
@@ -122,13 +132,14 @@ def map_to_root(
 ) -> AffineMaps:
     """As `monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
     inner = root @ _shrunk(source.covariance, shrinkage) @ root
-    matrix = root @ _power(inner, -0.5) @ root
+    # The trace of a product of two is at most the product of their traces.
+    matrix = root @ inverse_root(inner, _least(inner, shrinkage) ** 2) @ root
     if gains != EXACT:
         least, greatest = gains
         if axes is not None:
             matrix, least = _lift(matrix, axes.to(matrix), least), 0.0
-        values, vectors = _eigh(matrix)
-        matrix = vectors @ (values.clamp(least, greatest)[..., None] * vectors.mT)
+        # None is below 0.
+        matrix = limit_eigenvalues(matrix, least or -math.inf, greatest)
     return AffineMaps(matrix, mean - (matrix @ source.mean[..., None])[..., 0])
 
 
@@ -175,31 +186,18 @@ def _supported(vectors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def _lift(matrix: Tensor, axes: Tensor, least: float) -> Tensor:
     """T + U V max(least − λ, 0) Vᵀ Uᵀ, where UᵀTU = V λ Vᵀ."""
-    values, vectors = _eigh(axes.mT @ matrix @ axes)
-    vectors = axes @ vectors
-    return matrix + vectors @ ((least - values).clamp(min=0)[..., None] * vectors.mT)
+    gains = axes.mT @ matrix @ axes
+    lacking = positive_part(least * identity_like(gains) - gains)
+    return matrix + axes @ lacking @ axes.mT
 
 
 def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     # A set of equal vectors has no variance at all.
     floor = shrinkage * variance + torch.finfo(variance.dtype).eps
-    return covariance + floor * torch.eye(covariance.shape[-1]).to(covariance)
+    return covariance + floor * identity_like(covariance)
 
 
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """Power of symmetric positive definite matrices; rounding below zero is cut."""
-    values, vectors = _eigh(matrix)
-    values = values.clamp(min=torch.finfo(values.dtype).tiny) ** exponent
-    return vectors @ (values[..., None] * vectors.mT)
-
-
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of symmetric matrices but for rounding.
-
-    The eigenvalues of one that is not finite are NaN, where LAPACK may raise.
-    """
-    finite = matrix.isfinite().all(-1).all(-1)[..., None]
-    matrix = torch.nan_to_num((matrix + matrix.mT) / 2, 0.0, 0.0, 0.0)
-    values, vectors = torch.linalg.eigh(matrix)
-    return values.where(finite, torch.nan), vectors
+def _least(covariance: Tensor, shrinkage: float) -> float:
+    """Of a shrunk covariance's eigenvalues, their sum being 1."""
+    return shrinkage / (1 + shrinkage) / covariance.shape[-1]
