@@ -1,5 +1,5 @@
-"""What the matting Laplacian and the map of colours take of a step on a GPU, and L p at the sizes
-of the original chart.
+"""What the matting Laplacian and the map of colours take of a step on a GPU, L p at the sizes of
+the original chart, and what else is done there in another way than on the CPU, beside that way.
 
 python -m benchmarks.gpu_share
 """
@@ -13,9 +13,12 @@ from benchmarks.networks import one_style
 from photostyle.feedforward import StyleNetwork
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.colour_map import NearestColourMap
+from photostyle.ops.matrix_functions import inverse_root, power
+from photostyle.ops.transport import moments, shrunk
 
 CHART = [(384, 512), (512, 512), (1024, 1024), (2048, 2048)]
 SMALL_CHART = [(24, 32)]
+SHRINKAGE = 1e-2
 
 
 def optimizer_step(height: int, width: int, precision: torch.dtype):
@@ -92,6 +95,32 @@ def share_row(name: str, precision: torch.dtype, step, *parts) -> list[str]:
     return row
 
 
+def roots_row(batch: int, channels: int) -> list[object]:
+    """Inverse roots of covariances of features, by products and by eigenvalues."""
+    pixels = torch.randn(batch, 4 * channels, channels, device=DEVICE, dtype=torch.float64)
+    scale = torch.logspace(0, -3, channels, device=DEVICE, dtype=torch.float64)
+    source = shrunk(moments(pixels * scale).covariance, SHRINKAGE)
+    least = SHRINKAGE / (1 + SHRINKAGE) / channels
+    ours = call_seconds([lambda: inverse_root(source, least)], most=5)
+    peer = call_seconds([lambda: power(source, -0.5)], most=5)
+    found, expected = inverse_root(source, least), power(source, -0.5)
+    return [f"{batch} x {channels}", *beside(ours, peer, found, expected)]
+
+
+def colour_map_row(batch: int, size: int) -> list[object]:
+    """The nearest map of the colours of new photos, as on this device and as on the CPU."""
+    photo, image = torch.rand(2, batch, 3, size, size, device=DEVICE)
+    ours = call_seconds([lambda: NearestColourMap(photo)(image)], most=5)
+    peer = call_seconds([lambda: NearestColourMap(photo.cpu())(image.cpu()).to(DEVICE)], most=5)
+    found, expected = NearestColourMap(photo)(image), NearestColourMap(photo.cpu())(image.cpu())
+    return [f"{batch} x {size} x {size}", *beside(ours, peer, found, expected.to(DEVICE))]
+
+
+def beside(ours: float, peer: float, found: torch.Tensor, expected: torch.Tensor) -> list[str]:
+    difference = (torch.dist(found, expected) / expected.norm()).item()
+    return [f"{1000 * ours:.2f}", f"{1000 * peer:.2f}", f"{peer / ours:.1f}", f"{difference:.1e}"]
+
+
 def measure(findings: Findings, options) -> None:
     height, width, batch, crop = (32, 48, 2, 64) if options.small else (603, 904, 16, 256)
     header = ["step", "precision", "step, ms", "kernels, ms", "operator's, ms", "share"]
@@ -106,6 +135,13 @@ def measure(findings: Findings, options) -> None:
     for height, width in SMALL_CHART if options.small else CHART:
         for row in peer_rows(height, width):
             add(*row)
+    header = ["batch x channels", "here, ms", "by eigenvalues, ms", "times ours", "difference"]
+    add = findings.table("Inverse roots of covariances", header)
+    for channels in (64,) if options.small else (64, 128, 256, 512):
+        add(*roots_row(batch, channels))
+    header = ["photos", "here, ms", "by the CPU's way, ms", "times ours", "difference"]
+    add = findings.table("Map of colours of new photos", header)
+    add(*colour_map_row(batch, crop))
 
 
 def main() -> None:

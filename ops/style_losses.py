@@ -94,7 +94,7 @@ class Transport:
             the content varies most, see `CONTRAST_AXES`; far below 1 it leaves a veil.
         gram_weight: of Gram matrices beside it. They alone see what of the style's statistics no
             limited map of the content has, and let it grow wherever it can.
-        shrinkage: of the covariances; see `ops.transport.root`.
+        shrinkage: of the covariances; see `ops.transport.shrunk`.
 
     Raises:
         ArgumentError: for gains that are no range around 1, and for negative numbers.

@@ -100,7 +100,7 @@ def monge_kantorovich(
         source, target: moments of the same C; the rest is broadcast.
         gains: the range of T's eigenvalues. They are gains of contrast: what has much of it turns
             to haze where the target has none, and noise to patterns where it has more.
-        shrinkage: see `root`.
+        shrinkage: see `shrunk`.
         axes: U, (..., C, K), orthonormal columns: the least gain limits the eigenvalues of UᵀTU
             alone. For colours, black to white: a grey style takes all saturation.
     """
@@ -113,12 +113,20 @@ def principal_axes(source: Moments, share: float) -> Tensor:
     return eigh(source.covariance)[1][..., -count:]
 
 
-def root(target: Moments, shrinkage: float) -> Tensor:
-    """Σ^(1/2), with ε tr Σ / C added to the diagonal of Σ first, ε being the shrinkage.
+def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
+    """Covariances (..., C, C) with ε tr Σ / C added to their diagonal, ε being the shrinkage.
 
-    Covariances of C channels from fewer than C pixels are singular.
+    Those of C channels from fewer than C pixels are singular.
     """
-    covariance = _shrunk(target.covariance, shrinkage)
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    # A set of equal vectors has no variance at all.
+    floor = shrinkage * variance + torch.finfo(variance.dtype).eps
+    return covariance + floor * identity_like(covariance)
+
+
+def root(target: Moments, shrinkage: float) -> Tensor:
+    """Σ^(1/2) of the covariances once they are `shrunk`."""
+    covariance = shrunk(target.covariance, shrinkage)
     return matrix_functions.root(covariance, _least(covariance, shrinkage))
 
 
@@ -131,7 +139,7 @@ def map_to_root(
     axes: Tensor | None = None,
 ) -> AffineMaps:
     """As `monge_kantorovich`, with a target of which μt and Σt^(1/2) are known."""
-    inner = root @ _shrunk(source.covariance, shrinkage) @ root
+    inner = root @ shrunk(source.covariance, shrinkage) @ root
     # The trace of a product of two is at most the product of their traces.
     matrix = root @ inverse_root(inner, _least(inner, shrinkage) ** 2) @ root
     if gains != EXACT:
@@ -189,13 +197,6 @@ def _lift(matrix: Tensor, axes: Tensor, least: float) -> Tensor:
     gains = axes.mT @ matrix @ axes
     lacking = positive_part(least * identity_like(gains) - gains)
     return matrix + axes @ lacking @ axes.mT
-
-
-def _shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
-    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    # A set of equal vectors has no variance at all.
-    floor = shrinkage * variance + torch.finfo(variance.dtype).eps
-    return covariance + floor * identity_like(covariance)
 
 
 def _least(covariance: Tensor, shrinkage: float) -> float:

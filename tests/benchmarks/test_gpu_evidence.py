@@ -135,7 +135,10 @@ def test_the_parts_on_a_cpu(tmp_path, monkeypatch):
             "L p, r = 1, three channels",
             "Guided filter, with its set-up",
         ],
-        "share": ["Share of the operator and of the map of colours in a step", "L p, r = 1, three channels"],
+        "share": [
+            "Share of the operator and of the map of colours in a step",
+            "L p, r = 1, three channels",
+        ],
         "optimiser": [
             "Optimiser",
             "One pass",

@@ -114,6 +114,16 @@ def test_each_photo_of_a_batch_has_a_map_of_its_own():
         torch.testing.assert_close(both.tables(image)[:, i], one.tables(image[i : i + 1])[:, 0])
 
 
+def test_all_is_on_the_device_of_the_photo():
+    """Without values: whatever met a tensor of another device would raise."""
+    photo, masks = torch.rand(3, 3, 20, 30, device="meta"), torch.rand(2, 20, 30, device="meta")
+    nearest = NearestColourMap(photo, masks, masks[0])
+    found = nearest_colour_map(photo, photo, pixel_weights=masks[0])
+    tables = nearest.tables(photo), colour_table(photo[:1], photo[:1])
+    for tensor in (nearest(photo), nearest.by_mask(photo), found, *tables):
+        assert tensor.device == photo.device
+
+
 def test_in_single_precision():
     photo, image = smooth_photo(30, 40), random(1, 3, 30, 40, seed=4)
     single = NearestColourMap(photo.float())(image.float())

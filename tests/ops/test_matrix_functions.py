@@ -127,6 +127,16 @@ def test_features_without_variance(way):
     torch.testing.assert_close(maps.matrix[0, 0], torch.eye(64).double())
 
 
+def test_all_is_on_the_device_of_the_moments(way):
+    """Without values: whatever met a tensor of another device would raise."""
+    source = Moments(*(part.to("meta") for part in moments(features(40, 64, 0))))
+    axes = torch.empty(64, 13, dtype=torch.float64, device="meta")
+    known = root_of_covariance(source, 1e-2)
+    for gains, limited in (((0.85, 2.5), axes), ((0.0, 2.0), None)):
+        maps = map_to_root(source, source.mean, known, gains, 1e-2, limited)
+        assert {part.device.type for part in maps} == {"meta"}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [3, 32, 33, 256])
 def test_on_a_gpu(size):
