@@ -238,7 +238,7 @@ class Session:
         """What the optimiser has so far, (H, W, 3) uint8, at working size."""
         content = self._uploads["content"].image
         image = F.interpolate(step.image.cpu(), content.shape[2:], mode="bicubic")
-        return to_pixels(content.lerp(image, strength))
+        return to_pixels(content.lerp(image.clamp(0, 1), strength))
 
     # -------------------------------------------------------------------------------- files
 

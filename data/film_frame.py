@@ -70,7 +70,10 @@ class FilmFrame:
         return torch.from_numpy(np.stack([red, green, blue])[None]).clamp_(0, 1)
 
     def sorted_levels(self) -> np.ndarray:
-        """A sample of each plane's levels in order, (3, n), float32, from black, 0, to white, 1."""
+        """A sample of each plane's levels in order, (3, n), float32, white being 1 above black.
+
+        Only their differences from one frame to the next mean anything: black is not 0.
+        """
         _, white, _, span = self._scale
         samples = []
         for plane, levels in zip(self.planes, (white, span, span), strict=True):

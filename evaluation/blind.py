@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from photostyle.data.image_io import load_image, load_photo
 from photostyle.data.paths import is_folder
+from photostyle.data.photo import MIN_SIDE
 from photostyle.evaluation.contact_sheet import cell, stack
 from photostyle.evaluation.pairs import Pair, find_pairs
 from photostyle.evaluation.report import write_picture, write_text
 from photostyle.evaluation.results import find_results, load_like, prepare_output
 from photostyle.ops.console import Console
-from photostyle.ops.errors import ArgumentError, check_whole
+from photostyle.ops.errors import ArgumentError, check_flag, check_whole
 
 SIDES = ("A", "B")
 TIE = "tie"
@@ -94,7 +95,9 @@ def write_sheets(
         ArgumentError: as `evaluation.evaluate_results.evaluate_results`; and for fewer results in
             ``other``.
     """
+    check_whole("size", size, MIN_SIDE)
     check_whole("seed", seed, 0)
+    check_flag("overwrite", overwrite)
     of_folder = is_folder(other, "blind")
     found = find_pairs(pairs, None if of_folder else str(other))
     ours = find_results(results, found)

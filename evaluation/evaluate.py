@@ -40,6 +40,9 @@ def evaluate(
     for argument, value in (("results", results), ("pairs", pairs)):
         if value is None:
             raise ArgumentError(argument, None, "required; give a folder")
+    if answers is not None and blind is None:
+        expected = "are those of a blind comparison; give blind, too"
+        raise ArgumentError("answers", answers, expected)
     options = {"size": size, "overwrite": overwrite}
     output = output or ("outputs/evaluation" if blind is None else "outputs/blind")
     with nullcontext() if answers is not None else _of_one_run(output):

@@ -29,7 +29,7 @@ from photostyle.evaluation.scores import (
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import colour_transfer
 from photostyle.ops.console import Console
-from photostyle.ops.errors import ArgumentError
+from photostyle.ops.errors import check_flag, check_whole
 from photostyle.ops.metrics import (
     StyleDistance,
     colour_map_residual,
@@ -104,10 +104,8 @@ def evaluate_results(
             ``output`` cannot be written to, or holds an evaluation and ``overwrite`` is false;
             ``overwrite`` is no bool.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or size < MIN_SIDE:
-        raise ArgumentError("size", size, f"give a whole number of pixels, at least {MIN_SIDE}")
-    if not isinstance(overwrite, bool):
-        raise ArgumentError("overwrite", overwrite, "give true or false")
+    check_whole("size", size, MIN_SIDE)
+    check_flag("overwrite", overwrite)
     found = find_pairs(pairs, baseline)
     files = find_results(results, found)
     output = prepare_output(output, _OWN_FILE, "an evaluation", overwrite)

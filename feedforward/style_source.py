@@ -58,7 +58,7 @@ class StyleSource:
         if self.save_style is not None and Path(self.save_style).suffix != SUFFIX:
             raise ArgumentError("save_style", self.save_style, f"give a file that ends in {SUFFIX}")
         if self.is_statistics:
-            for argument in ("content_mask", "style_mask", "save_style"):
+            for argument in ("content_mask", "style_mask", "whole_share", "save_style"):
                 self._refuse(argument, f"style={self.style} is a file of statistics, no photo")
             if self.masks == "auto":
                 expected = "a file of statistics has no regions; give the style photo, or none"
@@ -78,7 +78,8 @@ class StyleSource:
             ArgumentError: it does not.
         """
         if not network.is_universal:
-            for argument in ("style", "content_mask", "style_mask", "masks", "save_style"):
+            own = "style", "content_mask", "style_mask", "masks", "whole_share", "save_style"
+            for argument in own:
                 self._refuse(argument, f"network={name} has a style of its own; leave one out")
             return
         if self.style is None:

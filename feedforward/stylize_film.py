@@ -112,9 +112,9 @@ def _check(
     Raises:
         ArgumentError: it does not.
     """
-    for argument in ("content_mask", "style_mask"):
-        if (mask := getattr(style, argument)) is not None:
-            raise ArgumentError(argument, mask, "a film has no masks; leave it out")
+    for argument in ("content_mask", "style_mask", "whole_share"):
+        if (value := getattr(style, argument)) is not None:
+            raise ArgumentError(argument, value, "a film has no regions; leave it out")
     if style.masks == "auto":
         raise ArgumentError("masks", "auto", "a film has one style for the whole picture")
     if not options.full_resolution:

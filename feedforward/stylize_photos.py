@@ -92,7 +92,8 @@ def stylize_photos(
     trained = load_network(network, device, convolution_dtype(precision, device))
     style.check_for(trained, network, single=single, overwrite=options.overwrite)
     if single and is_film(content):
-        for argument, value in (("lut", lut), ("report", report)):
+        of_photos = {"lut": lut, "report": report, "batch_size": batch_size, "workers": workers}
+        for argument, value in of_photos.items():
             if value is not None:
                 raise ArgumentError(argument, value, "is for photos; leave it out for a film")
         return stylize_film(

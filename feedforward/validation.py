@@ -75,7 +75,7 @@ class Validation:
             figures.append((loss, distance, edge_ssim(example.photo.cpu(), image.cpu())))
         means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
         metrics = dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
-        if len(self.styles) > 1:
+        if network.is_universal:
             metrics["colour_transfer_loss"] = self._colour_transfer_loss()
         return metrics
 

@@ -12,15 +12,24 @@ def interrupts_held() -> Iterator[None]:
 
     The same holds for a polite kill. Only the main thread is ever interrupted.
     """
-    numbers = []
-    if threading.current_thread() is threading.main_thread():
-        numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
-    received = []
-    handlers = {n: signal.signal(n, lambda number, _: received.append(number)) for n in numbers}
+    handlers, received, holding = {}, [], True
+
+    def note(number, frame):
+        if holding:
+            received.append(number)
+        else:  # before the handler is back in its place
+            handlers[number](number, frame)
+
     try:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(number)):
+                    handlers[number] = handler
+                    signal.signal(number, note)
         yield
     finally:
+        holding = False
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in received[:1]:
+        for number in received:
             signal.raise_signal(number)

@@ -99,15 +99,16 @@ def segment_described(
 ) -> tuple[Tensor, Tensor]:
     """As `segment_together`, of photos that have been described."""
     photos = content, style
-    points = _points([photo.cells for photo in photos])
-    split = int(content.cells.counted.sum())
-    clusters = _clusters(points, REGIONS, seed).numpy()
-    labels = _without_counterpart_merged(points.numpy(), clusters, split)
-    found = np.unique(labels)
-    masks = [
-        _masks(part, photo.cells.counted, found, photo.image)
-        for part, photo in zip((labels[:split], labels[split:]), photos, strict=True)
-    ]
+    with torch.autocast(content.image.device.type, enabled=False):
+        points = _points([photo.cells for photo in photos])
+        split = int(content.cells.counted.sum())
+        clusters = _clusters(points, REGIONS, seed).numpy()
+        labels = _without_counterpart_merged(points.numpy(), clusters, split)
+        found = np.unique(labels)
+        masks = [
+            _masks(part, photo.cells.counted, found, photo.image)
+            for part, photo in zip((labels[:split], labels[split:]), photos, strict=True)
+        ]
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
     return masks[0][order], masks[1][order]
 
@@ -137,7 +138,8 @@ def _network(encoder: Callable[[tuple[str, ...]], nn.Module], photo: Tensor) -> 
 
 def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Described:
     photo = _at_size(image)
-    features = network(photo)
+    with torch.autocast(image.device.type, enabled=False):
+        features = network(photo)
     features = {layer: maps.float() for layer, maps in features.items()}
     fine, middle, coarse = (features[layer] for layer in LAYERS)
     size = tuple(middle.shape[2:])

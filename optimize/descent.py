@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from photostyle.ops.errors import ArgumentError, check_choice, check_number
+from photostyle.ops.errors import ArgumentError, check_choice, check_number, check_whole
 
 OPTIMIZERS = ("lbfgs", "adam")
 
@@ -43,5 +43,4 @@ def _check_schedule(scales, steps) -> None:
     for scale in scales:
         check_number("scales", scale, 0.01, 1)
     for count in steps:
-        if not isinstance(count, int) or count < 1:
-            raise ArgumentError("steps", list(steps), "give whole numbers of at least 1")
+        check_whole("steps", count, 1)

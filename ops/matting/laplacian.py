@@ -47,8 +47,7 @@ class MattingLaplacian:
             raise ArgumentError(
                 "guide", "requires_grad", "L is not differentiated in it; detach it"
             )
-        if not isinstance(radius, int) or radius < 1:
-            raise ArgumentError("radius", radius, "give a whole number of pixels, at least 1")
+        check_whole("radius", radius, 1)
         if min(guide.shape[2:]) < 2 * radius + 1:
             height, width = guide.shape[2:]
             size = 2 * radius + 1

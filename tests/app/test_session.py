@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from photostyle import stylize
@@ -20,7 +21,9 @@ from photostyle.app.session import PHOTOS
 from photostyle.app.settings import PRESETS
 from photostyle.data.masks import COLOURS
 from photostyle.ops import ArgumentError
+from photostyle.ops.losses import LossTerms
 from photostyle.ops.regions import describe
+from photostyle.optimize.image_optimizer import Step
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -206,6 +209,17 @@ def test_strength_0_is_the_photo(session):
     mean = (session.photo("content") + full) / 2
     inside = (full > 0) & (full < 255)  # what has not been clamped
     assert np.abs(result.picture(0.5) - mean)[inside].max() <= 1
+
+
+def test_a_step_is_shown_as_its_result_would_be(session):
+    """At half its strength, too, where what is beyond white is cut before it is blended."""
+    session.ready_to_refine()
+    shape = session.photo("content").shape
+    image = torch.linspace(-0.5, 1.5, shape[0] * shape[1] * 3).reshape(1, 3, *shape[:2])
+    step = Step(1, 1, size=max(shape), terms=LossTerms({}), image=image)
+    full = session.picture(step, 1.0).astype(float)
+    mean = (session.photo("content") + full) / 2
+    assert np.abs(session.picture(step, 0.5) - mean).max() <= 1
 
 
 def test_the_optimiser_stopped_keeps_the_best_so_far(session):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from photostyle.evaluation.blind import COLUMNS, compare_blind, score_answers, write_sheets
+from photostyle.evaluation.evaluate import evaluate
 from photostyle.ops import ArgumentError
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -110,6 +111,28 @@ def test_what_lies_beside_the_sheets(folders):
         ArgumentError, match=r"^output=.*: holds a blind comparison; .*overwrite=tr"
     ):
         sheets(folders)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "abc"}, "^size=abc: give a whole number of at least 16"),
+        ({"size": -5}, "^size=-5: give a number at least 16"),
+        ({"seed": 1.5}, "^seed=1.5: give a whole number"),
+        ({"overwrite": "maybe"}, "^overwrite=maybe: give true or false"),
+    ],
+)
+def test_options_that_are_refused(folders, options, message):
+    """Before anything is written, or replaced."""
+    with pytest.raises(ArgumentError, match=message):
+        sheets(folders, **options)
+    assert not (folders / "blind").exists()
+
+
+def test_answers_to_no_question(folders):
+    with pytest.raises(ArgumentError, match=r"^answers=\['a.csv'\]: .* give blind, too"):
+        evaluate(folders / "ours", folders / "pairs", folders / "out", answers=["a.csv"])
+    assert not (folders / "out").exists()
 
 
 def test_scores(folders):

@@ -379,6 +379,7 @@ BAD = {
         "style=photo.png: network=tiny.safetensors has a style of its",
     ),
     "mask": ({"content_mask": "a.png"}, "content_mask=a.png: network=tiny.safetensors has a style"),
+    "share": ({"whole_share": 0.5}, "whole_share=0.5: network=tiny.safetensors has a style of its"),
 }
 
 

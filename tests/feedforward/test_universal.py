@@ -389,6 +389,10 @@ BAD = {
     ),
     "masks": ({"masks": "some"}, "masks=some: unknown; choose one of auto, none"),
     "whole_share": ({"whole_share": 2}, "whole_share=2: give a number from 0 to 1"),
+    "share and statistics": (
+        {"style": "warm.safetensors", "whole_share": 0.5},
+        "whole_share=0.5: style=warm.safetensors is a file of statistics",
+    ),
     "save_style": ({"save_style": "warm.pt"}, "save_style=warm.pt: give a file that ends in .safe"),
     "save_style in no folder": (
         {"save_style": "no/warm.safetensors"},
@@ -483,6 +487,13 @@ def test_learns(photos, tmp_path):
     assert report.exit_code == 0
     assert report.metrics["loss"] < 0.97 * report.metrics["colour_transfer_loss"]
     assert load_network(report.network).is_universal
+
+
+def test_one_style_held_out(photos, tmp_path):
+    """The colour transfer is still what the network is compared with."""
+    stream = partial(TrainingPhotos, photos, crop=64, batch_size=2, held_out=1, workers=1)
+    report = trained(photos, tmp_path / "run", steps=1, styles=stream)
+    assert report.metrics["colour_transfer_loss"] > 0
 
 
 def test_regions_are_a_share_of_the_batches(photos):

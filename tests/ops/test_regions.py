@@ -47,6 +47,28 @@ def test_photos_described_before(photos, masks):
     assert (again.content == automatic_masks(photos[0], photos[0]).content).all()
 
 
+def test_mixed_precision_around_it_changes_nothing():
+    """As in training, where a GPU has no QR decomposition of bfloat16."""
+    photos = [load_image(EXAMPLES / f"{name}.jpg", 256) for name in ("pavilion", "sunset")]
+    masks = automatic_masks(*photos)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = automatic_masks(*photos)
+    assert (found.content == masks.content).all()
+    assert (found.style == masks.style).all()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    """Within mixed precision; the encoder may run in bfloat16 there, so borders may differ."""
+    photos = [load_image(EXAMPLES / f"{name}.jpg", 256) for name in ("pavilion", "sunset")]
+    expected = automatic_masks(*photos)
+    with torch.autocast("cuda", torch.bfloat16):
+        found = automatic_masks(*(photo.cuda() for photo in photos))
+    assert found.labels == expected.labels
+    changed = found.content.cpu().argmax(0) != expected.content.argmax(0)
+    assert changed.float().mean() < 0.1
+
+
 @pytest.mark.parametrize("name", ["sunset", "dusk", "autumn"])
 def test_a_level_of_noise_leaves_the_regions(name):
     """In the style: single starts of k-means may end elsewhere, the best of many does not."""
