@@ -21,7 +21,8 @@ METRICS = {
     "flat_roughness": "RMS, in levels of 255, of what a Gaussian of σ = 2 takes away, over the "
     "tenth of the content's pixels around which it varies least: noise, banding; lower is better",
     "colour_map_residual": "RMS distance, in ΔE*ab, to the nearest smooth map of the content's "
-    "colours under each mask: haze, glows, blotches; lower is better, an untouched photo has 0",
+    "colours under each mask: haze, glows, blotches; lower is better, an untouched photo has "
+    "next to none",
     "sharpness": "share of luma's detail that is finer than a Gaussian of σ = 1 pixel, over the "
     "content's; below 1 the image is blurred, which lowers style distance by itself",
 }

@@ -28,6 +28,7 @@ from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import NearestColourMap, nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
+from photostyle.ops.devices import select_device
 from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.transport import EXACT, check_gains
@@ -81,7 +82,14 @@ class StyleNetwork:
             style: what `UniversalNet.statistics` or `feedforward.load_style` returned.
             masks: of the photo that it is then called with, one for each of the style's, see
                 there.
+
+        Raises:
+            ArgumentError: for more or fewer masks.
         """
+        count = style.colours.mean.shape[1]
+        if count != (1 if masks is None else len(masks)):
+            expected = f"give {count}, one for each mask of the style"
+            raise ArgumentError("masks", masks if masks is None else len(masks), expected)
         return replace(self, style=style, masks=masks)
 
     @property
@@ -191,16 +199,19 @@ def load_network(
         network: a shipped name, see `shipped_networks`, or a file that
             `StyleNetwork.save` wrote.
         device: where to put it.
-        dtype: of its convolutions, see `TransformNet.convolve_in`; photos, base and
-            guided_filter are in float32.
+        dtype: of its convolutions, float32 or bfloat16; photos, base and guided filter are in
+            float32.
 
     Returns:
         The network, in evaluation mode.
 
     Raises:
-        ArgumentError: no such file or name, and for a file that is no network: of another kind or
-            project, truncated, damaged, or with weights that do not fit its own architecture.
+        ArgumentError: for a device or dtype other than these, no such file or name, and for a file
+            that is no network: of another kind or project, truncated, damaged, or with weights that
+            do not fit its own architecture.
     """
+    device = select_device(str(device))
+    check_choice("dtype", dtype, (torch.float32, torch.bfloat16))
     header, state = read_tensors(_find(network), "network", "network file")
     if header.get("format") == EARLIER:
         header = {EARLIER_KEYS.get(key, key): header[key] for key in header}
@@ -233,6 +244,8 @@ def shipped_networks() -> list[str]:
 
 
 def _find(network: str | os.PathLike) -> Path:
+    if network is None:
+        raise ArgumentError("network", network, "required; give a file or a name")
     shipped = shipped_networks()
     if str(network) in shipped:
         return SHIPPED / f"{network}.safetensors"

@@ -141,6 +141,8 @@ def train_network(
         raise ArgumentError("network", getattr(network, "func", network).__name__, expected)
     if style is None and styles is None:
         raise ArgumentError("style", style, "required; give an image file")
+    if style is not None and styles is not None:
+        raise ArgumentError("style", style, "styles are given, too; leave one out")
     style_image = None
     if styles is None:
         style_image = load_photo(style, argument="style").tensor(options.size)
@@ -188,7 +190,8 @@ def train_network(
             with accelerator.autocast():
                 losses = OneStyle(objective, raw_matting, validation_styles[0])
         else:
-            validation_styles = _validation_styles(streams[1], options.size, accelerator.device)
+            held_out = streams[1].held_out or validation_photos  # shards hold none out
+            validation_styles = _validation_styles(held_out, options.size, accelerator.device)
             losses = AnyStyle(objective, raw_matting, net, region_share)
         run = Run(
             accelerator,
@@ -230,10 +233,10 @@ def _moments(style: Tensor) -> dict[str, Tensor]:
     return {"style_mean": colours.mean[0, 0], "style_covariance": colours.covariance[0, 0]}
 
 
-def _validation_styles(stream: TrainingPhotos, size: int, device: torch.device) -> list[Tensor]:
+def _validation_styles(held_out: list[Path], size: int, device: torch.device) -> list[Tensor]:
     """The styles held out, but for the last one first: where styles are the photos, too, none of
     these is given itself."""
-    paths = [*stream.held_out[-1:], *stream.held_out[:-1]]
+    paths = [*held_out[-1:], *held_out[:-1]]
     return [load_image(path, size, argument="styles").to(device) for path in paths]
 
 

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photostyle.ops.colour_transfer import colour_maps
+from photostyle.ops.errors import ArgumentError
+from photostyle.ops.gram import check_mask_shape
 from photostyle.ops.lattice import SIZE, lattice
 from photostyle.ops.transport import moments
 
@@ -27,19 +29,31 @@ class NearestColourMap:
     itself. Each photo of a batch has a map of its own.
 
     Args:
-        photo: (B, 3, H, W), float32 or float64, values in [0, 1]. S is computed on its device and
-            in its dtype, the tables in float64; images are to have both.
+        photo: (B, 3, H, W), float32 or float64, values in [0, 1]. S is computed on its device, and
+            what it gives is in its dtype; tables are found in float64. Images are to have both.
         masks: (M, H, W), values in [0, 1], sum 1 at every pixel, none of them empty; ``None``: one,
             everywhere.
         pixel_weights: how much each pixel counts, Ω, (H, W) in [0, 1]: M_m Ω in the place of M_m in
             t_m. ``None``: all alike.
+
+    Raises:
+        ArgumentError: for shapes or a dtype other than these, and for an image that does not fit
+            the photo.
     """
 
     def __init__(
         self, photo: Tensor, masks: Tensor | None = None, pixel_weights: Tensor | None = None
     ):
+        if photo.dim() != 4 or photo.shape[1] != 3:
+            raise ArgumentError("photo", tuple(photo.shape), "give (B, 3, H, W)")
+        if photo.dtype not in (torch.float32, torch.float64):
+            raise ArgumentError("photo", photo.dtype, "give float32 or float64")
         if masks is None:
             masks = photo.new_ones(1, *photo.shape[2:])
+        check_mask_shape("masks", masks, photo)
+        if pixel_weights is not None:
+            check_mask_shape("pixel_weights", pixel_weights[None], photo)
+        self.shape, self.dtype = photo.shape, photo.dtype
         self.lattice = lattice(photo)
         self.masks = masks.to(photo)
         self.pixel_weights = pixel_weights if pixel_weights is None else pixel_weights.to(photo)
@@ -47,7 +61,7 @@ class NearestColourMap:
 
     def __call__(self, image: Tensor) -> Tensor:
         """S r, (B, C, H, W) for (B, C, H, W)."""
-        return _Nearest.apply(image, self)
+        return _Nearest.apply(self._checked(image), self, False)
 
     def counted(self, image: Tensor) -> Tensor:
         """Ω r."""
@@ -60,7 +74,7 @@ class NearestColourMap:
     @torch.no_grad()
     def by_mask(self, image: Tensor) -> Tensor:
         """W t_m, (M, B, C, H, W) for (B, C, H, W): each mask's map of the whole photo."""
-        return self._by_mask(self.counted(image))
+        return self._by_mask(self.counted(self._checked(image)))
 
     def _by_mask(self, image: Tensor) -> Tensor:
         maps = [self.lattice.interpolate(table) for table in self._tables(image)]
@@ -69,7 +83,17 @@ class NearestColourMap:
     @torch.no_grad()
     def tables(self, image: Tensor) -> Tensor:
         """t_m, (M, B, C, 9, 9, 9), for (B, C, H, W); by red, green and blue from 0 to 1."""
-        return torch.stack(self._tables(self.counted(image))).unflatten(3, (SIZE, SIZE, SIZE))
+        tables = self._tables(self.counted(self._checked(image)))
+        return torch.stack(tables).unflatten(3, (SIZE, SIZE, SIZE))
+
+    def _checked(self, image: Tensor) -> Tensor:
+        batch, _, height, width = self.shape
+        if image.dim() != 4 or (image.shape[0], *image.shape[2:]) != (batch, height, width):
+            expected = f"give ({batch}, C, {height}, {width}), as the photo"
+            raise ArgumentError("image", tuple(image.shape), expected)
+        if image.dtype != self.dtype:
+            raise ArgumentError("image", image.dtype, f"give {self.dtype}, as the photo")
+        return image
 
     def _tables(self, image: Tensor) -> list[Tensor]:
         tables = []
@@ -126,14 +150,18 @@ def colour_table(photo: Tensor, image: Tensor, *, size: int = 128) -> Tensor:
 
 
 class _Nearest(torch.autograd.Function):
+    """S or its adjoint; each is the other's gradient."""
+
     @staticmethod
-    def forward(ctx, image: Tensor, nearest: NearestColourMap) -> Tensor:
-        ctx.nearest = nearest
+    def forward(ctx, image: Tensor, nearest: NearestColourMap, adjoint: bool) -> Tensor:
+        ctx.nearest, ctx.adjoint = nearest, adjoint
+        if adjoint:
+            return nearest.counted(nearest.spread(image))
         return nearest.spread(nearest.counted(image))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.nearest.counted(ctx.nearest.spread(gradient)), None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return _Nearest.apply(gradient, ctx.nearest, not ctx.adjoint), None, None
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.errors import check_number
+from photostyle.ops.gram import check_masks
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.tones import CURVATURE, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
@@ -80,14 +81,16 @@ def colour_transfer(
         curvature: of the scale of tones, from 0, pixel values as they are, to 0.99.
 
     Returns:
-        Coefficients (1, 3, 4, H, W) in the content's dtype, to be applied to the content at any
-        size: see `ops.affine.apply_affine`.
+        Coefficients (1, 3, 4, H, W), to be applied to the content at any size, see
+        `ops.affine.apply_affine`; in the content's dtype, float32 where that is half precision.
 
     Raises:
-        ArgumentError: for ``gains`` other than these, and a ``curvature`` outside [0, 0.99].
+        ArgumentError: for masks and ``gains`` other than these, and a ``curvature`` outside
+            [0, 0.99].
     """
     gains = check_gains("gains", gains)
     check_number("curvature", curvature, 0, 0.99)
+    check_masks(content_masks, style_masks, content, style)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from photostyle.ops.errors import ArgumentError
+
 TINY = 1e-12
 """Guards roots and divisions where there is nothing: dead channels, a black style."""
 
@@ -40,6 +42,39 @@ def mean_std(features: Tensor, masks: Tensor) -> Tensor:
         # Dead channels have no variance, and no gradient of its root either.
         statistics.append(torch.cat([mean[:, 0], (variance + TINY).sqrt()], dim=1))
     return torch.stack(statistics, dim=1)
+
+
+def check_mask_shape(argument: str, masks: Tensor, photo: Tensor) -> None:
+    """Raise `ArgumentError` unless masks are (M, H, W) where the photo is (B, C, H, W)."""
+    height, width = photo.shape[2:]
+    if masks.dim() != 3 or masks.shape[1:] != (height, width):
+        expected = f"give (M, {height}, {width}), as the photo"
+        raise ArgumentError(argument, tuple(masks.shape), expected)
+
+
+def check_masks(
+    content_masks: Tensor | None, style_masks: Tensor | None, content: Tensor, style: Tensor
+) -> None:
+    """Raise `ArgumentError` unless there are masks (M, H, W) of both photos or of neither.
+
+    As many of both, with values in [0, 1], none of them 0 everywhere.
+    """
+    if (content_masks is None) != (style_masks is None):
+        missing = "content_masks" if content_masks is None else "style_masks"
+        raise ArgumentError(missing, None, "give masks of both photos or of neither")
+    if content_masks is None:
+        return
+    pairs = {"content_masks": (content_masks, content), "style_masks": (style_masks, style)}
+    for argument, (masks, photo) in pairs.items():
+        check_mask_shape(argument, masks, photo)
+        # What is not a number fails the comparison.
+        if not ((masks >= 0) & (masks <= 1 + 1e-3)).all():
+            raise ArgumentError(argument, "masks", "give values in [0, 1], all of them finite")
+        if not masks.flatten(1).any(1).all():
+            raise ArgumentError(argument, "masks", "one of them is 0 everywhere; leave it out")
+    if len(content_masks) != len(style_masks):
+        expected = f"give one for each of {len(content_masks)}"
+        raise ArgumentError("style_masks", len(style_masks), expected)
 
 
 def pixel_vectors(features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from photostyle.ops.errors import ArgumentError
 from photostyle.ops.jit import kernel
 
 
@@ -17,14 +18,33 @@ class Lut:
         table: float32, (N, N, N, 3), by red, green and blue from the least to the greatest of the
             domain; or (N, 3), a curve of each channel.
         low, high: (3,), the ends of the domain. Beyond them colours map as at the nearest end.
+
+    Raises:
+        ArgumentError: for a table of another shape or dtype.
     """
 
     table: np.ndarray
     low: tuple[float, float, float] = (0.0, 0.0, 0.0)
     high: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def __post_init__(self):
+        sides = self.table.shape[:-1]
+        whole = len(sides) in (1, 3) and self.table.shape[-1] == 3
+        if not whole or min(sides) < 2 or len(set(sides)) > 1:
+            raise ArgumentError("table", self.table.shape, "give (N, N, N, 3) or (N, 3), N from 2")
+        if self.table.dtype != np.float32:
+            raise ArgumentError("table", self.table.dtype, "give float32")
+
     def __call__(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) by the table, in their dtype and on their device."""
+        """Images (B, 3, H, W) by the table, in their dtype and on their device.
+
+        Raises:
+            ArgumentError: for another number of channels, or whole numbers.
+        """
+        if image.dim() != 4 or image.shape[1] != 3:
+            raise ArgumentError("image", tuple(image.shape), "give (B, 3, H, W)")
+        if not image.is_floating_point():
+            raise ArgumentError("image", image.dtype, "give floating-point values in [0, 1]")
         colours = image.detach().movedim(1, -1).float().cpu().numpy()
         return torch.from_numpy(self.look_up(colours)).movedim(-1, 1).to(image)
 

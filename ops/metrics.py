@@ -7,6 +7,7 @@ from skimage.color import rgb2lab
 from torch import Tensor, nn
 
 from photostyle.ops.colour_map import NearestColourMap
+from photostyle.ops.errors import ArgumentError
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import LUMA, edge_magnitude, ssim
 from photostyle.ops.gram import average_down, gram_matrix
@@ -76,8 +77,17 @@ def flat_roughness(content: Tensor, image: Tensor) -> float:
 
     Args:
         content, image: (1, 3, H, W), values in [0, 1], at least 13 pixels a side.
+
+    Raises:
+        ArgumentError: for smaller ones, and an image of another size than the content.
     """
     reach = int(3 * ROUGHNESS_SIGMA)
+    if image.shape != content.shape:
+        expected = f"give {tuple(content.shape)}, as the content"
+        raise ArgumentError("image", tuple(image.shape), expected)
+    if min(content.shape[2:]) < 2 * reach + 1:
+        expected = f"give at least {2 * reach + 1} pixels a side"
+        raise ArgumentError("content", tuple(content.shape), expected)
     guide, result = (255 * photo[0].double().numpy() for photo in (content, image))
     window = (0, 2 * reach + 1, 2 * reach + 1)
     variance = uniform_filter(guide**2, window) - uniform_filter(guide, window) ** 2
@@ -117,7 +127,7 @@ def colour_map_residual(content: Tensor, image: Tensor, masks: Tensor) -> float:
     For each mask a table of 9 x 9 x 9 colours is fitted from the content's RGB to the image's
     CIELAB, see `colour_map.NearestColourMap`; the residual is the root mean square distance to it
     over the whole photo. A grade of colours leaves little; haze, glows and blotches, which are
-    not in the content's colours, are all of it. An untouched photo has 0: read it beside
+    not in the content's colours, are all of it. An untouched photo has next to none: read it beside
     `StyleDistance`.
 
     Args:

@@ -15,7 +15,7 @@ from photostyle.ops.errors import (
 )
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude
-from photostyle.ops.gram import average_down, pixel_weights
+from photostyle.ops.gram import average_down, check_mask_shape, pixel_weights
 from photostyle.ops.losses import LossTerms, content_loss, edge_loss, total_variation
 from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
 from photostyle.ops.style_losses import COLOURS, StyleLoss, Transport
@@ -121,6 +121,8 @@ class StyleObjective(nn.Module):
             style_masks: (M, H', W'), values in [0, 1]; mask m of the style goes to mask m of the
                 content.
         """
+        check_mask_shape("content_masks", content_masks, content)
+        check_mask_shape("style_masks", style_masks, style)
         if len(content_masks) != len(style_masks):
             raise ArgumentError(
                 "style_masks", len(style_masks), f"give one for each of {len(content_masks)}"

@@ -21,7 +21,7 @@ from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
 from photostyle.ops.errors import ArgumentError, check_choice, check_flag
-from photostyle.ops.gram import average_down, pixel_weights
+from photostyle.ops.gram import average_down, check_masks, pixel_weights
 from photostyle.optimize.descent import Descent
 
 INITS = ("colour_transfer", "content", "noise", "style")
@@ -116,12 +116,13 @@ def optimize_image(
         check_choice("init", init, INITS)
     elif init.shape != content.shape:
         raise ArgumentError("init", tuple(init.shape), f"give an image of {tuple(content.shape)}")
-    for argument, photo in (("content", content), ("style", style)):
-        if not photo.isfinite().all():
+    if not any(objective.weights.values()):
+        expected = "give a weight above 0, to this or to another loss"
+        raise ArgumentError("style_weight", objective.weights["style"], expected)
+    for argument, photo in (("content", content), ("style", style), ("init", init)):
+        if isinstance(photo, Tensor) and not photo.isfinite().all():
             raise ArgumentError(argument, "nan", "give values in [0, 1], all of them finite")
-    if (content_masks is None) != (style_masks is None):
-        missing = "content_masks" if content_masks is None else "style_masks"
-        raise ArgumentError(missing, None, "give masks of both photos or of neither")
+    check_masks(content_masks, style_masks, content, style)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])

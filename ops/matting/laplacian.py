@@ -2,9 +2,11 @@
 
 import functools
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from photostyle.ops.errors import ArgumentError, check_choice, check_positive, check_whole
 from photostyle.ops.matting import cuda, operators, reference
@@ -20,12 +22,13 @@ class MattingLaplacian:
 
     For windows w_k of (2r+1)² pixels, all inside the image, L measures how far p is from an affine
     function of the guide's colours in every window. It is symmetric and positive semi-definite, and
-    L·1 = 0. All methods are linear (``loss``: quadratic) in p and differentiable in p to any
-    order.
+    L·1 = 0. All methods are linear (``matting_loss``: quadratic) in p and differentiable in p to
+    any order, backward and forward.
 
     Args:
         guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1];
-            float16 and bfloat16 become float32. Not differentiated: it must not require grad.
+            float16 and bfloat16 become float32. Not differentiated: it must not require grad; and
+            not copied: it must not be changed afterwards.
         radius: r ≥ 1; windows are (2r+1) x (2r+1) pixels and must fit into the image.
         epsilon: the regularisation ε > 0 of Levin et al.; ε/|w| is added to the windows' colour
             variances, as in ``pymatting.cf_laplacian``.
@@ -73,7 +76,7 @@ class MattingLaplacian:
 
         Args:
             guide, backend: as for the constructor.
-            radius: r ≥ 1.
+            radius: r ≥ 1; a guide has at least 3 x 3 pixels.
             ridge: ε/|w| > 0, what is added to the windows' colour variances.
 
         Raises:
@@ -81,6 +84,9 @@ class MattingLaplacian:
         """
         check_whole("radius", radius, 1)
         check_positive("ridge", ridge)
+        _check_image("guide", guide)
+        if min(guide.shape[2:]) < 3:
+            raise ArgumentError("guide", tuple(guide.shape), "give at least 3 x 3 pixels")
         radius = min(radius, (min(guide.shape[2:]) - 1) // 2)
         return cls(guide, radius, ridge * (2 * radius + 1) ** 2, backend)
 
@@ -106,6 +112,8 @@ class MattingLaplacian:
         Its gradient is 2 L p / (K·H·W).
         """
         p = self._checked(p)
+        if _tangent(p) is not None:
+            return (p * self._product(p)).flatten(1).sum(1) / p[0].numel()
         if self._fused:
             product, loss = operators.product_and_loss(p, self.guide, self.epsilon)
         else:
@@ -138,7 +146,8 @@ class MattingLaplacian:
         p = self._checked(p)
         if self.backend == "reference":
             return reference.coefficients(p, self.guide, self.radius, self.epsilon)
-        return operators.coefficients(p, self.guide, self._statistics, self.radius, self.epsilon)
+        rest = self.guide, self._statistics, self.radius, self.epsilon
+        return _linear(lambda p: operators.coefficients(p, *rest), p)
 
     def _product(self, p: Tensor) -> Tensor:
         if self.backend == "reference":
@@ -146,8 +155,8 @@ class MattingLaplacian:
         return self._apply(p, "PRODUCT")
 
     def _apply(self, p: Tensor, mode: str) -> Tensor:
-        tensors = p, self.guide, self._statistics, self.counts
-        return operators.apply(*tensors, self.radius, self.epsilon, mode)
+        rest = self.guide, self._statistics, self.counts, self.radius, self.epsilon, mode
+        return _linear(lambda p: operators.apply(p, *rest), p)
 
     def _checked(self, p: Tensor) -> Tensor:
         """p in the guide's dtype."""
@@ -161,6 +170,19 @@ class MattingLaplacian:
         if p.device != self.guide.device:
             raise ArgumentError("p", p.device, f"move it to {self.guide.device}, as the guide")
         return p.to(self.guide.dtype)
+
+
+def _tangent(p: Tensor) -> Tensor | None:
+    """Of forward-mode differentiation, if p is differentiated so."""
+    return forward_ad.unpack_dual(p).tangent if forward_ad._current_level >= 0 else None
+
+
+def _linear(function: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
+    """f(p), with f of its tangent for the tangent: PyTorch drops it at operators of our own."""
+    if (tangent := _tangent(p)) is None:
+        return function(p)
+    primal = forward_ad.unpack_dual(p).primal
+    return forward_ad.make_dual(function(primal), function(tangent))
 
 
 def _check_image(argument: str, image: Tensor) -> None:

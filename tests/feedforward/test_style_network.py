@@ -7,7 +7,7 @@ import torch
 
 from photostyle.feedforward.style_network import StyleNetwork, load_network
 from photostyle.feedforward.transform_net import BASES, TransformNet
-from photostyle.ops import GuidedFilter
+from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import NearestColourMap
 
@@ -91,6 +91,20 @@ def test_transparent_pixels_do_not_count_in_the_map(network, photo):
     for masks, least, most in ((None, 0.05, 0.2), ((~right).float().expand(1, 60, 80), 0, 0.01)):
         added = (replace(network, masks=masks)(photo) - photo)[..., :40].mean()
         assert least <= added <= most
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": None}, "^network=None: required; give a file or a name"),
+        ({"device": "xyz"}, "^device=xyz: unknown; choose one of"),
+        ({"dtype": torch.int32}, "^dtype=torch.int32: unknown; choose one of torch.float32"),
+    ],
+)
+def test_what_cannot_be_loaded(arguments, message):
+    """The file is not to blame."""
+    with pytest.raises(ArgumentError, match=message):
+        load_network(**{"network": "dusk", **arguments})
 
 
 @pytest.mark.parametrize("colour_map", [True, False])

@@ -5,6 +5,7 @@ Most networks here are not trained: what they add to the base is arbitrary, but 
 
 import os
 import signal
+import tarfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -124,6 +125,17 @@ def test_untrained_it_is_the_colour_transfer(regions):
     torch.testing.assert_close(network(photo), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(network.coefficients(photo), coefficients, rtol=0, atol=1e-5)
     assert (expected - photo).abs().mean() > 0.1
+
+
+def test_masks_that_a_style_is_given_with():
+    """As many as it has; a part of the style alone would be taken without a word."""
+    network, style = StyleNetwork(universal(), GuidedFilter(3)), tensor(7)
+    halves = torch.ones(2, *style.shape[2:]) / 2
+    regions, whole = network.net.statistics(style, halves), network.net.statistics(style)
+    with pytest.raises(ArgumentError, match=r"^masks=None: give 2, one for each mask of the style"):
+        network.with_style(regions)
+    with pytest.raises(ArgumentError, match=r"^masks=2: give 1, one for each"):
+        network.with_style(whole, halves)
 
 
 def test_coefficients_give_the_result():
@@ -478,7 +490,7 @@ def trained(photos, output, *, steps=6, region_share=0.0, **arguments):
         "intervals": Intervals(validation=100, checkpoint=2, pictures=100),
         "options": RunOptions(64, device="cpu"),
     }
-    return train_network(None, output, **{**defaults, **arguments})
+    return train_network(output=output, **{**defaults, **arguments})
 
 
 def test_learns(photos, tmp_path):
@@ -494,6 +506,21 @@ def test_one_style_held_out(photos, tmp_path):
     stream = partial(TrainingPhotos, photos, crop=64, batch_size=2, held_out=1, workers=1)
     report = trained(photos, tmp_path / "run", steps=1, styles=stream)
     assert report.metrics["colour_transfer_loss"] > 0
+
+
+def test_styles_from_shards_are_validated(photos, tmp_path):
+    """Shards hold no photo out: those to measure with are styles for each other."""
+    with tarfile.open(tmp_path / "styles.tar", "w") as shard:
+        for path in sorted(photos.iterdir()):
+            shard.add(path, path.name)
+    stream = partial(TrainingPhotos, tmp_path / "styles.tar", crop=64, batch_size=2, workers=1)
+    report = trained(photos, tmp_path / "run", steps=1, styles=stream)
+    assert report.metrics["colour_transfer_loss"] > 0
+
+
+def test_a_style_and_styles(photos, tmp_path):
+    with pytest.raises(ArgumentError, match=r"^style=.*: styles are given, too; leave one out"):
+        trained(photos, tmp_path / "run", style=photos / "00.png")
 
 
 def test_regions_are_a_share_of_the_batches(photos):

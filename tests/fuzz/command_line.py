@@ -140,7 +140,9 @@ def make_files(folder: Path) -> None:
         Image.fromarray(pixels).save(folder / name)
     for name in ("light.png", "pairs/01/style.png"):
         Image.fromarray(pixels[:, :, ::-1] // 2).save(folder / name)
-    save_cube(folder / "look.cube", Lut(np.linspace(0, 1, 8)[:, None].repeat(3, 1)))
+    save_cube(
+        folder / "look.cube", Lut(np.linspace(0, 1, 8, dtype=np.float32)[:, None].repeat(3, 1))
+    )
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from photostyle.ops.colour_map import NearestColourMap, colour_table, nearest_colour_map
+from photostyle.ops.errors import ArgumentError
 from photostyle.ops.lattice import RIDGE, SIZE, SMOOTHNESS
 
 
@@ -101,6 +102,7 @@ def test_symmetric_and_its_own_gradient(masked):
     a, b = random(1, 3, 11, 8, seed=2), random(1, 3, 11, 8, seed=3)
     assert (nearest(a) * b).sum().item() == pytest.approx((nearest(b) * a).sum().item())
     assert torch.autograd.gradcheck(nearest, (a.requires_grad_(),), fast_mode=True)
+    assert torch.autograd.gradgradcheck(nearest, (a,), fast_mode=True)
 
 
 def test_each_photo_of_a_batch_has_a_map_of_its_own():
@@ -112,6 +114,23 @@ def test_each_photo_of_a_batch_has_a_map_of_its_own():
         torch.testing.assert_close(both(image)[i : i + 1], one(image[i : i + 1]))
         torch.testing.assert_close(both.by_mask(image)[:, i], one.by_mask(image[i : i + 1])[:, 0])
         torch.testing.assert_close(both.tables(image)[:, i], one.tables(image[i : i + 1])[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"photo": torch.rand(3, 8, 9)}, r"^photo=\(3, 8, 9\): give \(B, 3, H, W\)"),
+        ({"photo": torch.rand(1, 3, 8, 9).half()}, "^photo=torch.float16: give float32 or float64"),
+        ({"masks": torch.ones(8, 9)}, r"^masks=\(8, 9\): give \(M, 8, 9\), as the photo"),
+        ({"pixel_weights": torch.ones(9, 8)}, r"^pixel_weights=\(1, 9, 8\): give \(M, 8, 9\)"),
+        ({"image": torch.rand(2, 3, 8, 9)}, r"^image=\(2, 3, 8, 9\): give \(1, C, 8, 9\), as"),
+        ({"image": torch.rand(1, 3, 8, 9).double()}, "^image=torch.float64: give torch.float32"),
+    ],
+)
+def test_what_does_not_fit(arguments, message):
+    image = arguments.pop("image", torch.rand(1, 3, 8, 9))
+    with pytest.raises(ArgumentError, match=message):
+        NearestColourMap(**{"photo": torch.rand(1, 3, 8, 9), **arguments})(image)
 
 
 def test_all_is_on_the_device_of_the_photo():

@@ -364,3 +364,25 @@ def test_contrast_is_not_lowered_nor_raised_without_limit(content, style):
     more, flat = (centre + factor * (base - centre) for factor in (1.3, 0.3))
     assert contrast(restore_contrast(more, base)) >= 0.99 * contrast(more.clamp(0, 1))
     assert contrast(restore_contrast(flat, base)) <= 1.61 / 0.95 * contrast(flat)
+
+
+PAIR = torch.rand(1, 3, 8, 9), torch.rand(1, 3, 7, 6)
+MASKS = torch.ones(2, 8, 9) / 2, torch.ones(2, 7, 6) / 2
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ((None, MASKS[1]), "^content_masks=None: give masks of both photos or of neither"),
+        ((MASKS[0], None), "^style_masks=None: give masks of both photos or of neither"),
+        ((MASKS[0], MASKS[1][:1]), "^style_masks=1: give one for each of 2"),
+        ((MASKS[0].mT, MASKS[1]), r"^content_masks=\(2, 9, 8\): give \(M, 8, 9\), as the photo"),
+        ((MASKS[0], MASKS[1].mT), r"^style_masks=\(2, 6, 7\): give \(M, 7, 6\), as the photo"),
+        ((MASKS[0], MASKS[1] * torch.nan), r"^style_masks=masks: give values in \[0, 1\]"),
+        ((255 * MASKS[0], MASKS[1]), r"^content_masks=masks: give values in \[0, 1\]"),
+        ((MASKS[0], MASKS[1] * torch.eye(2)[0].view(2, 1, 1)), "^style_masks=.* 0 everywhere"),
+    ],
+)
+def test_masks_that_do_not_fit(masks, message):
+    with pytest.raises(ArgumentError, match=message):
+        colour_transfer(*PAIR, *masks)

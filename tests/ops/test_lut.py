@@ -6,6 +6,7 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 from skimage.color import rgb2lab
 
+from photostyle.ops.errors import ArgumentError
 from photostyle.ops.lut import Lut
 from photostyle.ops.lut_fit import SIZE, fit_lut, lut_residual
 
@@ -161,3 +162,19 @@ def test_pixels_that_do_not_count():
     assert lut_residual(lut, photo, image, weights) < 0.1
     expected = fit_lut(photo_of(40, 60), graded(photo_of(40, 60)))
     np.testing.assert_allclose(lut.table, expected.table, atol=2e-3)  # measured 5e-4
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4, 2), (3, 4, 5, 3), (1, 3), (4, 4, 3), (3,)])
+def test_a_table_that_is_none(shape):
+    with pytest.raises(ArgumentError, match=r"^table=.*: give \(N, N, N, 3\) or \(N, 3\)"):
+        Lut(np.zeros(shape, np.float32))
+    with pytest.raises(ArgumentError, match=r"^table=float64: give float32"):
+        Lut(np.zeros((4, 3)))
+
+
+def test_images_that_are_none():
+    lut = Lut(np.zeros((4, 3), np.float32))
+    with pytest.raises(ArgumentError, match=r"^image=\(1, 4, 8, 8\): give \(B, 3, H, W\)"):
+        lut(torch.rand(1, 4, 8, 8))
+    with pytest.raises(ArgumentError, match=r"^image=torch.uint8: give floating-point"):
+        lut(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))

@@ -368,3 +368,39 @@ class TestBadInput:
     def test_cuda_without_a_gpu(self):
         with pytest.raises(ArgumentError, match="backend=cuda: PyTorch sees no GPU"):
             MattingLaplacian(self.good, backend="cuda")
+
+
+# PyTorch's own, when it is first differentiated so.
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+class TestForwardMode:
+    """Tangents go through the same operator as values."""
+
+    @pytest.mark.parametrize("method", ["product", "guided_filter", "coefficients"])
+    @pytest.mark.parametrize("backend", ["cpu", "reference"])
+    def test_of_linear_methods(self, method, backend):
+        guide, p, tangent = torch.rand(3, 1, 3, 9, 11, dtype=torch.float64)
+        function = getattr(MattingLaplacian(guide, 2, 1e-3, backend), method)
+        value, found = torch.func.jvp(function, (p,), (tangent,))
+        torch.testing.assert_close(value, function(p))
+        torch.testing.assert_close(found, function(tangent))
+
+    def test_of_the_loss(self):
+        guide, p, tangent = torch.rand(3, 2, 3, 9, 11, dtype=torch.float64)
+        laplacian = MattingLaplacian(guide)
+        value, found = torch.func.jvp(laplacian.matting_loss, (p,), (tangent,))
+        torch.testing.assert_close(value, laplacian.matting_loss(p))
+        expected = 2 * (tangent * laplacian.product(p)).flatten(1).sum(1) / p[0].numel()
+        torch.testing.assert_close(found, expected)
+
+    def test_beside_the_backward_mode(self):
+        guide = torch.rand(1, 3, 7, 8, dtype=torch.float64)
+        p = torch.rand_like(guide).requires_grad_(True)
+        product = MattingLaplacian(guide).product
+        assert torch.autograd.gradcheck(product, (p,), check_forward_ad=True, fast_mode=True)
+
+
+def test_a_guide_too_small_for_any_window():
+    with pytest.raises(ArgumentError, match=r"^guide=\(1, 3, 2, 9\): give at least 3 x 3 pixels"):
+        MattingLaplacian.with_ridge(torch.rand(1, 3, 2, 9), 8, 1e-3)
+    with pytest.raises(ArgumentError, match=r"^guide=\(12, 13\): give \(B, C, H, W\)"):
+        MattingLaplacian.with_ridge(torch.rand(12, 13), 1, 1e-3)

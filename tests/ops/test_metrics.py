@@ -10,7 +10,7 @@ from skimage.color import rgb2lab
 from torchvision.transforms.functional import gaussian_blur
 
 from photostyle.data import load_image
-from photostyle.ops import VGGFeatures
+from photostyle.ops import ArgumentError, VGGFeatures
 from photostyle.ops.filters import LUMA
 from photostyle.ops.metrics import (
     MATTING_EPSILON,
@@ -367,3 +367,10 @@ def test_residual_of_a_one_colour_photo():
     deviation = rgb2lab(noise[0].permute(1, 2, 0).numpy()).reshape(-1, 3).std(0)
     expected = float(np.sqrt(np.square(deviation).sum()))
     assert colour_map_residual(flat, noise, one(flat)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_roughness_of_photos_that_do_not_fit(sky):
+    with pytest.raises(ArgumentError, match=r"^image=.*: give .*, as the content"):
+        flat_roughness(sky, sky[..., :-1])
+    with pytest.raises(ArgumentError, match=r"^content=.*: give at least 13 pixels a side"):
+        flat_roughness(sky[..., :12], sky[..., :12])

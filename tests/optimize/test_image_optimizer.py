@@ -101,6 +101,7 @@ class BreaksDown(torch.nn.Module):
     def __init__(self, objective, at, value=math.nan):
         super().__init__()
         self.objective, self.at, self.value = objective, at, value
+        self.weights = objective.weights
         self.evaluations = 0
 
     def targets(self, *arguments, **options):
@@ -486,6 +487,7 @@ def test_another_error_is_not_swallowed(content, style, objective):
         ({"init": "zeros"}, r"^init=zeros: unknown; choose one of colour_transfer, content, noise"),
         ({"learning_rate": -1}, r"^learning_rate=-1: give a number at least 0"),
         ({"learning_rate": "fast"}, r"^learning_rate=fast: give a number at least 0"),
+        ({"init": torch.full((1, 3, HEIGHT, WIDTH), torch.nan)}, "^init=nan: give values in"),
         ({"content_masks": torch.ones(1, HEIGHT, WIDTH)}, r"^style_masks=None: give masks of both"),
         ({"style_masks": torch.ones(1, 36, 32)}, r"^content_masks=None: give masks of both photos"),
         (
@@ -505,6 +507,12 @@ def test_wrong_value(content, style, objective, arguments, message):
     with pytest.raises(ArgumentError, match=message):
         optimize_image(content, style, objective, **{**SCHEDULE, **arguments}, callback=steps)
     assert len(steps) == 0
+
+
+def test_nothing_to_minimise(content, style):
+    nothing = StyleObjective(style_weight=0, edges_weight=0, matting_weight=0)
+    with pytest.raises(ArgumentError, match=r"^style_weight=0: give a weight above 0"):
+        optimize_image(content, style, nothing)
 
 
 @pytest.mark.parametrize(
