@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -124,6 +124,21 @@ def check_file(path: str | os.PathLike, *, overwrite: bool, argument: str, neede
     if status is not None and not overwrite:
         raise ArgumentError(argument, path, EXISTS)
     check_room(argument, path, folder, needed)
+
+
+def check_apart(output: str | os.PathLike | None, **inputs: str | os.PathLike | None) -> None:
+    """Check that a file to be written is none of those to be read.
+
+    Raises:
+        ArgumentError: it is, under whatever name.
+    """
+    for argument, path in inputs.items():
+        if output is None or path is None:
+            continue
+        with suppress(OSError):  # what is not there is no other file
+            if os.path.samefile(output, path):
+                expected = f"is the file of {argument}; give another name"
+                raise ArgumentError("output", output, expected)
 
 
 def check_folder(argument: str, folder: str | os.PathLike | None) -> None:

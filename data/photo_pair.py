@@ -19,6 +19,7 @@ from photostyle.data.masks import (
 )
 from photostyle.data.painted_masks import load_masks
 from photostyle.data.paths import (
+    check_apart,
     check_folder,
     check_output,
     expected_size,
@@ -43,6 +44,15 @@ logger = logging.getLogger(__name__)
 
 LARGEST_SEED = 2**63 - 1
 MASKS = ("auto", "none")
+
+
+def check_masks_choice(
+    masks: str, content_mask: str | Path | None, style_mask: str | Path | None
+) -> None:
+    """Raise `ArgumentError` unless ``masks`` is a choice, and there are no painted ones."""
+    check_choice("masks", masks, MASKS)
+    if content_mask is not None or style_mask is not None:
+        raise ArgumentError("masks", masks, "painted masks are given; leave one out")
 
 
 @dataclass(frozen=True)
@@ -86,11 +96,13 @@ class Files:
             if getattr(self, argument) is None:
                 raise ArgumentError(argument, None, "required; give an image file")
         if self.masks is not None:
-            check_choice("masks", self.masks, MASKS)
+            check_masks_choice(self.masks, self.content_mask, self.style_mask)
         if self.whole_share is not None:
             check_number("whole_share", self.whole_share, 0, 1)
         check_folder("masks_dir", self.masks_dir)
         self._check_no_masks()
+        names = "content", "style", "content_mask", "style_mask"
+        check_apart(self.target, **{name: getattr(self, name) for name in names})
         needed = expected_size(self.content, self.target) if self.options.full_resolution else 0
         check_output(self.target, overwrite=self.options.overwrite, needed=needed)
         if self.lut is not None:
@@ -135,7 +147,10 @@ class Files:
         if self.content_mask is None and self.masks != "none":
             masks = automatic_masks(content, style, opacities=opacities, seed=self.seed)
             kind = "automatic"
-            logger.info("masks: %d regions that both photos have", len(masks.labels))
+            if len(masks.labels) > 1:
+                logger.info("masks: %d regions that both photos have", len(masks.labels))
+            else:
+                logger.info("masks: none; one of the photos has no parts, or they share none")
         if self.masks_dir is not None:
             photo_sizes = tuple(photo.pixels.shape[:2] for photo in photos)
             self._save_masks(masks, content, style, photo_sizes)

@@ -23,6 +23,7 @@ from photostyle.data.lut_output import SavedLut
 from photostyle.data.paths import (
     EXISTS,
     FORMATS,
+    check_apart,
     check_folder,
     check_output,
     check_room,
@@ -215,6 +216,7 @@ def plan(
         path = Path(content)
         output = Path(output or f"{path.stem}_{name}{suffix_like(path)}")
         needed = expected_size(path, output) if options.full_resolution else 0
+        check_apart(output, content=path)
         check_output(output, overwrite=options.overwrite, needed=needed)
         return Plan(output, [(path, output)], options, single=True)
 
@@ -229,6 +231,8 @@ def plan(
     places = [Path(os.path.realpath(place)) for place in (folder, output)]
     if places[0] == places[1]:
         raise ArgumentError("output", output, "holds the photos; give another folder")
+    if places[0] in places[1].parents and (not pattern or "**" in pattern):
+        logger.warning("%s is within %s: for another run its photos are content", output, folder)
     files, unreadable = _matching(folder, pattern, content)
     files = [file for file in files if places[1] not in (places[0] / file).parents]
     photos = [file for file in files if is_photo(file)]

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from photostyle.data import PhotoOptions
 from photostyle.data.film_frame import FilmFrame, Planes
-from photostyle.data.paths import file_status
+from photostyle.data.paths import check_apart, file_status
 from photostyle.data.video import check_film_output, open_film, suffix_of_result
 from photostyle.feedforward.steady_colours import SteadyColours
 from photostyle.feedforward.style_network import StyleNetwork
@@ -34,7 +34,8 @@ class FilmReport:
     def __str__(self) -> str:
         cuts = f"{self.cuts} cut{'' if self.cuts == 1 else 's'}"
         speed = f"{self.seconds:.1f} s, {self.frames / self.seconds:.1f} frames a second"
-        return f"{printable(self.output)}: {self.frames} frames, {cuts}, {speed}"
+        frames = f"{self.frames} frame{'' if self.frames == 1 else 's'}"
+        return f"{printable(self.output)}: {frames}, {cuts}, {speed}"
 
 
 def stylize_film(
@@ -73,6 +74,7 @@ def stylize_film(
         raise ArgumentError("content", content, "no such file")
     named = Path(network if style.style is None else style.style).stem
     output = Path(output or f"{content.stem}_{named}{suffix_of_result(content)}")
+    check_apart(output, content=content, style=style.style)
     check_film_output(output, overwrite=options.overwrite)
     with open_film(content) as film:
         if film.width * film.height > options.max_pixels:

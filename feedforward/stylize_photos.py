@@ -12,7 +12,7 @@ from torch import Tensor
 from photostyle.data import Photo, PhotoOptions, apply_to_photo
 from photostyle.data.cube_file import check_cube
 from photostyle.data.lut_output import SavedLut, save_lut_of
-from photostyle.data.paths import is_film
+from photostyle.data.paths import check_apart, is_film
 from photostyle.data.photo_run import Job, Plan, Report, is_one, plan
 from photostyle.data.run_log import check_log
 from photostyle.data.shard_run import ShardPlan, plan_shards
@@ -99,6 +99,9 @@ def stylize_photos(
         return stylize_film(
             Path(content), trained, network, output, style=style, options=options, device=device
         )
+    if single:
+        masks = {"content_mask": style.content_mask, "style_mask": style.style_mask}
+        check_apart(output, style=style.style, **masks)
     named = Path(network if style.style is None else style.style).stem
     if shards:
         photos = plan_shards(shards, content, named, output, options)

@@ -10,18 +10,24 @@ from torch import Tensor
 from photostyle.ops.filters import ssim
 from photostyle.ops.gram import TINY, at_least_float32
 
+DARKEST = 4e-4
+"""Mean square: of colours two hundredths of white. Relative to black every error is infinite."""
+
 
 def content_loss(features: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """‖F − F_target‖² / ‖F_target‖² of each image of (B, C, H, W), averaged, a scalar.
 
-    ``weights``, (H, W), are those of the pixels in both sums; ``None``: all alike.
+    ``weights``, (H, W), are those of the pixels in both sums; ``None``: all alike. A target of a
+    lower mean square than `DARKEST` counts as one of that.
     """
     features, target = at_least_float32(features), at_least_float32(target)
     error, scale = (features - target).square(), target.square()
+    count = target[0].numel()
     if weights is not None:
         error, scale = error * weights, scale * weights
+        count = len(target[0]) * weights.sum()
     error, scale = error.flatten(1).sum(1), scale.flatten(1).sum(1)
-    return (error / scale.clamp(min=TINY)).mean()
+    return (error / scale.clamp(min=DARKEST * count)).mean()
 
 
 def style_loss(statistics: Tensor, target: Tensor, areas: Tensor) -> Tensor:

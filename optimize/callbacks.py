@@ -10,6 +10,7 @@ from tqdm import tqdm
 from photostyle.data import save_image
 from photostyle.data.paths import reason_of
 from photostyle.ops.console import Console
+from photostyle.ops.errors import ArgumentError
 from photostyle.optimize.image_optimizer import Step
 
 logger = logging.getLogger(__name__)
@@ -95,14 +96,26 @@ class TensorBoardLog:
 
 
 class IntermediatePictures:
-    """``step_0010.png``, ... every ``every`` steps, at the size of the current scale."""
+    """``step_0010.png``, ... every ``every`` steps, at the size of the current scale.
 
-    def __init__(self, folder: str | Path, every: int):
+    Those of an earlier run go with the first of these, or they would look like its end.
+
+    Raises:
+        ArgumentError: there are some, and ``overwrite`` is false.
+    """
+
+    def __init__(self, folder: str | Path, every: int, *, overwrite: bool = False):
         self._folder = Path(folder)
         self._every = every
+        self._earlier = sorted(self._folder.glob("step_[0-9]*.png"))
+        if self._earlier and not overwrite:
+            expected = "holds another run's pictures; give another folder or overwrite=true"
+            raise ArgumentError("intermediate_dir", folder, expected)
 
     def __call__(self, step: Step) -> None:
         """Show one step; raises OSError when it cannot be written."""
         if step.number % self._every == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
+            while self._earlier:
+                self._earlier.pop().unlink(missing_ok=True)
             save_image(step.image.clamp(0, 1), self._folder / f"step_{step.number:04d}.png")

@@ -46,7 +46,8 @@ def stylize_photo(
         files: both photos, their masks and the result.
         init, networks, device, precision: see `optimize_pair`.
         log_dir: folder for TensorBoard.
-        intermediate_dir: folder for a picture every ``intermediate_every`` steps.
+        intermediate_dir: folder for a picture every ``intermediate_every`` steps; those of an
+            earlier run are replaced only where the output may be.
         optimisation: passed on to `optimize_pair`: the objective and the guided filter, for two.
 
     Raises:
@@ -58,13 +59,16 @@ def stylize_photo(
     check_folder("log_dir", log_dir)
     check_folder("intermediate_dir", intermediate_dir)
     convolution_dtype(precision, select_device(device))
+    pictures = None
+    if intermediate_dir is not None:
+        overwrite = files.options.overwrite
+        pictures = IntermediatePictures(intermediate_dir, intermediate_every, overwrite=overwrite)
     pair = files.load()
     callbacks = []
     if log_dir is not None:
         log = TensorBoardLog(log_dir, intermediate_every)
         callbacks.append(Expendable(log, "log_dir", log_dir))
-    if intermediate_dir is not None:
-        pictures = IntermediatePictures(intermediate_dir, intermediate_every)
+    if pictures is not None:
         callbacks.append(Expendable(pictures, "intermediate_dir", intermediate_dir))
     with ProgressBar() as bar:
         callbacks.append(bar)

@@ -626,6 +626,38 @@ def test_masks_change_the_result(run, folder):
     assert not np.array_equal(pixels("whole.png"), pixels("masks.png"))
 
 
+def test_pictures_of_an_earlier_run(run, folder):
+    """Refused before the work; with overwrite=true none of them stays."""
+    Path("pictures").mkdir()
+    for name in ("step_0001.png", "step_0999.png", "steps.png"):
+        Path("pictures", name).write_bytes(b"x")
+    values = {"intermediate_dir": "pictures", "intermediate_every": 1}
+    code, _, err = run(values)
+    assert code == 2
+    assert "error: intermediate_dir=pictures: holds another run's pictures; give" in err
+    assert not Path("out.png").exists()
+    assert run(values, overwrite="true").code == 0
+    names = {path.name for path in Path("pictures").iterdir()}
+    assert "step_0999.png" not in names
+    assert {"step_0001.png", "steps.png"} <= names
+    assert pixels("pictures/step_0001.png").ndim == 3
+
+
+def test_an_output_that_is_an_input(run, folder):
+    before = Path("style.png").read_bytes()
+    code, _, err = run(output="style.png", overwrite="true")
+    assert code == 2
+    assert "error: output=style.png: is the file of style; give another name" in err
+    assert Path("style.png").read_bytes() == before
+
+
+def test_painted_masks_and_none(run, folder):
+    masks = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}
+    code, _, err = run(masks, masks="none")
+    assert code == 2
+    assert "error: masks=none: painted masks are given; leave one out" in err
+
+
 def test_log_and_pictures(run, folder):
     code, _, err = run(
         THREE_SCALES, log_dir="runs/a", intermediate_dir="pictures/a", intermediate_every=2

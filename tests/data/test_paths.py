@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from photostyle.data import Photo, check_output, find_photos, load_photo, save_photo
-from photostyle.data.paths import FORMATS, check_folder, expected_size
+from photostyle.data.paths import FORMATS, check_apart, check_folder, expected_size
 from photostyle.ops import ArgumentError
 
 Usage = namedtuple("Usage", "total used free")
@@ -274,3 +274,15 @@ class TestCheckOutput:
         (tmp_path / "a.png").touch()
         self.check(tmp_path / "a.png", "exists; give another name or overwrite=true")
         check_output(tmp_path / "a.png", overwrite=True)
+
+
+@pytest.mark.parametrize("output", ["photo.png", "./photo.png", "link.png", "hard.png"])
+def test_an_output_that_is_an_input(folder, output):
+    """Under whatever name; and what is not there is none."""
+    Path("photo.png").write_bytes(b"x")
+    Path("link.png").symlink_to("photo.png")
+    os.link("photo.png", "hard.png")
+    with pytest.raises(ArgumentError, match=f"^output={output}: is the file of style; give"):
+        check_apart(output, content="other.png", mask=None, style="photo.png")
+    check_apart(None, content="photo.png")
+    check_apart("new.png", content="photo.png")

@@ -231,3 +231,12 @@ def test_loss_terms_detach():
     assert terms.total.requires_grad
     assert not terms.detach().total.requires_grad
     assert float(terms.detach().total) == 6
+
+
+def test_a_black_target_is_no_division_by_zero():
+    """Errors count as beside two hundredths of white, weights or not."""
+    image, black = torch.full((2, 3, 4, 5), 0.5), torch.zeros(2, 3, 4, 5)
+    assert content_loss(image, black).item() == pytest.approx(0.25 / 4e-4)
+    left = (torch.arange(5) < 2).float().expand(4, 5)
+    assert content_loss(image, black, left).item() == pytest.approx(0.25 / 4e-4)
+    assert content_loss(image, image + 0.1).item() == pytest.approx(0.01 / 0.36)

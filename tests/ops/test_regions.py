@@ -132,11 +132,23 @@ def test_small_and_odd_sizes(sizes):
         torch.testing.assert_close(layers.sum(0), torch.ones(size))
 
 
-def test_flat_photos():
-    """Nothing to tell regions by but the height."""
-    masks = automatic_masks(torch.full((1, 3, 60, 80), 0.5), torch.zeros(1, 3, 40, 40))
-    assert masks.content.isfinite().all()
-    torch.testing.assert_close(masks.style.sum(0), torch.ones(40, 40))
+def plain_photos():
+    """One colour, noise on it, and an even sky."""
+    noise = torch.randn(1, 3, 200, 300, generator=torch.Generator().manual_seed(0))
+    grey = torch.tensor([0.47, 0.51, 0.55]).view(1, 3, 1, 1).expand(1, 3, 200, 300)
+    height = torch.linspace(0, 1, 200).view(1, 1, 200, 1)
+    sky = torch.lerp(torch.tensor([0.35, 0.55, 0.82]).view(1, 3, 1, 1), 0.85 * grey / grey, height)
+    return {"flat": grey, "noise": (grey + 3 / 255 * noise).clamp(0, 1), "sky": sky}
+
+
+@pytest.mark.parametrize("name", ["flat", "noise", "sky"])
+def test_a_plain_photo_has_no_parts(photos, name):
+    """Bands across a wall would be all that it owed to them."""
+    plain = plain_photos()[name]
+    for pair in ((plain, photos[0]), (photos[0], plain)):
+        masks = automatic_masks(*pair)
+        assert (masks.content == torch.ones(1, *pair[0].shape[2:])).all()
+        assert (masks.style == torch.ones(1, *pair[1].shape[2:])).all()
 
 
 def test_photos_with_nothing_in_common(photos):
