@@ -46,15 +46,6 @@ LARGEST_SEED = 2**63 - 1
 MASKS = ("auto", "none")
 
 
-def check_masks_choice(
-    masks: str, content_mask: str | Path | None, style_mask: str | Path | None
-) -> None:
-    """Raise `ArgumentError` unless ``masks`` is a choice, and there are no painted ones."""
-    check_choice("masks", masks, MASKS)
-    if content_mask is not None or style_mask is not None:
-        raise ArgumentError("masks", masks, "painted masks are given; leave one out")
-
-
 @dataclass(frozen=True)
 class Files:
     """Where both photos come from and how the result is written; common to all methods.
@@ -96,7 +87,7 @@ class Files:
             if getattr(self, argument) is None:
                 raise ArgumentError(argument, None, "required; give an image file")
         if self.masks is not None:
-            check_masks_choice(self.masks, self.content_mask, self.style_mask)
+            check_choice("masks", self.masks, MASKS)
         if self.whole_share is not None:
             check_number("whole_share", self.whole_share, 0, 1)
         check_folder("masks_dir", self.masks_dir)

@@ -10,12 +10,12 @@ from torch import Tensor
 from photostyle.data import Masks, PhotoOptions, automatic_masks, load_masks, load_visible
 from photostyle.data.masks import WHOLE_SHARE
 from photostyle.data.paths import check_file, written
-from photostyle.data.photo_pair import LARGEST_SEED, check_masks_choice
+from photostyle.data.photo_pair import LARGEST_SEED, MASKS
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_statistics import SUFFIX, load_style, save_style
 from photostyle.feedforward.universal_net import StyleStatistics
 from photostyle.ops import ArgumentError
-from photostyle.ops.errors import check_number, check_whole
+from photostyle.ops.errors import check_choice, check_number, check_whole
 
 Styled = Callable[[Tensor, Tensor | None], StyleNetwork]
 """From photos at working size, (B, 3, H, W), and their opacity, (H, W), to the network with its
@@ -52,7 +52,7 @@ class StyleSource:
     def __post_init__(self):
         check_whole("seed", self.seed, 0, LARGEST_SEED)
         if self.masks is not None:
-            check_masks_choice(self.masks, self.content_mask, self.style_mask)
+            check_choice("masks", self.masks, MASKS)
         if self.whole_share is not None:
             check_number("whole_share", self.whole_share, 0, 1)
         if self.save_style is not None and Path(self.save_style).suffix != SUFFIX:

@@ -57,7 +57,8 @@ def check_masks(
 ) -> None:
     """Raise `ArgumentError` unless there are masks (M, H, W) of both photos or of neither.
 
-    As many of both, with values in [0, 1], none of them 0 everywhere.
+    As many of both, with values in [0, 1], and the style's not 0 everywhere where the content's is
+    not.
     """
     if (content_masks is None) != (style_masks is None):
         missing = "content_masks" if content_masks is None else "style_masks"
@@ -70,11 +71,14 @@ def check_masks(
         # What is not a number fails the comparison.
         if not ((masks >= 0) & (masks <= 1 + 1e-3)).all():
             raise ArgumentError(argument, "masks", "give values in [0, 1], all of them finite")
-        if not masks.flatten(1).any(1).all():
-            raise ArgumentError(argument, "masks", "one of them is 0 everywhere; leave it out")
     if len(content_masks) != len(style_masks):
         expected = f"give one for each of {len(content_masks)}"
         raise ArgumentError("style_masks", len(style_masks), expected)
+    used, filled = (masks.flatten(1).any(1) for masks in (content_masks, style_masks))
+    if not used.any():
+        raise ArgumentError("content_masks", "masks", "all of them are 0 everywhere")
+    if not filled.to(used.device)[used].all():
+        raise ArgumentError("style_masks", "masks", "one is 0 everywhere, the content's is not")
 
 
 def pixel_vectors(features: Tensor) -> Tensor:

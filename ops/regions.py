@@ -36,7 +36,9 @@ LEAST_SHARE = 0.01
 """Of both photos; a region below it in one of them has no counterpart there."""
 PLAIN = 0.75
 """Deviation of a plain photo's features from their mean, over their root mean square, at most: of
-152 photos it is 0.86 or more, of noise on a wall 0.65, of a smooth gradient 0.2."""
+152 photos it is 0.86 or more, of noise on a wall 0.65, of an even sky 0.2."""
+PLAIN_COLOURS = 0.1
+"""That of its colours, at most: of an even sky 0.08, of two halves 0.3."""
 REFINEMENT = GuidedFilter(radius=16, ridge=1e-3)
 """Takes masks from the features' grid to the photo's edges."""
 FAINT = 0.05
@@ -154,11 +156,12 @@ def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Des
     fine = F.interpolate(fine, size, mode="area")
     coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
     counted = _counted(size, weights).to(photo.device)
-    is_plain = _contrast(middle.sqrt(), counted) < PLAIN
     features = [
         _normalised(maps.sqrt(), counted) / maps.shape[1] ** 0.5 for maps in (fine, middle, coarse)
     ]
     colours = F.interpolate(photo, size, mode="area")
+    spread = float(colours[0][:, counted].std(1, correction=0).mean())
+    is_plain = _contrast(middle.sqrt(), counted) < PLAIN and spread < PLAIN_COLOURS
     heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
     cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, counted)
     return Described(image, cells, is_plain)

@@ -188,7 +188,7 @@ BAD = {
     "output is a folder": ({"output": "folder"}, "output=folder: is a folder"),
     "unknown suffix": ({"output": "out.gif"}, "output=out.gif: end its name in one of .jpg"),
     "no suffix": ({"output": "out"}, "output=out: end its name in one of .jpg"),
-    "output exists": ({"output": "style.png"}, "output=style.png: exists; give another name or"),
+    "output exists": ({"output": "empty.png"}, "output=empty.png: exists; give another name or"),
     "default output exists": (
         {"output": None, "content": "content.png", "style": "style.png"},
         "output=content_style.png: exists; give another name or overwrite=true",
@@ -649,13 +649,6 @@ def test_an_output_that_is_an_input(run, folder):
     assert code == 2
     assert "error: output=style.png: is the file of style; give another name" in err
     assert Path("style.png").read_bytes() == before
-
-
-def test_painted_masks_and_none(run, folder):
-    masks = {"content_mask": "content_mask.png", "style_mask": "style_mask.png"}
-    code, _, err = run(masks, masks="none")
-    assert code == 2
-    assert "error: masks=none: painted masks are given; leave one out" in err
 
 
 def test_log_and_pictures(run, folder):

@@ -380,7 +380,8 @@ MASKS = torch.ones(2, 8, 9) / 2, torch.ones(2, 7, 6) / 2
         ((MASKS[0], MASKS[1].mT), r"^style_masks=\(2, 6, 7\): give \(M, 7, 6\), as the photo"),
         ((MASKS[0], MASKS[1] * torch.nan), r"^style_masks=masks: give values in \[0, 1\]"),
         ((255 * MASKS[0], MASKS[1]), r"^content_masks=masks: give values in \[0, 1\]"),
-        ((MASKS[0], MASKS[1] * torch.eye(2)[0].view(2, 1, 1)), "^style_masks=.* 0 everywhere"),
+        ((MASKS[0], MASKS[1] * torch.eye(2)[0].view(2, 1, 1)), "^style_masks=masks: one is 0 ev"),
+        ((0 * MASKS[0], MASKS[1]), "^content_masks=masks: all of them are 0 everywhere"),
     ],
 )
 def test_masks_that_do_not_fit(masks, message):
