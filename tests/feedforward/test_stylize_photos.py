@@ -343,7 +343,11 @@ BAD = {
     "no network": ({"network": None}, "style=None: required: a photo whose style to take; or give"),
     "missing network": ({"network": "nope"}, "network=nope: no such file; give a network file"),
     "folder as network": ({"network": "trip"}, "network=trip: no such file; give a network file"),
-    "output exists": ({"output": "photo.png"}, "output=photo.png: exists; give another name or"),
+    "output exists": ({"output": "trip/a.png"}, "output=trip/a.png: exists; give another name or"),
+    "output is content": (
+        {"output": "./photo.png", "overwrite": "true"},
+        "output=photo.png: is the file of content; give another name",
+    ),
     "output in no folder": ({"output": "no/out.png"}, "output=no/out.png: there is no folder no"),
     "unknown suffix": ({"output": "out.gif"}, "output=out.gif: end its name in one of .jpg"),
     "folder for one photo": ({"output": "empty"}, "output=empty: is a folder; give the name of a"),
