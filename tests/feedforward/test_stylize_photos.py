@@ -387,6 +387,17 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    ("content", "output", "warned"),
+    [("trip", "trip/out", True), ("trip", "out", False), ("trip/*.png", "trip/out", False)],
+)
+def test_results_within_their_content(run, content, output, warned):
+    """Another run would take them for photos, where it looks that deep."""
+    code, _, err = run(content=content, output=output)
+    assert code == 0
+    assert ("trip/out is within trip: for another run its photos are content" in err) is warned
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_wrong_value(run, folder, case):
     """Exit code 2, one line on stderr that names it, and nothing written."""

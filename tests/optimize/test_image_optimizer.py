@@ -509,6 +509,14 @@ def test_wrong_value(content, style, objective, arguments, message):
     assert len(steps) == 0
 
 
+def test_a_plain_photo_in_black():
+    """Relative to black every error is infinite; it still gets there."""
+    plain, black = torch.full((1, 3, 24, 32), 0.5), torch.zeros(1, 3, 24, 32)
+    found = optimize_image(plain, black, StyleObjective(), scales=[0.5, 1.0], steps=[3, 3])
+    assert found.stopped is None
+    assert found.image.max() < 0.1
+
+
 def test_nothing_to_minimise(content, style):
     nothing = StyleObjective(style_weight=0, edges_weight=0, matting_weight=0)
     with pytest.raises(ArgumentError, match=r"^style_weight=0: give a weight above 0"):
