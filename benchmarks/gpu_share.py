@@ -13,8 +13,8 @@ from benchmarks.networks import one_style
 from photostyle.feedforward import StyleNetwork
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.colour_map import NearestColourMap
-from photostyle.ops.matrix_functions import inverse_root, power
-from photostyle.ops.transport import moments, shrunk
+from photostyle.ops.matrix_functions import power
+from photostyle.ops.transport import moments, root, shrunk
 
 CHART = [(384, 512), (512, 512), (1024, 1024), (2048, 2048)]
 SMALL_CHART = [(24, 32)]
@@ -96,15 +96,15 @@ def share_row(name: str, precision: torch.dtype, step, *parts) -> list[str]:
 
 
 def roots_row(batch: int, channels: int) -> list[object]:
-    """Inverse roots of covariances of features, by products and by eigenvalues."""
+    """Roots of covariances of features, by products and by eigenvalues."""
     pixels = torch.randn(batch, 4 * channels, channels, device=DEVICE, dtype=torch.float64)
     scale = torch.logspace(0, -3, channels, device=DEVICE, dtype=torch.float64)
-    source = shrunk(moments(pixels * scale).covariance, SHRINKAGE)
-    least = SHRINKAGE / (1 + SHRINKAGE) / channels
-    ours = call_seconds([lambda: inverse_root(source, least)], most=5)
-    peer = call_seconds([lambda: power(source, -0.5)], most=5)
-    found, expected = inverse_root(source, least), power(source, -0.5)
-    return [f"{batch} x {channels}", *beside(ours, peer, found, expected)]
+    found = moments(pixels * scale)
+    covariance = shrunk(found.covariance, SHRINKAGE)
+    ours = call_seconds([lambda: root(found, SHRINKAGE)], most=5)
+    peer = call_seconds([lambda: power(covariance, 0.5)], most=5)
+    roots = root(found, SHRINKAGE), power(covariance, 0.5)
+    return [f"{batch} x {channels}", *beside(ours, peer, *roots)]
 
 
 def colour_map_row(batch: int, size: int) -> list[object]:
@@ -136,7 +136,7 @@ def measure(findings: Findings, options) -> None:
         for row in peer_rows(height, width):
             add(*row)
     header = ["batch x channels", "here, ms", "by eigenvalues, ms", "times ours", "difference"]
-    add = findings.table("Inverse roots of covariances", header)
+    add = findings.table("Roots of covariances", header)
     for channels in (64,) if options.small else (64, 128, 256, 512):
         add(*roots_row(batch, channels))
     header = ["photos", "here, ms", "by the CPU's way, ms", "times ours", "difference"]

@@ -156,12 +156,11 @@ def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Des
     fine = F.interpolate(fine, size, mode="area")
     coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
     counted = _counted(size, weights).to(photo.device)
-    features = [
-        _normalised(maps.sqrt(), counted) / maps.shape[1] ** 0.5 for maps in (fine, middle, coarse)
-    ]
+    roots = [maps.sqrt() for maps in (fine, middle, coarse)]
+    features = [_normalised(maps, counted) / maps.shape[1] ** 0.5 for maps in roots]
     colours = F.interpolate(photo, size, mode="area")
     spread = float(colours[0][:, counted].std(1, correction=0).mean())
-    is_plain = _contrast(middle.sqrt(), counted) < PLAIN and spread < PLAIN_COLOURS
+    is_plain = _contrast(roots[1], counted) < PLAIN and spread < PLAIN_COLOURS
     heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
     cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, counted)
     return Described(image, cells, is_plain)

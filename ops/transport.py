@@ -125,7 +125,7 @@ def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
 
 
 def root(target: Moments, shrinkage: float) -> Tensor:
-    """Σ^(1/2) of the covariances once they are `shrunk`."""
+    """Σ^(1/2), (..., C, C), float64, of covariances (..., C, C) once they are `shrunk`."""
     covariance = shrunk(target.covariance, shrinkage)
     return matrix_functions.root(covariance, _least(covariance, shrinkage))
 

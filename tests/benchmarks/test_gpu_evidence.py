@@ -138,7 +138,7 @@ def test_the_parts_on_a_cpu(tmp_path, monkeypatch):
         "share": [
             "Share of the operator and of the map of colours in a step",
             "L p, r = 1, three channels",
-            "Inverse roots of covariances",
+            "Roots of covariances",
             "Map of colours of new photos",
         ],
         "optimiser": [
