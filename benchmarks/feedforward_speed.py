@@ -48,9 +48,7 @@ def one_pass(network: StyleNetwork, size: str, device: str) -> tuple[float, floa
 
 def bare(network: StyleNetwork, photo: torch.Tensor) -> torch.Tensor:
     """Without the guided filter."""
-    if not network.is_universal:
-        return network.net(photo)
-    return network.net(*network.net.transported(photo, network.style).inputs)
+    return network.net(*network.start(photo).inputs)
 
 
 def new_style_seconds(file: str, folder: Path, settings: dict) -> float:

@@ -13,6 +13,7 @@ from benchmarks.networks import one_style
 from photostyle.feedforward import StyleNetwork
 from photostyle.ops import GuidedFilter, StyleObjective
 from photostyle.ops.colour_map import NearestColourMap
+from photostyle.ops.colour_transfer import CURVES
 from photostyle.ops.matrix_functions import power
 from photostyle.ops.transport import moments, root, shrunk
 
@@ -59,18 +60,20 @@ def training_step(batch: int, size: int, precision: torch.dtype):
         optimizer.zero_grad()
         with autocast(precision):
             example = losses.example(photo)
-            raw = net(photo)
-        result = network.filtered(raw, photo)
+            raw = net(*example.inputs)
+        result = network.filtered(raw, photo, example.base)
         with autocast(precision):
-            total = losses(example, raw, result).total
+            total = losses(example, result).total
         total.backward()
         optimizer.step()
 
     x = photo.clone().requires_grad_(True)
 
     def operator():
-        result = guided_filter.laplacian(photo).guided_filter(x)
-        torch.autograd.grad(result.sum() + losses.raw_matting(photo, x), x)
+        CURVES.laplacian(photo).coefficients(photo)  # of the colour transfer that is the base
+        y = guided_filter.laplacian(photo).guided_filter(x)
+        loss = losses.objective.laplacian(photo).matting_loss(y).mean()
+        torch.autograd.grad(y.sum() + loss, x)
 
     def colour_map():
         torch.autograd.grad(NearestColourMap(photo)(x).sum(), x)

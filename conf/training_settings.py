@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 FREE = frozenset({
     "output", "options", "resume", "device", "backend", "data.root", "styles", "data.workers",
     "data.photos", "data.validation", "photorealism.guided_filter.backend",
-    "photorealism.raw_matting.backend", "objective.backend", "intervals.log",
+    "objective.backend", "intervals.log",
     "intervals.pictures", "intervals.checkpoint", "intervals.keep", "training",
 })  # fmt: skip
 """Keys that do not change what a run computes, or repeat others: a resumed run may differ.

@@ -5,7 +5,6 @@ from functools import partial
 from photostyle.data import TrainingPhotos
 from photostyle.feedforward import (
     Intervals,
-    RawMattingLoss,
     RunOptions,
     Schedule,
     TransformNet,
@@ -23,8 +22,7 @@ if __name__ == "__main__":  # processes that load photos import this file
         objective=StyleObjective(
             style_layers=["colours", "relu1_1"], layer_weights=[1, 1], matting_weight=0
         ),
-        guided_filter=GuidedFilter(radius=4, ridge=1e-4),
-        raw_matting=RawMattingLoss(),
+        guided_filter=GuidedFilter(radius=4),
         schedule=Schedule(steps=2),
         intervals=Intervals(validation=2),
         options=RunOptions(size=96, device="cpu", resume=True),

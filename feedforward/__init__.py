@@ -11,7 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "style_source": ["StyleSource"],
         "style_statistics": ["load_style", "save_style"],
         "train": ["RunOptions", "train_network"],
-        "training_objective": ["RawMattingLoss"],
         "transform_net": ["TransformNet"],
         "universal_image": ["universal_image"],
         "universal_net": ["StyleStatistics", "UniversalNet"],

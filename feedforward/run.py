@@ -219,7 +219,7 @@ class Run:
                 raw = self.net(*example.inputs)
                 result = self.ema.filtered(raw, example.photo, example.base)
                 with accelerator.autocast():
-                    terms = self.losses(example, raw, result)
+                    terms = self.losses(example, result)
                 accelerator.backward(terms.total / accumulate)
             total = terms.detach() if total is None else total + terms.detach()
             count += len(raw) * accelerator.num_processes
@@ -364,7 +364,6 @@ def diagnosis(losses: dict[str, float]) -> str:
     culprit = f"the loss {names[0]} is" if names else "the gradient is"
     advice = {
         "matting": "a lower matting_weight or a larger matting_ridge",
-        "raw_matting": "a lower raw_matting.weight or a larger raw_matting.ridge",
         "style": "a lower style_weight or learning_rate",
     }.get(names[0] if names else "", "a lower learning_rate or precision=float32")
     return f"{culprit} not finite in {MAX_SKIPPED_IN_A_ROW} steps in a row; try {advice}"

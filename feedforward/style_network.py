@@ -22,8 +22,8 @@ from photostyle.feedforward.tensor_file import (
     header_fields,
     read_tensors,
 )
-from photostyle.feedforward.transform_net import BASES, TransformNet
-from photostyle.feedforward.universal_net import StyleStatistics, Transported, UniversalNet
+from photostyle.feedforward.transform_net import BASES, Start, TransformNet
+from photostyle.feedforward.universal_net import StyleStatistics, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import NearestColourMap, nearest_colour_map
@@ -31,12 +31,15 @@ from photostyle.ops.colour_transfer import restore_contrast
 from photostyle.ops.devices import select_device
 from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
+from photostyle.ops.tones import check_curvature
 from photostyle.ops.transport import EXACT, check_gains
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 2"
 EARLIER = "photostyle network 1"
 EARLIER_KEYS = {"projection": "guided_filter", "quality": "metrics"}
+EARLIER_BASE = {"gains": EXACT, "curvature": 0}
+"""Of networks whose file does not say: a colour transfer without limits, of pixel values."""
 UNIVERSAL = "universal"
 """In a file: the kind of a network of any style."""
 LARGEST_WEIGHT = 65504.0
@@ -54,8 +57,8 @@ class StyleNetwork:
         config: the configuration it was trained with.
         metrics: means over the validation photos: ``style_distance``, ``edge_ssim``, ...; may be
             empty.
-        colour_map: add to the photo, or to the colour transfer of a network of any style, a map of
-            the photo's colours and nothing else, see `ops.colour_map`; not without a guided filter.
+        colour_map: add to the base a map of the photo's colours and nothing else, see
+            `ops.colour_map`; not without a guided filter.
         style: of a network of any style, see `with_style`.
         masks: of the photo it is called with, (M, H, W), values in [0, 1], whose sum is the pixel's
             weight: 1, less where the photo is transparent; ``None``: one, everywhere.
@@ -104,25 +107,19 @@ class StyleNetwork:
         """
         if self.guided_filter is not None:
             return apply_affine(self.coefficients(photo), photo)
-        if self.is_universal:
-            return self.net(*self._transported(photo).inputs)
-        return self.net(photo, self._weights)
+        return self.net(*self.start(photo).inputs)
 
-    def filtered(self, raw: Tensor, photo: Tensor, base: Tensor | None = None) -> Tensor:
+    def filtered(self, raw: Tensor, photo: Tensor, base: Tensor) -> Tensor:
         """c + P S (x − c): what the network says made locally affine in the photo.
 
-        A guided filter takes fine texture away, so only what is added is filtered, to c, the colour
-        transfer of a network of any style, the photo itself else. This is what is trained; when it
-        is applied `coefficients` goes on from here.
+        A guided filter takes fine texture away, so only what is added to the base is filtered. This
+        is what is trained; when it is applied `coefficients` goes on from here.
 
         Args:
-            raw: x, (B, 3, H, W).
-            photo: (B, 3, H, W).
-            base: c, (B, 3, H, W); ``None`` for the photo.
+            raw, photo, base: x, the photos and c, (B, 3, H, W) each.
         """
         if self.guided_filter is None:
             return raw
-        base = photo if base is None else base
         added = raw - base
         if self.colour_map:
             added = NearestColourMap(photo)(added)
@@ -131,8 +128,8 @@ class StyleNetwork:
     def coefficients(self, photo: Tensor) -> Tensor | None:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
-        ``None`` without a guided filter. Of a network of any style the result has the contrast of
-        its colour transfer. What the map of colours comes near to is the picture as a screen shows
+        ``None`` without a guided filter. The result has the contrast of the colour transfer that is
+        its base. What the map of colours comes near to is the picture as a screen shows
         it: shadows and highlights roll off.
 
         Raises:
@@ -141,25 +138,28 @@ class StyleNetwork:
         if self.guided_filter is None:
             return None
         laplacian = self.guided_filter.laplacian(photo)
-        if self.is_universal:
-            _, base, _, start = transported = self._transported(photo)
-            image = self.net(*transported.inputs)
-        else:
-            base, start = photo, torch.eye(3, 4).to(photo)[:, :, None, None]
-            image = self.net(photo, self._weights)
+        inputs, base, start = self.start(photo)
+        image = self.net(*inputs)
         if self.colour_map:  # before colours are cut off, or noise would move their means
             image = base + laplacian.guided_filter(image - base)
-        if self.is_universal:
+        if self.net.base == "colour_transfer":
             image = restore_contrast(image, base, self._weights)
         if self.colour_map:
             change = image.clamp(0, 1) - base
             image = base + nearest_colour_map(photo, change, pixel_weights=self._weights)
         return start + laplacian.coefficients(image - base)
 
-    def _transported(self, photo: Tensor) -> Transported:
+    def start(self, photo: Tensor) -> Start:
+        """What the network starts from, of photos (B, 3, H, W).
+
+        Raises:
+            ArgumentError: the network takes any style and has not been given one.
+        """
+        if not self.is_universal:
+            return self.net.start(photo, self._weights)
         if self.style is None:
             raise ArgumentError("style", None, "required by a network of any style")
-        return self.net.transported(photo, self.style, self.masks)
+        return self.net.start(photo, self.style, self.masks)
 
     @property
     def _architecture(self) -> dict:
@@ -222,10 +222,11 @@ def load_network(
         for key, tensor in state.items():
             check_values(key, tensor, LARGEST_WEIGHT)
         _check_size(fields["architecture"], state)
+        weights = _weights(fields["architecture"], state)
         # Not on the meta device, which takes a second to import.
         with torch.random.fork_rng(devices=[]):
             net = _build(fields["architecture"])
-        net.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
+        net.load_state_dict(weights, assign=True)
         guided_filter = fields["guided_filter"]
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
         return StyleNetwork(
@@ -258,7 +259,7 @@ def _find(network: str | os.PathLike) -> Path:
 def _check_architecture(name: str, value: object) -> None:
     kind = value.get("kind") if isinstance(value, dict) else None
     schema = ONE_STYLE if kind is None else ANY_STYLE
-    checked(name, value, schema, optional={"gains"})
+    checked(name, value, schema, optional=EARLIER_BASE.keys())
 
 
 def _check_guided_filter(name: str, value: object) -> None:
@@ -278,7 +279,12 @@ _SIDE = {
     "width": partial(check_whole, minimum=1, maximum=1024),
     "blocks": partial(check_whole, minimum=0, maximum=1024),
 }
-ONE_STYLE = {**_SIDE, "base": partial(check_choice, choices=BASES), "gains": check_gains}
+ONE_STYLE = {
+    **_SIDE,
+    "base": partial(check_choice, choices=BASES),
+    "gains": check_gains,
+    "curvature": check_curvature,
+}
 ANY_STYLE = {
     **_SIDE,
     "kind": partial(check_choice, choices=(UNIVERSAL,)),
@@ -304,8 +310,15 @@ def _check_size(architecture: dict, state: dict[str, Tensor]) -> None:
 def _build(architecture: dict) -> TransformNet | UniversalNet:
     if architecture.pop("kind", None) == UNIVERSAL:
         return UniversalNet(**architecture)
-    # Older networks began at a colour transfer without limits.
-    return TransformNet(**{"gains": EXACT, **architecture})
+    return TransformNet(**{**EARLIER_BASE, **architecture})
+
+
+def _weights(architecture: dict, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In float32; the style's mean on the scale of tones, on which grey is 0."""
+    weights = {key: tensor.float() for key, tensor in state.items()}
+    if architecture.keys() & {"kind", "curvature"}:
+        return weights
+    return weights | {"style_mean": weights["style_mean"] - 0.5}
 
 
 def _settings(guided_filter: GuidedFilter) -> dict:

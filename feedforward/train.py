@@ -20,12 +20,11 @@ from photostyle.feedforward.contents import FILES, contents
 from photostyle.feedforward.run import FREE, NETWORK_FILE, Run, TrainingReport, tensors_fit
 from photostyle.feedforward.schedule import Intervals, Schedule
 from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork, load_network
-from photostyle.feedforward.training_objective import AnyStyle, OneStyle, RawMattingLoss
+from photostyle.feedforward.training_objective import AnyStyle, OneStyle
 from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import UniversalNet
 from photostyle.feedforward.validation import Validation
 from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
-from photostyle.ops.colour_transfer import colour_moments
 from photostyle.ops.devices import PRECISIONS
 from photostyle.ops.errors import check_choice, check_flag, check_whole
 
@@ -88,7 +87,6 @@ def train_network(
     objective: StyleObjective,
     guided_filter: GuidedFilter | None,
     colour_map: bool = True,
-    raw_matting: RawMattingLoss,
     schedule: Schedule,
     intervals: Intervals,
     validation: str | Path | None = None,
@@ -106,9 +104,9 @@ def train_network(
         photos: `data.TrainingPhotos` with all but the seed and the processes.
         styles: the same for the style photos of a network of any style.
         region_share: of its batches, see `AnyStyle`.
-        network: `feedforward.TransformNet` with all but the style's colour moments, or
+        network: `feedforward.TransformNet` with all but the style, or
             `feedforward.UniversalNet`.
-        objective, raw_matting: see `TrainingObjective`.
+        objective: content, style and photorealism losses.
         guided_filter: ``None`` for a painterly network, Johnson et al. (2016).
         colour_map: whether the network adds a map of the photo's colours, in training and when it
             is applied, see `feedforward.StyleNetwork`.
@@ -133,7 +131,7 @@ def train_network(
             missing in the output, and where the network is.
     """
     check_flag("colour_map", colour_map)
-    if not (raw_matting.weight or any(objective.weights.values())):
+    if not any(objective.weights.values()):
         expected = "give a weight above 0, to this or to another loss"
         raise ArgumentError("style_weight", objective.weights["style"], expected)
     if (getattr(network, "func", network) is UniversalNet) != (styles is not None):
@@ -172,7 +170,7 @@ def train_network(
             logger.info("no validation photos: the last weights are exported")
 
         torch.manual_seed(options.seed)
-        net = network(**({} if style_image is None else _moments(style_image)))
+        net = network(**({} if style_image is None else {"style": style_image}))
         # Of shards each worker reads its own.
         settings = (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers})
 
@@ -188,11 +186,11 @@ def train_network(
         if style_image is not None:
             validation_styles = [style_image.to(accelerator.device)]
             with accelerator.autocast():
-                losses = OneStyle(objective, raw_matting, validation_styles[0])
+                losses = OneStyle(objective, net, validation_styles[0])
         else:
             held_out = streams[1].held_out or validation_photos  # shards hold none out
             validation_styles = _validation_styles(held_out, options.size, accelerator.device)
-            losses = AnyStyle(objective, raw_matting, net, region_share)
+            losses = AnyStyle(objective, net, region_share)
         run = Run(
             accelerator,
             StyleNetwork(net, guided_filter, name, published or {}, colour_map=colour_map),
@@ -210,7 +208,7 @@ def train_network(
         side = min(options.size, streams[0].crop)
         black = torch.zeros(1, 3, side, side, device=accelerator.device)
         with torch.no_grad():
-            losses(losses.example(black, black), black, run.ema.filtered(black, black))
+            losses(losses.example(black, black), run.ema.filtered(black, black, black))
         if checkpoint is not None:
             run.restore(checkpoint, style)
         elif options.resume:
@@ -226,11 +224,6 @@ def _style_stream(styles: Callable[..., TrainingPhotos], **arguments) -> Trainin
     except ArgumentError as error:
         argument = "styles" if error.argument == "root" else error.argument
         raise ArgumentError(argument, error.value, error.expected) from error
-
-
-def _moments(style: Tensor) -> dict[str, Tensor]:
-    colours = colour_moments(style, style.new_ones(1, *style.shape[2:]))
-    return {"style_mean": colours.mean[0, 0], "style_covariance": colours.covariance[0, 0]}
 
 
 def _validation_styles(held_out: list[Path], size: int, device: torch.device) -> list[Tensor]:

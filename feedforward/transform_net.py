@@ -1,18 +1,35 @@
 """The network of the feed-forward mode: Johnson et al. (2016) with what has been learnt since."""
 
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from photostyle.ops.colour_transfer import GAINS, match_colours
+from photostyle.ops.affine import apply_affine
+from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_choice, check_whole
+from photostyle.ops.tones import CURVATURE, check_curvature, to_tones
 from photostyle.ops.transport import Moments, check_gains
 
 BASES = ("colour_transfer", "content", "none")
 STRIDE = 4
 """The residual blocks work on a grid of every fourth pixel."""
+
+
+class Start(NamedTuple):
+    """What a network starts from; nothing of it is learnt.
+
+    Attributes:
+        inputs: the arguments of the network's `forward`.
+        base: (B, 3, H, W), what photos become where nothing is learnt, not clamped.
+        coefficients: (B, 3, 4, H, W), or a shape that becomes this one, such that the base is
+            A·I + b.
+    """
+
+    inputs: tuple
+    base: Tensor
+    coefficients: Tensor
 
 
 class TransformNet(nn.Module):
@@ -25,14 +42,16 @@ class TransformNet(nn.Module):
     Args:
         width: channels at full resolution; twice and four times as many further in.
         blocks: number of residual blocks.
-        base: what the output is added to: ``"colour_transfer"``, the photo with the style's colour
-            mean and covariance; ``"content"``, the photo itself; or ``"none"``, grey.
-        style_mean, style_covariance: (3,) and (3, 3), the colour moments of the style, see
-            `ops.colour_transfer.colour_moments`; for the base ``"colour_transfer"``.
+        base: what the output is added to: ``"colour_transfer"``, the photo with the mean and
+            covariance of the style's colours; ``"content"``, the photo itself; or ``"none"``, grey.
+        style: (1, 3, H, W), values in [0, 1], for the base ``"colour_transfer"``; ``None``: its
+            moments are loaded later, with the weights.
         gains: range of the contrast gains of that colour transfer.
+        curvature: of the scale of tones on which it is done, see `ops.tones`; 0: pixel values.
 
     Raises:
-        ArgumentError: for a width, number of blocks or gains out of range, and for an unknown base.
+        ArgumentError: for a width, number of blocks, gains or curvature out of range, and for an
+            unknown base.
     """
 
     def __init__(
@@ -40,9 +59,9 @@ class TransformNet(nn.Module):
         width: int = 16,
         blocks: int = 5,
         base: str = "colour_transfer",
-        style_mean: Tensor | None = None,
-        style_covariance: Tensor | None = None,
+        style: Tensor | None = None,
         gains: tuple[float, float] = GAINS,
+        curvature: float = CURVATURE,
     ):
         super().__init__()
         check_whole("width", width, 1, 1024)
@@ -52,10 +71,16 @@ class TransformNet(nn.Module):
         self.blocks = blocks
         self.base = base
         self.gains = check_gains("gains", gains)
-        mean = torch.zeros(3) if style_mean is None else style_mean
-        covariance = torch.eye(3) if style_covariance is None else style_covariance
-        self.register_buffer("style_mean", mean.to(torch.float32))
-        self.register_buffer("style_covariance", covariance.to(torch.float32))
+        check_curvature("curvature", curvature)
+        self.curvature = curvature
+        mean, covariance = torch.zeros(3), torch.eye(3)
+        if style is not None:
+            whole = style.new_ones(1, *style.shape[2:])
+            mean, covariance = (
+                part[0, 0].float() for part in colour_moments(to_tones(style, curvature), whole)
+            )
+        self.register_buffer("style_mean", mean)
+        self.register_buffer("style_covariance", covariance)
         self.encode = nn.Sequential(
             ConvNormRelu(reflect_conv(3, width, 9)),
             ConvNormRelu(reflect_conv(width, 2 * width, 3, stride=2)),
@@ -79,26 +104,44 @@ class TransformNet(nn.Module):
             "blocks": self.blocks,
             "base": self.base,
             "gains": self.gains,
+            "curvature": self.curvature,
         }
 
-    def forward(self, photo: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The stylised photo, before the guided filter.
+    def start(self, photo: Tensor, weights: Tensor | None = None) -> Start:
+        """What `forward` starts from.
 
         Args:
             photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.
-            weights: how much each pixel counts in the base, (H, W); ``None``: all alike.
+            weights: how much each pixel counts in the colour transfer, (H, W); ``None``: all alike.
+        """
+        if self.base != "colour_transfer":
+            return Start((photo, photo), photo, torch.eye(3, 4).to(photo)[..., None, None])
+        masks = photo.new_ones(1, *photo.shape[2:]) if weights is None else weights[None]
+        style = Moments(self.style_mean.double(), self.style_covariance.double())
+        style = Moments(*(part[None, None] for part in style))
+        with torch.autocast(photo.device.type, enabled=False), torch.no_grad():
+            coefficients = transfer_to(
+                style, photo, masks, gains=self.gains, curvature=self.curvature
+            )
+            base = apply_affine(coefficients, photo)
+        return Start((photo, base), base, coefficients)
+
+    def forward(self, photo: Tensor, base: Tensor) -> Tensor:
+        """The stylised photo, before what is added to the base is filtered.
+
+        Args:
+            photo, base: (B, 3, H, W) each, float32, see `start`.
 
         Returns:
-            (B, 3, H, W), float32: the base, which is in [0, 1], plus a residual in [-1, 1].
+            (B, 3, H, W), float32: the base plus a residual in [-1, 1]; of ``"none"``, grey plus one
+            in [-0.5, 0.5], which covers all colours.
         """
         height, width = photo.shape[2:]
-        start = self.start(photo, weights)
         x = F.pad(photo - 0.5, (0, -width % STRIDE, 0, -height % STRIDE), mode="reflect")
         x = x.to(self.output.weight.dtype, memory_format=torch.channels_last)
         x = self.output(self.decode(self.transform(self.encode(x))))
         residual = torch.tanh(x[:, :, :height, :width].float())
-        # Around grey, half the range covers all colours.
-        return start + (0.5 * residual if self.base == "none" else residual)
+        return 0.5 + 0.5 * residual if self.base == "none" else base + residual
 
     def convolve_in(self, dtype: torch.dtype) -> Self:
         """Run the convolutions in another precision; the base stays in float32.
@@ -108,16 +151,6 @@ class TransformNet(nn.Module):
         for module in (self.encode, self.transform, self.decode, self.output):
             module.to(dtype)
         return self
-
-    def start(self, photo: Tensor, weights: Tensor | None = None) -> Tensor:
-        """What an untrained network returns; of the base ``"none"`` it is grey."""
-        if self.base == "content":
-            return photo
-        if self.base == "none":
-            return torch.full_like(photo, 0.5)
-        style = Moments(self.style_mean.double(), self.style_covariance.double())
-        with torch.autocast(photo.device.type, enabled=False), torch.no_grad():
-            return match_colours(photo, style, self.gains, weights).clamp(0, 1)
 
 
 def reflect_conv(channels_in: int, channels_out: int, size: int, stride: int = 1) -> nn.Conv2d:

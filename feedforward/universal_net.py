@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from photostyle.feedforward.transform_net import ResizeConv, reflect_conv
+from photostyle.feedforward.transform_net import ResizeConv, Start, reflect_conv
 from photostyle.ops import Transport, VGGFeatures
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
@@ -43,27 +43,6 @@ class StyleStatistics(NamedTuple):
     features: dict[str, tuple[Tensor, Tensor, None]]
 
 
-class Transported(NamedTuple):
-    """Photos and where their colours and features are to go; nothing of it is learnt.
-
-    Attributes:
-        photo: (B, 3, H, W), values in [0, 1].
-        base: (B, 3, H, W), the photos' colour transfer, not clamped.
-        targets: by layer, of the features at half size, (B, C, H', W').
-        coefficients: (B, 3, 4, H, W) such that the base is A·I + b.
-    """
-
-    photo: Tensor
-    base: Tensor
-    targets: dict[str, Tensor]
-    coefficients: Tensor
-
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The arguments of `UniversalNet.forward`."""
-        return self[:3]
-
-
 class UniversalNet(nn.Module):
     """Photo and statistics of a style in, stylised photo out, in one pass.
 
@@ -80,6 +59,8 @@ class UniversalNet(nn.Module):
     Raises:
         ArgumentError: for a width, number of blocks or gains out of range.
     """
+
+    base = "colour_transfer"
 
     def __init__(
         self,
@@ -143,10 +124,8 @@ class UniversalNet(nn.Module):
             )
 
     @torch.no_grad()
-    def transported(
-        self, photo: Tensor, style: StyleStatistics, masks: Tensor | None = None
-    ) -> Transported:
-        """What `forward` starts from.
+    def start(self, photo: Tensor, style: StyleStatistics, masks: Tensor | None = None) -> Start:
+        """What `forward` starts from: where colours and features are to go.
 
         Args:
             photo: (B, 3, H, W), float32 in [0, 1], at least 8 pixels a side.
@@ -165,13 +144,15 @@ class UniversalNet(nn.Module):
                 )[0]
                 for layer, maps in features.items()
             }
-        return Transported(photo, apply_affine(coefficients, photo), targets, coefficients)
+            base = apply_affine(coefficients, photo)
+        return Start((photo, base, targets), base, coefficients)
 
     def forward(self, photo: Tensor, base: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """The stylised photo, before its residual is filtered.
 
         Args:
-            photo, base, targets: see `Transported`.
+            photo, base: (B, 3, H, W) each, see `start`.
+            targets: by layer, of the features at half size, (B, C, H', W').
 
         Returns:
             (B, 3, H, W), float32: the base plus a residual in [-1, 1].

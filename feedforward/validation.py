@@ -64,18 +64,18 @@ class Validation:
     def measure(self, network: StyleNetwork) -> dict[str, float]:
         """``loss``, ``style_distance`` and ``edge_ssim``, means over the photos.
 
-        Of a network of any style also ``colour_transfer_loss``, that of the base alone.
+        Of a network that starts from a colour transfer also ``colour_transfer_loss``, its loss.
         """
         figures = []
-        for example, style, raw, result in self._results(network, self.photos):
-            loss = float(self.objective(example, raw, result).total)
+        for example, style, _, result in self._results(network, self.photos):
+            loss = float(self.objective(example, result).total)
             image = result.clamp(0, 1)
             masks = (x.new_ones(1, *x.shape[2:]) for x in (image, style))
             distance = self.style_distance(image, style, *masks)
             figures.append((loss, distance, edge_ssim(example.photo.cpu(), image.cpu())))
         means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
         metrics = dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
-        if network.is_universal:
+        if network.net.base == "colour_transfer":
             metrics["colour_transfer_loss"] = self._colour_transfer_loss()
         return metrics
 
@@ -94,7 +94,7 @@ class Validation:
         if self.start_loss is None:
             losses = []
             for example, _ in self._examples(self.photos):
-                losses.append(float(self.objective(example, example.base, example.base).total))
+                losses.append(float(self.objective(example, example.base).total))
             self.start_loss = sum(losses) / len(losses)
         return self.start_loss
 

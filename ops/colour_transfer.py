@@ -5,10 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, resize_affine
-from photostyle.ops.errors import check_number
 from photostyle.ops.gram import check_masks
 from photostyle.ops.guided_filter import GuidedFilter
-from photostyle.ops.tones import CURVATURE, from_tones, to_tones, tone_slope
+from photostyle.ops.tones import CURVATURE, check_curvature, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
     EXACT,
     GREY_AXIS,
@@ -89,7 +88,7 @@ def colour_transfer(
             [0, 0.99].
     """
     gains = check_gains("gains", gains)
-    check_number("curvature", curvature, 0, 0.99)
+    check_curvature("curvature", curvature)
     check_masks(content_masks, style_masks, content, style)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])

@@ -14,8 +14,16 @@ what is moved there takes smaller ones. In the limit of κ = 0 both are linear.
 import torch
 from torch import Tensor
 
+from photostyle.ops.errors import check_number
+
 CURVATURE = 0.6
 """κ: the slope at black and white is 1/(1 − κ²), half as much again as that of mid-grey."""
+LARGEST_CURVATURE = 0.99
+
+
+def check_curvature(argument: str, value: object) -> None:
+    """Raise `ArgumentError` unless ``value`` is a κ that arithmetic allows."""
+    check_number(argument, value, 0, LARGEST_CURVATURE)
 
 
 def to_tones(image: Tensor, curvature: float = CURVATURE) -> Tensor:

