@@ -216,7 +216,7 @@ BAD = {
     "weights that are none": ({"encoder.weights": "text.png"}, "weights=text.png: no"),
     "optimizer": ({"optimizer": "sgd"}, "Could not find 'optimizer/sgd'"),
     "optimizer by name": ({"optimizer.name": "sgd"}, "optimizer=sgd: unknown; choose one of lbfgs"),
-    "objective": ({"objective": "histogram"}, "Could not find 'objective/histogram'"),
+    "objective": ({"objective": "histogram"}, "'objective': gram mean_std transport"),
     "gains": (
         {"photorealism.colour_gains": "[2,3]"},
         "colour_gains=[2, 3]: give two numbers, [least",
@@ -233,7 +233,7 @@ BAD = {
     "whole share": ({"whole_share": 1.5}, "whole_share=1.5: give a number from 0 to 1"),
     "strength": ({"strength": -0.1}, "strength=-0.1: give a number from 0 to 1"),
     "photorealism": ({"photorealism": "maybe"}, "Could not find 'photorealism/maybe'"),
-    "method": ({"method": "magic"}, "Could not find 'method/magic'"),
+    "method": ({"method": "magic"}, "'method': colour_transfer feedforward lut opt"),
     "init": ({"init": "zeros"}, "init=zeros: unknown; choose one of colour_transfer, content"),
     "device": ({"device": "tpu"}, "device=tpu: unknown; choose one of auto, cpu, cuda, cuda:N"),
     "device number": ({"device": "cuda:x"}, "device=cuda:x: unknown; choose one of auto, cpu"),

@@ -27,9 +27,9 @@ from photostyle.optimize.stylize_photo import stylize_photo
 STYLE_LOSSES = {"transport": Transport, "gram": GRAM, "mean_std": MEAN_STD}
 FOLDER = Path(conf.__file__).parent.resolve()
 GROUPS = {
-    group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
+    group.name: sorted(file.stem for file in group.glob("*.yaml"))
     for group in sorted(FOLDER.iterdir())
-    if group.is_dir() and any(group.glob("*.yaml"))
+    if any(group.glob("*.yaml")) and group.name != "parts"  # which files of groups share
 }
 CHOICES = [f"{group}={choice}" for group, choices in GROUPS.items() for choice in choices]
 REQUIRED = ["content=photo.jpg", "style=dusk.jpg"]
