@@ -1,6 +1,8 @@
 """The result of a film: its pictures encoded, its other streams copied."""
 
+import io
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,7 +76,7 @@ class FilmWriter:
                 encoder = _encoder(container_format, stream.codec_context.name, film.levels.bits)
                 self._add_pictures(encoder, container_format, quality)
             elif stream.type != "data":  # such as the chapters again, as a track of their own
-                self._add_copy(stream)
+                self._add_copy(stream, container_format)
 
     def copy(self, packet) -> None:
         """Write a packet of another stream."""
@@ -137,14 +139,13 @@ class FilmWriter:
         self._pictures.metadata.update(source.metadata)
         self._pictures.disposition = source.disposition
 
-    def _add_copy(self, stream) -> None:
+    def _add_copy(self, stream, container_format: str) -> None:
         context = stream.codec_context
-        try:
-            copy = self.container.add_stream_from_template(stream, opaque=True)
-        except (ValueError, av.FFmpegError):
+        if not _holds(container_format, stream):
             what = stream.type if context is None else f"{stream.type} ({context.name})"
             logger.warning("%s: the result cannot hold its %s", self.film.path, what)
             return
+        copy = self.container.add_stream_from_template(stream, opaque=True)
         copy.metadata.update(stream.metadata)
         copy.disposition = stream.disposition
         self._copies[stream.index] = copy
@@ -166,13 +167,47 @@ class FilmWriter:
         found = frame.format.name.replace("yuvj", "yuv"), frame.width, frame.height
         if found == (self._layout, film.width, film.height):
             return frame
+        if re.fullmatch(r"gray(\d+[lb]e)?", found[0]):
+            grey = frame.reformat(film.width, film.height, found[0].replace("be", "le"))
+            return _with_chroma(grey, self._layout)
         to = {"dst_colorspace": "ITU709", "dst_color_range": "MPEG"} if film.levels.from_rgb else {}
         return frame.reformat(film.width, film.height, self._layout, **to)
 
 
+def _with_chroma(frame, layout: str):
+    """A grey picture in a layout with chroma: FFmpeg would take its levels for full range."""
+    new = av.VideoFrame(frame.width, frame.height, layout)
+    bits, new_bits = (picture.format.components[0].bits for picture in (frame, new))
+    (grey,), (luma, *chroma) = _planes(frame), _planes(new)
+    luma[:] = grey >> max(0, bits - new_bits)
+    for plane in chroma:
+        plane[:] = 1 << new_bits - 1
+    return new
+
+
+def _holds(container_format: str, stream) -> bool:
+    """Whether a container can hold a stream: it is tried out.
+
+    Some refuse it at once, some when they write their header, and some at the end alone.
+    """
+    try:
+        with av.open(io.BytesIO(), "w", format=container_format) as container:
+            copy = container.add_stream_from_template(stream, opaque=True)
+            container.start_encoding()
+            packet = av.Packet(bytes(64))
+            packet.pts = packet.dts = 0
+            packet.duration, packet.time_base, packet.stream = 1, stream.time_base, copy
+            container.mux(packet)
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
+
+
 def _encoder(container_format: str, codec: str, bits: int) -> Encoder:
     """For pictures that had a codec. 10 bits of H.264 are what many players cannot show."""
-    if "av1" in codec or (container_format == "webm" and bits == 10):
+    if "av1" in codec and container_format != "mov":  # which cannot hold it
+        return AV1
+    if container_format == "webm" and bits == 10:
         return AV1
     if container_format == "webm":
         return VP9

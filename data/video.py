@@ -155,7 +155,10 @@ class Film:
                 yield packet
         if self.container.duration is None:
             return
-        seconds = float(end) - (self.container.start_time or 0) / av.time_base
+        # Matroska's duration counts from 0, that of others from the first picture.
+        from_zero = "matroska" in self.container.format.name
+        start = 0 if from_zero else (self.container.start_time or 0) / av.time_base
+        seconds = float(end) - start
         announced = self.container.duration / av.time_base
         if seconds < announced - CUT_OFF:
             expected = f"cut off: of {announced:.1f} seconds {max(seconds, 0):.1f} are there"
@@ -187,7 +190,7 @@ def suffix_of_result(path: str | os.PathLike) -> str:
     return suffix if suffix.lower() in FORMATS else ".mkv"
 
 
-def check_film_output(path: str | os.PathLike, *, overwrite: bool, needed: int = 0) -> None:
+def check_film_output(path: str | os.PathLike, *, overwrite: bool) -> None:
     """Check that a film can be written to ``path``; call it before any work.
 
     Raises:
@@ -195,7 +198,7 @@ def check_film_output(path: str | os.PathLike, *, overwrite: bool, needed: int =
     """
     if Path(path).suffix.lower() not in FORMATS:
         raise ArgumentError("output", path, f"a film: end its name in one of {' '.join(FORMATS)}")
-    check_file(path, overwrite=overwrite, argument="output", needed=needed)
+    check_file(path, overwrite=overwrite, argument="output")
 
 
 def _url(path: str | os.PathLike) -> str:

@@ -32,7 +32,7 @@ def make_film(
     path, frames=24, *, times=None, codec="libx264", layout="yuv420p", sound=False, rotation=None,
     colours=(1, 1), size=(WIDTH, HEIGHT), title=None,
 ):  # fmt: skip
-    """``colours``: FFmpeg's numbers of the range and the matrix."""
+    """``sound``: an encoder, or True for AAC; ``colours``: FFmpeg's numbers of range and matrix."""
     with av.open(f"file:{path}", "w") as film:
         tick = Fraction(1, 600)
         options = {"crf": "4"} if codec == "libx264" else {}
@@ -44,7 +44,7 @@ def make_film(
             stream.set_display_rotation(rotation)
         if title is not None:
             film.metadata["title"] = title
-        tone = film.add_stream("aac", 48000) if sound else None
+        tone = film.add_stream("aac" if sound is True else sound, 48000) if sound else None
         for number in range(frames):
             rgb = av.VideoFrame.from_ndarray(picture(number, *size), "rgb24")
             frame = rgb.reformat(
@@ -61,6 +61,8 @@ def make_film(
             samples = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
             samples.sample_rate, samples.pts = 48000, 1024 * number
             samples.time_base = Fraction(1, 48000)
+            if sound is not True:
+                (samples,) = av.AudioResampler(tone.codec_context.format.name).resample(samples)
             film.mux(tone.encode(samples))
         if sound:
             film.mux(tone.encode(None))
@@ -296,6 +298,57 @@ def test_what_the_container_cannot_hold(tmp_path, caplog):
     assert "the result cannot hold its audio (aac)" in caplog.text
     with av.open(str(tmp_path / "b.webm")) as film:
         assert [stream.type for stream in film.streams] == ["video"]
+
+
+@pytest.mark.parametrize(
+    ("sound", "source", "result", "named"),
+    [
+        ("flac", "a.mkv", "b.mov", "flac"),  # refused when the header is written
+        ("pcm_s16le", "a.mkv", "b.mp4", "pcm_s16le"),  # and at the end
+    ],
+)
+def test_what_the_container_refuses_late(tmp_path, caplog, sound, source, result, named):
+    make_film(tmp_path / source, sound=sound)
+    assert rewrite(tmp_path / source, tmp_path / result) == 24
+    assert f"the result cannot hold its audio ({named})" in caplog.text
+    with av.open(str(tmp_path / result)) as film:
+        assert [stream.type for stream in film.streams] == ["video"]
+
+
+def test_av1_in_mov(tmp_path):
+    make_film(tmp_path / "a.mkv", 3, codec="libsvtav1")
+    rewrite(tmp_path / "a.mkv", tmp_path / "b.mov")
+    with av.open(str(tmp_path / "b.mov")) as film:
+        assert film.streams.video[0].codec_context.name == "h264"
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4"])
+def test_times_that_begin_late(tmp_path, suffix):
+    """What a file calls its duration begins at its first picture, or at 0."""
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    times = [2400 + 25 * number for number in range(30)]
+    make_film(tmp_path / f"a{suffix}", 30, codec=codec, times=times)
+    assert rewrite(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}") == 30
+    result = decoded(tmp_path / f"b{suffix}")
+    assert result[0].time == pytest.approx(4, abs=0.01)
+
+
+@pytest.mark.parametrize(("layout", "levels"), [("gray", (16, 235)), ("gray10le", (64, 940))])
+def test_grey(tmp_path, layout, levels):
+    """Its levels stay; it becomes luma with no colours beside it."""
+    make_film(tmp_path / "a.mkv", 3, codec="ffv1", layout=layout)
+    seen = []
+
+    def change(frame, out):
+        seen.append([plane.copy() for plane in frame.planes])
+        unchanged(frame, out)
+
+    rewrite(tmp_path / "a.mkv", tmp_path / "b.mkv", change)
+    for frame, (luma, *chroma) in zip(decoded(tmp_path / "a.mkv"), seen, strict=True):
+        np.testing.assert_array_equal(luma, frame.to_ndarray())
+        assert {*np.unique(chroma)} == {128 * levels[0] // 16}
+    result = decoded(tmp_path / "b.mkv")[0]
+    assert result.format.name == ("yuv420p" if layout == "gray" else "yuv420p10le")
 
 
 LEVELS = {
