@@ -6,7 +6,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from photostyle.data.photo import MIN_SIDE
 from photostyle.evaluation.contact_sheet import cell, stack
 from photostyle.evaluation.pairs import Pair, find_pairs
 from photostyle.evaluation.report import write_picture, write_text
-from photostyle.evaluation.results import find_results, load_like, prepare_output
+from photostyle.evaluation.results import find_results, load_like, own_files, prepare_output
 from photostyle.ops.console import Console
 from photostyle.ops.errors import ArgumentError, check_flag, check_whole
 
@@ -99,7 +99,7 @@ def write_sheets(
     check_whole("seed", seed, 0)
     check_flag("overwrite", overwrite)
     of_folder = is_folder(other, "blind")
-    found = find_pairs(pairs, None if of_folder else str(other))
+    found = find_pairs(pairs, None if of_folder else str(other), argument="blind")
     ours = find_results(results, found)
     found = [pair for pair in found if pair.name in ours]
     theirs = _other_results(other, found) if of_folder else {p.name: p.baseline for p in found}
@@ -113,6 +113,8 @@ def write_sheets(
         sheet = _sheet(pair, files, size, number)
         sheets.append(write_picture(output / f"sheet_{number:02d}.png", sheet))
         key[str(number)] = {"pair": pair.name, "results": first}
+    for path in {*own_files(output, _OWN_FILE)} - {*sheets}:  # of an earlier comparison
+        path.unlink()
     write_text(output / "key.json", json.dumps(key, indent=2) + "\n")
     write_text(output / "question.txt", QUESTION)
     rows = [",".join(COLUMNS), *(f"{number}{',' * (len(COLUMNS) - 1)}" for number in key)]
@@ -168,28 +170,34 @@ def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike
         ArgumentError: ``folder`` has no key; a file of answers cannot be read, lacks a sheet, or
             has a preference other than A, B and tie or a grade that is not from 1 to 5.
     """
-    try:
-        key = json.loads((Path(folder) / "key.json").read_text())
-    except (OSError, ValueError) as error:
-        expected = "holds no key of a blind comparison; write the sheets first"
-        raise ArgumentError("output", folder, expected) from error
+    sheets = _read_key(folder)
     if not answers:
         raise ArgumentError("answers", list(answers), "give at least one file")
-    votes = {number: [] for number in key}
+    votes = {number: [] for number in sheets}
     grades = {"style": [], "artefacts": []}
     for path in answers:
-        rows = _read_answers(path, key)
-        for number, sheet in key.items():
-            sides = SIDES if sheet["results"] == "A" else SIDES[::-1]
+        rows = _read_answers(path, sheets)
+        for number, (_, sides) in sheets.items():
             votes[number].append([*sides, TIE].index(rows[number]["preferred"]))
             for name, values in grades.items():
                 values.append([rows[number][f"{name}_{side}"] for side in sides])
     preferred = {
-        sheet["pair"]: tuple(votes[number].count(choice) for choice in range(3))
-        for number, sheet in key.items()
+        pair: tuple(votes[number].count(choice) for choice in range(3))
+        for number, (pair, _) in sheets.items()
     }
     means = {name: tuple(map(float, np.mean(values, 0))) for name, values in grades.items()}
     return Verdict(len(answers), dict(sorted(preferred.items())), **means)
+
+
+def _read_key(folder: str | os.PathLike) -> dict[str, tuple[str, tuple[str, str]]]:
+    """By the sheet's number: the pair, and the sides of the results and of the other ones."""
+    sides = {"A": SIDES, "B": SIDES[::-1]}
+    try:
+        key = json.loads((Path(folder) / "key.json").read_text())
+        return {number: (sheet["pair"], sides[sheet["results"]]) for number, sheet in key.items()}
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        expected = "holds no key of a blind comparison; write the sheets first"
+        raise ArgumentError("output", folder, expected) from error
 
 
 def _other_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Path]:
@@ -213,13 +221,13 @@ def _sheet(pair: Pair, files: list[Path], size: int, number: int):
     return stack([stack(cells[:2], axis=1), stack(cells[2:], axis=1)], axis=0)
 
 
-def _read_answers(path: str | os.PathLike, key: dict) -> dict[str, dict]:
+def _read_answers(path: str | os.PathLike, numbers: Iterable[str]) -> dict[str, dict]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = {row.get("sheet"): row for row in csv.DictReader(file)}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ArgumentError("answers", path, f"cannot be read ({error})") from error
-    for number in key:
+    for number in numbers:
         if number not in rows:
             raise ArgumentError("answers", path, f"has no line for sheet {number}")
         row = rows[number]

@@ -33,7 +33,9 @@ class Pair:
     baseline: Path | None = None
 
 
-def find_pairs(folder: str | os.PathLike, baseline: str | None = None) -> list[Pair]:
+def find_pairs(
+    folder: str | os.PathLike, baseline: str | None = None, *, argument: str = "baseline"
+) -> list[Pair]:
     """The pairs in a folder, sorted by name. Nothing is decoded.
 
     Each subfolder with a content or a style photo is a pair; hidden and other ones are passed over.
@@ -41,17 +43,23 @@ def find_pairs(folder: str | os.PathLike, baseline: str | None = None) -> list[P
     Args:
         folder: holds one folder for each pair.
         baseline: file name of another method's result that lies in every pair's folder.
+        argument: the caller's name for ``baseline``.
 
     Raises:
         ArgumentError: ``folder`` is no folder or holds no pair; a pair lacks its content, its
-            style, one mask of two or the baseline, or has one of its photos twice.
+            style, one mask of two or the baseline, or has one of its photos twice; ``baseline`` is
+            no bare file name.
     """
+    if baseline is not None and Path(baseline).name != baseline:
+        expected = "no such folder, nor a file's name alone; give one that every pair has"
+        raise ArgumentError(argument, baseline, expected)
     subfolders = sorted(
         path
         for path in list_folder(folder, argument="pairs")
         if os.path.isdir(path) and not path.name.startswith(".")
     )
-    pairs = [pair for path in subfolders if (pair := _read_pair(path, baseline)) is not None]
+    found = (_read_pair(path, baseline, argument) for path in subfolders)
+    pairs = [pair for pair in found if pair is not None]
     if not pairs:
         expected = "holds no pairs; give a folder of folders with content.* and style.*"
         raise ArgumentError("pairs", folder, expected)
@@ -92,7 +100,7 @@ def find_image(folder: str | os.PathLike, stem: str, *, argument: str) -> Path |
     return found[0] if found else None
 
 
-def _read_pair(folder: Path, baseline: str | None) -> Pair | None:
+def _read_pair(folder: Path, baseline: str | None, argument: str) -> Pair | None:
     stems = ("content", "style", "content_mask", "style_mask")
     files = {stem: find_image(folder, stem, argument="pairs") for stem in stems}
     photos, masks = ("content", "style"), ("content_mask", "style_mask")
@@ -108,5 +116,5 @@ def _read_pair(folder: Path, baseline: str | None) -> Pair | None:
     baseline_file = None if baseline is None else folder / baseline
     if baseline_file is not None and not os.path.isfile(baseline_file):
         expected = f"no such file in {folder}; give a file name that every pair has"
-        raise ArgumentError("baseline", baseline, expected)
+        raise ArgumentError(argument, baseline, expected)
     return Pair(folder.name, **files, baseline=baseline_file)

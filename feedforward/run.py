@@ -180,7 +180,7 @@ class Run:
                 if self.step % intervals.validation == 0 or self.step == self.schedule.steps:
                     self._validate(log)
                 if self.step % intervals.pictures == 0 and self.validation and main:
-                    log.pictures(self.validation.pictures(self.ema), self.step)
+                    self._show(log)
                 if self.step % intervals.checkpoint == 0 or last:
                     unsaved = self._save_checkpoint()
                     if unsaved and not last:
@@ -253,17 +253,27 @@ class Run:
         if self.validation is None:
             self._keep({})
         elif self.accelerator.is_main_process:
-            metrics = self.validation.measure(self.ema)
-            log.scalars("validation", metrics, self.step)
-            log.message(f"step {self.step}: " + formatted(metrics))
-            if metrics["loss"] <= self.best.metrics.get("loss", math.inf):
-                self._keep(metrics)
-                try:
-                    self._export(self.output)
-                except OSError as error:
-                    unwritten = _unwritten("the network", error)
-                    logger.warning("%s: %s; training goes on", self.output, unwritten)
+            self._measure(log)
         self.accelerator.wait_for_everyone()
+
+    def _measure(self, log: TrainingLog) -> None:
+        metrics = self.validation.measure(self.ema)
+        if not metrics:  # its photos are gone
+            return
+        log.scalars("validation", metrics, self.step)
+        log.message(f"step {self.step}: " + formatted(metrics))
+        if metrics["loss"] <= self.best.metrics.get("loss", math.inf):
+            self._keep(metrics)
+            try:
+                self._export(self.output)
+            except OSError as error:
+                unwritten = _unwritten("the network", error)
+                logger.warning("%s: %s; training goes on", self.output, unwritten)
+
+    def _show(self, log: TrainingLog) -> None:
+        pictures = self.validation.pictures(self.ema)
+        if pictures is not None:
+            log.pictures(pictures, self.step)
 
     def _keep(self, metrics: dict[str, float]) -> None:
         self.best.net.load_state_dict(self.ema.net.state_dict())

@@ -99,14 +99,14 @@ def stylize_photos(
         return stylize_film(
             Path(content), trained, network, output, style=style, options=options, device=device
         )
-    if single:
-        masks = {"content_mask": style.content_mask, "style_mask": style.style_mask}
-        check_apart(output, style=style.style, **masks)
     named = Path(network if style.style is None else style.style).stem
     if shards:
         photos = plan_shards(shards, content, named, output, options)
     else:
         photos = plan(content, named, output, options)
+    if single:
+        masks = {"content_mask": style.content_mask, "style_mask": style.style_mask}
+        check_apart(photos.output, style=style.style, **masks)
     if lut is not None:
         if not single:
             raise ArgumentError("lut", lut, "is that of one photo; give one as content")

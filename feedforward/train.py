@@ -159,7 +159,9 @@ def train_network(
             "process_index": accelerator.process_index,
             "process_count": accelerator.num_processes,
         }
-        streams = [photos(seed=options.seed, **share)]
+        # With photos of their own to measure on, all of these are trained with.
+        held_out = {} if validation is None else {"held_out": 0}
+        streams = [photos(seed=options.seed, **share, **held_out)]
         if styles is not None:
             # Of another seed: a photo must not always meet the same style, itself for one.
             streams.append(_style_stream(styles, seed=options.seed + 1, **share))
@@ -188,8 +190,8 @@ def train_network(
             with accelerator.autocast():
                 losses = OneStyle(objective, net, validation_styles[0])
         else:
-            held_out = streams[1].held_out or validation_photos  # shards hold none out
-            validation_styles = _validation_styles(held_out, options.size, accelerator.device)
+            apart = streams[1].held_out or validation_photos  # shards hold none out
+            validation_styles = _validation_styles(apart, options.size, accelerator.device)
             losses = AnyStyle(objective, net, region_share)
         run = Run(
             accelerator,

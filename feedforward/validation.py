@@ -1,8 +1,7 @@
 """How good a network is on photos that it was not trained on."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from torchvision.utils import make_grid
 
 from photostyle.data import load_image
 from photostyle.feedforward.style_network import StyleNetwork
-from photostyle.feedforward.training_objective import Example, TrainingObjective
+from photostyle.feedforward.training_objective import TrainingObjective
 from photostyle.ops import ArgumentError
 from photostyle.ops.metrics import StyleDistance, edge_ssim
 
@@ -29,7 +28,8 @@ class Validation:
     """Mean figures of a network on fixed photos, and a grid of pictures to look at.
 
     Args:
-        photos: files; those that cannot be read or are very narrow are passed over, with a warning.
+        photos: files; those that cannot be read, from the beginning or later on, or are very narrow
+            are passed over, with a warning.
         styles: (1, 3, H', W') each, values in [0, 1], on the device to work on; photo i is given
             style i, and from the first again where there are fewer.
         size: long side of the photos in pixels; they are never enlarged.
@@ -50,8 +50,9 @@ class Validation:
     ):
         self.size = size
         self.load = load
-        # Now: an hour of training must not end for a photo.
-        self.photos = [path for path in photos if self._is_readable(path)]
+        self.photos = [*enumerate(photos)]
+        for numbered in [*self.photos]:
+            self._load(numbered)
         if not self.photos:
             expected = f"none of {len(photos)} validation photos can be read"
             raise ArgumentError("validation", photos[0].parent, expected)
@@ -64,62 +65,62 @@ class Validation:
     def measure(self, network: StyleNetwork) -> dict[str, float]:
         """``loss``, ``style_distance`` and ``edge_ssim``, means over the photos.
 
-        Of a network that starts from a colour transfer also ``colour_transfer_loss``, its loss.
+        Of a network that starts from a colour transfer also ``colour_transfer_loss``, its loss,
+        which does not change and is found once. Nothing, if no photo can be read any more.
         """
-        figures = []
+        figures, starts = [], []
         for example, style, _, result in self._results(network, self.photos):
             loss = float(self.objective(example, result).total)
+            if self.start_loss is None and network.net.base == "colour_transfer":
+                starts.append(float(self.objective(example, example.base).total))
             image = result.clamp(0, 1)
             masks = (x.new_ones(1, *x.shape[2:]) for x in (image, style))
             distance = self.style_distance(image, style, *masks)
             figures.append((loss, distance, edge_ssim(example.photo.cpu(), image.cpu())))
+        if not figures:
+            return {}
         means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
         metrics = dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
-        if network.net.base == "colour_transfer":
-            metrics["colour_transfer_loss"] = self._colour_transfer_loss()
+        if starts:
+            self.start_loss = sum(starts) / len(starts)
+        if self.start_loss is not None:
+            metrics["colour_transfer_loss"] = self.start_loss
         return metrics
 
     @torch.no_grad()
-    def pictures(self, network: StyleNetwork) -> Tensor:
-        """A row of content, raw output and result for each of some photos, (3, H, W) in [0, 1]."""
+    def pictures(self, network: StyleNetwork) -> Tensor | None:
+        """A row of content, raw output and result for each of some photos, (3, H, W) in [0, 1].
+
+        ``None``, if none of them can be read any more.
+        """
         rows = []
         side = self.size * 3 // 4
         for example, _, *images in self._results(network, self.photos[:PICTURES]):
             shown = (image[0].clamp(0, 1).cpu() for image in (example.photo, *images))
             rows += [center_crop(image, [side, side]) for image in shown]
-        return make_grid(rows, nrow=3)
+        return make_grid(rows, nrow=3) if rows else None
 
-    def _colour_transfer_loss(self) -> float:
-        """It does not change, and is found once."""
-        if self.start_loss is None:
-            losses = []
-            for example, _ in self._examples(self.photos):
-                losses.append(float(self.objective(example, example.base).total))
-            self.start_loss = sum(losses) / len(losses)
-        return self.start_loss
-
-    def _examples(self, photos: Sequence[Path]) -> Iterator[tuple[Example, Tensor]]:
-        for path, style in zip(photos, cycle(self.styles), strict=False):
-            yield self.objective.example(self._load(path).to(style.device), style), style
-
-    def _results(self, network: StyleNetwork, photos: Sequence[Path]):
-        for example, style in self._examples(photos):
+    def _results(self, network: StyleNetwork, photos: Sequence[tuple[int, Path]]):
+        for number, path in [*photos]:
+            if (photo := self._load((number, path))) is None:
+                continue
+            style = self.styles[number % len(self.styles)]
+            example = self.objective.example(photo.to(style.device), style)
             raw = network.net(*example.inputs)
             yield example, style, raw, network.filtered(raw, example.photo, example.base)
 
-    def _load(self, path: Path) -> Tensor:
-        photo = self.load(path, self.size, argument="validation")
-        if min(photo.shape[2:]) < MIN_SIDE:
-            expected = (
-                f"too narrow; {MIN_SIDE} pixels are needed where the long side has {self.size}"
-            )
-            raise ArgumentError("validation", path, expected)
-        return photo
-
-    def _is_readable(self, path: Path) -> bool:
+    def _load(self, numbered: tuple[int, Path]) -> Tensor | None:
+        """A photo; ``None``, and it is one of them no more, if that cannot be had."""
+        _, path = numbered
         try:
-            self._load(path)
-        except ArgumentError as error:
+            photo = self.load(path, self.size, argument="validation")
+            if min(photo.shape[2:]) < MIN_SIDE:
+                expected = (
+                    f"too narrow; {MIN_SIDE} pixels are needed where the long side has {self.size}"
+                )
+                raise ArgumentError("validation", path, expected)
+        except ArgumentError as error:  # an hour of training must not end for a photo
             logger.warning("no validation photo: %s", error)
-            return False
-        return True
+            self.photos.remove(numbered)
+            return None
+        return photo

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from photostyle.data.decoders import HEAD, kind_of
 from photostyle.data.paths import FORMATS, walk_photos
 from photostyle.data.shards import EXPECTED, find_shards
 from photostyle.data.training.crops import MAX_UNREADABLE
@@ -226,12 +227,19 @@ class TrainingPhotos:
 def _header(file: Path | BinaryIO) -> int | str:
     """The short side in pixels, or why there is none."""
     # A named pipe would block for ever.
-    if isinstance(file, Path) and not file.is_file():
+    is_path = isinstance(file, Path)
+    if is_path and not file.is_file():
         return "no regular file"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(file, "rb") if is_path else file as stream:
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            kind = kind_of(stream.read(HEAD))
+            stream.seek(0)
+            if kind == "HEIC":  # which Pillow alone does not know
+                import pillow_heif
+
+                return min(pillow_heif.open_heif(stream).size)
+            with Image.open(stream) as image:
                 return min(image.size)
     except OSError as error:
         return error.strerror or "not a picture"

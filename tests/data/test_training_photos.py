@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 import torch
 import webdataset
@@ -132,6 +133,15 @@ def test_the_global_random_numbers_are_left_alone(details):
     torch.manual_seed(1)
     stream(details, 2)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_heic(tmp_path):
+    """What phones store: Pillow alone does not know it."""
+    for index in range(3):
+        pillow_heif.from_pillow(plain(10 + index)).save(tmp_path / f"{index}.heic")
+    assert TrainingPhotos(tmp_path, crop=64, workers=0).size == 3
+    shown = {round(value) for batch in stream(tmp_path, 6) for value in seen(batch)}
+    assert shown == {10, 11, 12}
 
 
 def test_crops_differ_between_epochs(details):

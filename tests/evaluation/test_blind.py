@@ -191,5 +191,24 @@ def test_missing_files(folders):
     (folders / "theirs" / "b.png").unlink()
     with pytest.raises(ArgumentError, match=r"^blind=.*theirs: holds no result for b"):
         sheets(folders, overwrite=True)
-    with pytest.raises(ArgumentError, match=r"^baseline=nobody\.png: no such file"):
+    with pytest.raises(ArgumentError, match=r"^blind=nobody\.png: no such file in "):
         sheets(folders, other="nobody.png", overwrite=True)
+    with pytest.raises(ArgumentError, match=r"^blind=a/nobody: no such folder, nor a file's name"):
+        sheets(folders, other="a/nobody", overwrite=True)
+
+
+@pytest.mark.parametrize("key", ["[]", "{}[", '{"1": []}', '{"1": {"pair": "a", "results": "C"}}'])
+def test_a_damaged_key(folders, key):
+    sheets(folders)
+    (folders / "blind" / "key.json").write_text(key)
+    with pytest.raises(ArgumentError, match=r"^output=.*: holds no key of a blind comparison"):
+        score_answers(folders / "blind", [folders / "blind" / "answers.csv"])
+
+
+def test_fewer_sheets_than_before(folders):
+    """Of the earlier comparison none is left for the judges."""
+    sheets(folders)
+    for name in "bcde":
+        (folders / "ours" / f"{name}.png").unlink()
+    sheets(folders, overwrite=True)
+    assert sorted(path.name for path in (folders / "blind").glob("*.png")) == ["sheet_01.png"]

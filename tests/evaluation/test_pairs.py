@@ -94,6 +94,13 @@ def test_a_pair_without_the_baseline(tmp_path):
     )
 
 
+@pytest.mark.parametrize("baseline", ["./dpst.png", "other/dpst.png"])
+def test_a_baseline_that_is_no_bare_name(tmp_path, baseline):
+    add(tmp_path / "01", "content.png", "style.png", "dpst.png")
+    with pytest.raises(ArgumentError, match=f"^baseline={baseline}: no such folder, nor a file's"):
+        find_pairs(tmp_path, baseline)
+
+
 def test_no_folder_no_pairs(tmp_path):
     file = add(tmp_path, "file.png") / "file.png"
     empty = add(tmp_path / "empty")

@@ -257,6 +257,32 @@ def test_the_best_on_held_out_photos_is_exported(photos, folder, measured):
     assert load_network("run/network.safetensors").metrics == report.metrics
 
 
+@pytest.mark.parametrize("gone", [1, 2])
+def test_photos_to_measure_on_that_go_away(photos, folder, tmp_path_factory, caplog, gone):
+    """Training goes on; of those that are left is what is measured later."""
+    other = tmp_path_factory.mktemp("other")
+    for number in range(2):
+        Image.fromarray(photo_pixels(70, 70, number)).save(other / f"{number}.png")
+
+    def lose():
+        for number in range(gone):
+            (other / f"{number}.png").unlink()
+
+    report = train(photos, Objective({4: lose}), validation=other, steps=6, measure=3)
+    assert (report.steps, report.exit_code) == (6, 0)
+    assert caplog.text.count("no validation photo: ") == gone
+    measured = scalars()[0]["validation/loss"]
+    assert [*measured] == ([3, 6] if gone == 1 else [3])
+    assert load_network(report.network).metrics == report.metrics
+
+
+def test_all_photos_are_trained_with_where_others_are_measured_on(photos, folder):
+    """None is held out, be it as many as there are."""
+    Path("other").mkdir()
+    Image.fromarray(photo_pixels(70, 70, 2)).save("other/photo.png")
+    assert train(photos, validation="other", held_out=12, steps=1).exit_code == 0
+
+
 def test_photos_to_measure_on(photos, folder, tmp_path_factory):
     """Those of another folder instead of held-out ones."""
     other = tmp_path_factory.mktemp("other")

@@ -573,3 +573,19 @@ def test_command_line(photos, folder, command):
     assert (code, out) == (2, "")
     assert err.startswith("error: styles=empty: holds neither photos")
     assert not Path("other").exists()
+
+
+def test_a_mask_is_not_overwritten(run):
+    """By a result that is called like it, and that was not named."""
+    Image.fromarray(picture(2)).save("a.png")
+    Image.fromarray(picture(3)).save("mask.png")
+    for name in ("a_mask.png", "style_mask.png"):
+        Image.new("RGB", (96, 48), "red").save(name)
+    before = Path("a_mask.png").read_bytes()
+    code, _, err = run(
+        content="a.png", style="mask.png", content_mask="a_mask.png", style_mask="style_mask.png",
+        output=None, overwrite="true",
+    )  # fmt: skip
+    assert code == 2
+    assert "output=a_mask.png: is the file of content_mask; give another name" in err
+    assert Path("a_mask.png").read_bytes() == before
