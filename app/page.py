@@ -189,8 +189,9 @@ class Page:
             self._on(photo.upload, _stop, [], [], QUICK)
             taken, inputs = functools.partial(_take, argument), [photo, *changed]
             self._on(photo.upload, taken, inputs, everything, COMPUTE)
+            self._on(photo.clear, _stop, [], [], QUICK)
             dropped = functools.partial(_drop, argument)
-            self._on(photo.clear, dropped, [], everything, QUICK)
+            self._on(photo.clear, dropped, changed, everything, COMPUTE)
             if examples is None:
                 continue
             self._on(examples.select, _stop, [], [], QUICK)
@@ -286,14 +287,13 @@ def _take(argument: str, session: Session, path: str, network: str, strength: fl
     return *_pass(session, network, strength), *_regions(session)
 
 
-def _drop(argument: str, session: Session):
-    session.stop()
+def _drop(argument: str, session: Session, network: str, strength: float):
     session.drop(argument)
-    return None, "", "", _style_photo(session), *_regions(session)
+    return *_pass(session, network, strength), *_regions(session)
 
 
 def _pass(session: Session, network: str, strength: float):
-    session.network = network
+    session.choose(network)
     if not session.is_ready:
         content = session.photo("content")
         before = None if content is None else (content, content)

@@ -94,8 +94,11 @@ class Regions:
         """
         for argument, name in (("region", region), ("into", into)):
             check_choice(argument, name, REGIONS)
-        for labels in self._labels.values():
-            labels[labels == REGIONS.index(region)] = REGIONS.index(into)
+        parts = [labels == REGIONS.index(region) for labels in self._labels.values()]
+        if region == into or not any(part.any() for part in parts):
+            return
+        for labels, part in zip(self._labels.values(), parts, strict=True):
+            labels[part] = REGIONS.index(into)
         self._write()
 
     def _write(self) -> None:

@@ -127,6 +127,12 @@ class Session:
         self._uploads.pop(argument, None)
         self._forget()
 
+    def choose(self, network: str) -> None:
+        """Take another network; what the former one made is no result any more."""
+        if network != self.network:
+            self.network = network
+            self.result = None
+
     def _forget(self) -> None:
         """What was of other photos."""
         self.result = self._regions = None
@@ -194,9 +200,10 @@ class Session:
         Yields some of its steps.
 
         Raises:
-            ArgumentError: an unknown preset, or masks that are wrong.
+            ArgumentError: an unknown preset, a photo is missing, or masks that are wrong.
         """
         check_choice("photorealism", preset, PRESETS)
+        self._check_has(*PHOTOS)
         steps = queue.SimpleQueue()
         with ThreadPoolExecutor(1) as executor:
             future = executor.submit(self._optimised, preset, steps.put)

@@ -102,7 +102,7 @@ def test_the_lut_of_a_transparent_photo_is_the_command_line_s(session, command):
 
 
 def test_a_network_of_one_style_is_the_command_line_s(session, command):
-    session.network = "dusk"
+    session.choose("dusk")
     session.drop("style")
     assert session.is_ready
     session.one_pass()
@@ -110,6 +110,27 @@ def test_a_network_of_one_style_is_the_command_line_s(session, command):
     assert file.name == "a_dusk.jpg"
     assert file.read_bytes() == written_by_command_line(command, session.command(1.0))
     check_lut(session, command, 1.0)
+
+
+def test_the_result_of_another_network_is_forgotten(session):
+    """Be there all that the new one needs or not: files are called after what is chosen."""
+    session.choose("dusk")
+    session.one_pass()
+    session.choose("dusk")
+    assert session.result is not None
+    session.drop("style")
+    session.one_pass()
+    session.choose("universal")
+    assert not session.is_ready
+    with pytest.raises(ArgumentError, match=r"^content=None: there is no result yet"):
+        session.write(1.0)
+
+
+def test_a_photo_that_is_dropped_while_the_optimiser_waits(session):
+    session.ready_to_refine()
+    session.drop("style")
+    with pytest.raises(ArgumentError, match=r"^style=None: required; drop a photo or pick"):
+        next(session.refine("strict"))
 
 
 def test_the_optimiser_is_the_command_line_s(session, command):
@@ -145,6 +166,13 @@ def test_a_faint_stroke_paints_nothing(session):
     session.regions.paint("content", np.full((*overlay.shape[:2], 4), 100, np.uint8))
     assert not session.regions.painted
     assert (session.regions.overlays()["content"] == overlay).all()
+
+
+@pytest.mark.parametrize("region", ["red", "cyan"])  # there are five automatic ones at most
+def test_a_merge_of_nothing_leaves_the_regions_automatic(session, region):
+    session.regions.merge(region, "red")
+    assert not session.regions.painted
+    assert session.mask_files == {}
 
 
 def test_merged_regions(session):
@@ -291,7 +319,7 @@ def test_what_does_not_exist_is_refused(session):
         session.rename("red", "green")
     with pytest.raises(ArgumentError, match=r"name=ooo.*: give at most 40 letters"):
         session.rename("red", 41 * "o")
-    session.network = "dusk"
+    session.choose("dusk")
     with pytest.raises(ArgumentError, match="network=dusk: has a style of its own"):
         session.ready_to_refine()
 
