@@ -60,7 +60,7 @@ class UniversalNet(nn.Module):
         ArgumentError: for a width, number of blocks or gains out of range.
     """
 
-    base = "colour_transfer"
+    base = "colour_transfer"  # a `TransformNet` has the choice
 
     def __init__(
         self,
