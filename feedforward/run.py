@@ -123,6 +123,7 @@ class Run:
             }
         self.step = 0
         self.skipped = 0
+        self.measured_on = None  # the photos that the best network's metrics are of
         self.skipped_in_a_row = 0
 
     # ------------------------------------------------------------------------------------ training
@@ -260,6 +261,10 @@ class Run:
         metrics = self.validation.measure(self.ema)
         if not metrics:  # its photos are gone
             return
+        photos = [*self.validation.photos]
+        if self.best.metrics and self.measured_on != photos:  # or figures of others are compared
+            self.best = replace(self.best, metrics=self.validation.measure(self.best))
+        self.measured_on = photos
         log.scalars("validation", metrics, self.step)
         log.message(f"step {self.step}: " + formatted(metrics))
         if metrics["loss"] <= self.best.metrics.get("loss", math.inf):

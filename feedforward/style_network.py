@@ -62,6 +62,9 @@ class StyleNetwork:
         style: of a network of any style, see `with_style`.
         masks: of the photo it is called with, (M, H, W), values in [0, 1], whose sum is the pixel's
             weight: 1, less where the photo is transparent; ``None``: one, everywhere.
+
+    Raises:
+        ArgumentError: for a guided filter that a network's file cannot hold.
     """
 
     net: TransformNet | UniversalNet
@@ -72,6 +75,10 @@ class StyleNetwork:
     colour_map: bool = True
     style: StyleStatistics | None = None
     masks: Tensor | None = None
+
+    def __post_init__(self):
+        if self.guided_filter is not None:
+            checked("guided_filter", _settings(self.guided_filter), GUIDED_FILTER)
 
     @property
     def is_universal(self) -> bool:

@@ -143,7 +143,10 @@ def train_network(
         raise ArgumentError("style", style, "styles are given, too; leave one out")
     style_image = None
     if styles is None:
-        style_image = load_photo(style, argument="style").tensor(options.size)
+        photo = load_photo(style, argument="style")
+        if not photo.is_opaque:
+            raise ArgumentError("style", style, "is transparent in part; give a photo that is not")
+        style_image = photo.tensor(options.size)
     name = UNIVERSAL if style_image is None else Path(style).stem
     output = Path(output or Path("outputs") / name)
     check_folder("output", output)
@@ -174,7 +177,9 @@ def train_network(
         torch.manual_seed(options.seed)
         net = network(**({} if style_image is None else {"style": style_image}))
         # Of shards each worker reads its own.
-        settings = (settings or {}) | ({} if streams[0].size else {"workers": streams[0].workers})
+        if settings is None:
+            settings = {"network": {k: _plain(v) for k, v in net.architecture.items()}}
+        settings |= {} if streams[0].size else {"workers": streams[0].workers}
 
         def fits(found: Checkpoint) -> bool:
             # Under other settings, which are not damage, the tensors may be others as well.
@@ -228,11 +233,22 @@ def _style_stream(styles: Callable[..., TrainingPhotos], **arguments) -> Trainin
         raise ArgumentError(argument, error.value, error.expected) from error
 
 
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _validation_styles(held_out: list[Path], size: int, device: torch.device) -> list[Tensor]:
     """The styles held out, but for the last one first: where styles are the photos, too, none of
     these is given itself."""
-    paths = [*held_out[-1:], *held_out[:-1]]
-    return [load_image(path, size, argument="styles").to(device) for path in paths]
+    if len(held_out) == 1:
+        logger.warning("%s: one style is held out, be it of itself; hold out more", *held_out)
+    styles = []
+    for path in [*held_out[-1:], *held_out[:-1]]:
+        try:
+            styles.append(load_image(path, size, argument="styles").to(device))
+        except ArgumentError as error:
+            logger.warning("no style to measure with: %s", error)
+    return styles
 
 
 def _begin_with(net: TransformNet, init: str | Path) -> None:

@@ -27,6 +27,8 @@ PICTURES = 4
 class Validation:
     """Mean figures of a network on fixed photos, and a grid of pictures to look at.
 
+    Of its results as they are when it is applied: what is trained lacks their last steps.
+
     Args:
         photos: files; those that cannot be read, from the beginning or later on, or are very narrow
             are passed over, with a warning.
@@ -59,20 +61,22 @@ class Validation:
         self.styles = styles
         self.objective = objective
         self.style_distance = StyleDistance().to(styles[0].device)
-        self.start_loss: float | None = None
+        self.starts: dict[int, float] = {}
 
     @torch.no_grad()
     def measure(self, network: StyleNetwork) -> dict[str, float]:
         """``loss``, ``style_distance`` and ``edge_ssim``, means over the photos.
 
-        Of a network that starts from a colour transfer also ``colour_transfer_loss``, its loss,
-        which does not change and is found once. Nothing, if no photo can be read any more.
+        Of a network that starts from a colour transfer also ``colour_transfer_loss``, its loss.
+        Nothing, if no photo can be read any more.
         """
         figures, starts = [], []
-        for example, style, _, result in self._results(network, self.photos):
+        for number, example, style, result in self._results(network, self.photos):
             loss = float(self.objective(example, result).total)
-            if self.start_loss is None and network.net.base == "colour_transfer":
-                starts.append(float(self.objective(example, example.base).total))
+            if network.net.base == "colour_transfer":
+                if number not in self.starts:  # it does not change
+                    self.starts[number] = float(self.objective(example, example.base).total)
+                starts.append(self.starts[number])
             image = result.clamp(0, 1)
             masks = (x.new_ones(1, *x.shape[2:]) for x in (image, style))
             distance = self.style_distance(image, style, *masks)
@@ -82,9 +86,7 @@ class Validation:
         means = torch.tensor(figures, dtype=torch.float64).mean(0).tolist()
         metrics = dict(zip(("loss", "style_distance", "edge_ssim"), means, strict=True))
         if starts:
-            self.start_loss = sum(starts) / len(starts)
-        if self.start_loss is not None:
-            metrics["colour_transfer_loss"] = self.start_loss
+            metrics["colour_transfer_loss"] = sum(starts) / len(starts)
         return metrics
 
     @torch.no_grad()
@@ -95,8 +97,9 @@ class Validation:
         """
         rows = []
         side = self.size * 3 // 4
-        for example, _, *images in self._results(network, self.photos[:PICTURES]):
-            shown = (image[0].clamp(0, 1).cpu() for image in (example.photo, *images))
+        for _, example, _, result in self._results(network, self.photos[:PICTURES]):
+            images = example.photo, network.net(*example.inputs), result
+            shown = (image[0].clamp(0, 1).cpu() for image in images)
             rows += [center_crop(image, [side, side]) for image in shown]
         return make_grid(rows, nrow=3) if rows else None
 
@@ -106,8 +109,9 @@ class Validation:
                 continue
             style = self.styles[number % len(self.styles)]
             example = self.objective.example(photo.to(style.device), style)
-            raw = network.net(*example.inputs)
-            yield example, style, raw, network.filtered(raw, example.photo, example.base)
+            if network.is_universal:
+                network = network.with_style(network.net.statistics(style))
+            yield number, example, style, network(example.photo)
 
     def _load(self, numbered: tuple[int, Path]) -> Tensor | None:
         """A photo; ``None``, and it is one of them no more, if that cannot be had."""

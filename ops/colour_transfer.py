@@ -116,8 +116,9 @@ def transfer_to(
         curvature: of the scale of tones, as of ``style``; not checked.
 
     Returns:
-        Coefficients (B, 3, 4, H, W) in the content's dtype.
+        Coefficients (B, 3, 4, H, W), in the content's dtype, float32 where that is half precision.
     """
+    content = content.to(torch.promote_types(content.dtype, torch.float32))
     tones = to_tones(content, curvature)
     maps = colour_maps(colour_moments(tones, masks), style, gains)
     parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
@@ -127,8 +128,8 @@ def transfer_to(
     # Blending the maps equals blending their results.
     weights = _carried_to_edges(masks, content).to(content.dtype)
     return sum(
-        weight * curve.coefficients(part)
-        for weight, part in zip(weights, parts.unbind(1), strict=True)
+        weight[:, None, None] * curve.coefficients(part)
+        for weight, part in zip(weights.unbind(1), parts.unbind(1), strict=True)
     )
 
 
@@ -240,10 +241,8 @@ def _whole_moments(image: Tensor, weights: Tensor | None) -> Moments:
 
 
 def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
-    if len(masks) == 1:
-        return masks
+    """(B, M, H, W), of masks (M, H, W) and photos (B, 3, H, W)."""
     radius = max(1, round(BORDER * max(photo.shape[2:])))
-    filtered = (
-        GuidedFilter(radius, BORDER_RIDGE).laplacian(photo).guided_filter(masks[None].to(photo))[0]
-    )
-    return shares(filtered)
+    laplacian = GuidedFilter(radius, BORDER_RIDGE).laplacian(photo)
+    filtered = laplacian.guided_filter(masks.to(photo).expand(len(photo), -1, -1, -1))
+    return torch.stack([shares(of_photo) for of_photo in filtered])

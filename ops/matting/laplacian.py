@@ -22,8 +22,8 @@ class MattingLaplacian:
 
     For windows w_k of (2r+1)² pixels, all inside the image, L measures how far p is from an affine
     function of the guide's colours in every window. It is symmetric and positive semi-definite, and
-    L·1 = 0. All methods are linear (``matting_loss``: quadratic) in p and differentiable in p to
-    any order, backward and forward.
+    L·1 = 0. All methods are linear (``matting_loss``: quadratic) in p and differentiable in p:
+    backward to any order, and forward once.
 
     Args:
         guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1];

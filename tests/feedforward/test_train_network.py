@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from photostyle.data import load_image
 from photostyle.data.training.stream import TrainingPhotos
 from photostyle.feedforward import (
     Intervals,
@@ -33,6 +34,7 @@ from photostyle.feedforward import (
 )
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.ops import ArgumentError, GuidedFilter, LossTerms, StyleObjective, VGGFeatures
+from photostyle.ops.metrics import StyleDistance
 
 WIDTH, HEIGHT = 96, 80
 
@@ -292,6 +294,53 @@ def test_photos_to_measure_on(photos, folder, tmp_path_factory):
     assert set(report.metrics) == figures
 
 
+def test_figures_are_of_what_the_network_gives(photos, folder):
+    """Of the exported file, applied: with the contrast that it restores."""
+    Path("other").mkdir()
+    Image.fromarray(photo_pixels(70, 60, 2)).save("other/photo.png")
+    report = train(photos, validation="other", steps=2, measure=2)
+    with torch.no_grad():
+        result = load_network(report.network)(load_image("other/photo.png", 64)).clamp(0, 1)
+    style = load_image("light.png", 64)
+    masks = (image.new_ones(1, *image.shape[2:]) for image in (result, style))
+    found = StyleDistance()(result, style, *masks)
+    assert report.metrics["style_distance"] == pytest.approx(float(found), rel=2e-3)
+
+
+def test_figures_of_other_photos_are_not_compared(photos, folder):
+    """A run that goes on measures its best network again."""
+    for number in range(2):
+        Path(f"v{number}").mkdir()
+        Image.fromarray(photo_pixels(70, 60, 2 + number)).save(f"v{number}/photo.png")
+    values = {"steps": 4, "measure": 2, "pictures": 100}
+    objective = Objective({3: interrupt}, measured=[0, 0])
+    first = train(photos, objective, validation="v0", **values)
+    report = train(photos, Objective(measured=[9, 0, 0]), validation="v1", resume=True, **values)
+    assert report.metrics["loss"] != first.metrics["loss"]
+    assert_equal(exported(), halved(weights(at_step(2), "ema")))
+
+
+def test_a_style_that_is_transparent_in_part(photos, folder):
+    image = Image.open("light.png").convert("RGBA")
+    image.putpixel((0, 0), (255, 0, 0, 0))
+    image.save("hole.png")
+    with pytest.raises(ArgumentError, match=r"^style=hole\.png: is transparent in part; give a"):
+        train(photos, style="hole.png")
+
+
+def test_another_network_without_settings(photos, folder):
+    """As from Python: the architecture is compared all the same."""
+    train(photos, steps=1)
+    with pytest.raises(ArgumentError, match=r"network\.gains\.?.* is .*1\.5"):
+        train(photos, steps=2, resume=True, network=small_network(gains=(1.0, 1.5)))
+
+
+@pytest.mark.parametrize("values", [{"radius": 20_000}, {"ridge": 1e7}])
+def test_a_guided_filter_that_no_file_holds(photos, folder, values):
+    with pytest.raises(ArgumentError, match=f"^{next(iter(values))}="):
+        train(photos, guided_filter=GuidedFilter(**values))
+
+
 def test_shards(photos, folder):
     """Which hold no photos out: the last average is exported."""
     with tarfile.open("photos.tar", "w") as file:
@@ -520,7 +569,7 @@ def test_the_best_so_far_is_kept_over_a_stop(photos, folder):
     values = {"steps": 6, "measure": 2, "pictures": 100, "held_out": 1}
     objective = Objective({3: interrupt}, [0, 0])
     first = train(photos, objective, **values)
-    report = train(photos, Objective(measured=[9, 0, 9]), **values, resume=True)
+    report = train(photos, Objective(measured=[9, 0, 0, 9]), **values, resume=True)
     assert report.metrics == first.metrics
     assert_equal(exported(), halved(weights(at_step(2), "ema")))
 

@@ -506,6 +506,19 @@ def test_one_style_held_out(photos, tmp_path):
     assert report.metrics["colour_transfer_loss"] > 0
 
 
+def test_damaged_styles_are_not_measured_with(photos, tmp_path, caplog):
+    content = (photos / "00.png").read_bytes()
+    styles = tmp_path / "styles"
+    styles.mkdir()
+    for number in range(4):
+        (styles / f"{number}.png").write_bytes(content)
+    (styles / "0.png").write_bytes(content[: len(content) // 2])  # the first is held out
+    stream = partial(TrainingPhotos, styles, crop=64, batch_size=2, held_out=2, workers=1)
+    report = trained(photos, tmp_path / "run", steps=1, styles=stream)
+    assert "no style to measure with: styles=" in caplog.text
+    assert report.metrics["loss"] > 0
+
+
 def test_styles_from_shards_are_validated(photos, tmp_path):
     """Shards hold no photo out: those to measure with are styles for each other."""
     with tarfile.open(tmp_path / "styles.tar", "w") as shard:

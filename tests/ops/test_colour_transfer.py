@@ -16,6 +16,7 @@ from photostyle.ops.colour_transfer import (
     colour_transfer,
     match_colours,
     restore_contrast,
+    transfer_to,
 )
 from photostyle.ops.tones import CURVATURE, from_tones, to_tones
 from photostyle.ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
@@ -387,3 +388,21 @@ MASKS = torch.ones(2, 8, 9) / 2, torch.ones(2, 7, 6) / 2
 def test_masks_that_do_not_fit(masks, message):
     with pytest.raises(ArgumentError, match=message):
         colour_transfer(*PAIR, *masks)
+
+
+def test_regions_of_a_batch(content, style):
+    """Each photo's own: the same as alone."""
+    batch = torch.cat([content, content.flip(3) ** 2])
+    left = (torch.arange(content.shape[3]) < 20).float().expand(1, *content.shape[2:])
+    masks = torch.cat([left, 1 - left])
+    wanted = colour_moments(to_tones(style), torch.ones(2, *style.shape[2:]) / 2)
+    together = transfer_to(wanted, batch, masks)
+    alone = torch.cat([transfer_to(wanted, photo, masks) for photo in batch.split(1)])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("curvature", [0, CURVATURE])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(content, style, dtype, curvature):
+    found = colour_transfer(content.to(dtype), style.to(dtype), curvature=curvature)
+    assert found.dtype == torch.float32
