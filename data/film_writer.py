@@ -11,6 +11,7 @@ import numpy as np
 
 from photostyle.data.film_frame import FilmFrame, Planes
 from photostyle.ops.errors import ArgumentError
+from photostyle.ops.interrupts import interrupts_held
 
 av = lazy_loader.load("av")
 
@@ -191,7 +192,8 @@ def _holds(container_format: str, stream) -> bool:
     Some refuse it at once, some when they write their header, and some at the end alone.
     """
     try:
-        with av.open(io.BytesIO(), "w", format=container_format) as container:
+        # An interrupt that comes while FFmpeg calls Python would be lost.
+        with interrupts_held(), av.open(io.BytesIO(), "w", format=container_format) as container:
             copy = container.add_stream_from_template(stream, opaque=True)
             container.start_encoding()
             packet = av.Packet(bytes(64))
@@ -207,10 +209,8 @@ def _encoder(container_format: str, codec: str, bits: int) -> Encoder:
     """For pictures that had a codec. 10 bits of H.264 are what many players cannot show."""
     if "av1" in codec and container_format != "mov":  # which cannot hold it
         return AV1
-    if container_format == "webm" and bits == 10:
-        return AV1
     if container_format == "webm":
-        return VP9
+        return AV1 if bits == 10 else VP9
     return X265 if codec == "hevc" or bits == 10 else X264
 
 

@@ -135,9 +135,9 @@ class StyleNetwork:
     def coefficients(self, photo: Tensor) -> Tensor | None:
         """A and b such that the result is A·I + b, (B, 3, 4, H, W), to apply at any size.
 
-        ``None`` without a guided filter. The result has the contrast of the colour transfer that is
-        its base. What the map of colours comes near to is the picture as a screen shows
-        it: shadows and highlights roll off.
+        ``None`` without a guided filter. Where its base is a colour transfer the result has the
+        contrast of that. What the map of colours comes near to is the picture as a screen shows it:
+        shadows and highlights roll off.
 
         Raises:
             ArgumentError: the network takes any style and has not been given one.

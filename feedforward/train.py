@@ -179,7 +179,7 @@ def train_network(
         # Of shards each worker reads its own.
         if settings is None:
             settings = {"network": {k: _plain(v) for k, v in net.architecture.items()}}
-        settings |= {} if streams[0].size else {"workers": streams[0].workers}
+        settings = settings | ({} if streams[0].size else {"workers": streams[0].workers})
 
         def fits(found: Checkpoint) -> bool:
             # Under other settings, which are not damage, the tensors may be others as well.
@@ -196,7 +196,7 @@ def train_network(
                 losses = OneStyle(objective, net, validation_styles[0])
         else:
             apart = streams[1].held_out or validation_photos  # shards hold none out
-            validation_styles = _validation_styles(apart, options.size, accelerator.device)
+            validation_styles = held_out_styles(apart, options.size, accelerator.device)
             losses = AnyStyle(objective, net, region_share)
         run = Run(
             accelerator,
@@ -237,18 +237,33 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _validation_styles(held_out: list[Path], size: int, device: torch.device) -> list[Tensor]:
-    """The styles held out, but for the last one first: where styles are the photos, too, none of
-    these is given itself."""
+def held_out_styles(held_out: list[Path], size: int, device: torch.device) -> list[Tensor]:
+    """Styles to measure with: those held out, but for the last one first.
+
+    Where styles are the photos, too, none of several is given itself. In the place of one that
+    cannot be read is the one before it.
+
+    Args:
+        held_out: their files.
+        size: their long side in pixels, at most.
+        device: to put them on.
+
+    Returns:
+        (1, 3, H, W) each, values in [0, 1], one for each file; none, if none can be read.
+    """
     if len(held_out) == 1:
-        logger.warning("%s: one style is held out, be it of itself; hold out more", *held_out)
+        logger.warning("%s is the only style to measure with, be it its own photo's", *held_out)
     styles = []
     for path in [*held_out[-1:], *held_out[:-1]]:
         try:
             styles.append(load_image(path, size, argument="styles").to(device))
         except ArgumentError as error:
             logger.warning("no style to measure with: %s", error)
-    return styles
+            styles.append(None)
+    if all(style is None for style in styles):
+        return []
+    before = (styles[place::-1] + styles[:place:-1] for place in range(len(styles)))
+    return [next(style for style in each if style is not None) for each in before]
 
 
 def _begin_with(net: TransformNet, init: str | Path) -> None:

@@ -22,7 +22,7 @@ LARGEST_CURVATURE = 0.99
 
 
 def check_curvature(argument: str, value: object) -> None:
-    """Raise `ArgumentError` unless ``value`` is a κ that arithmetic allows."""
+    """Raise `ArgumentError` unless ``value`` is a κ in [0, 0.99]: at 1 black and white are lost."""
     check_number(argument, value, 0, LARGEST_CURVATURE)
 
 

@@ -29,6 +29,7 @@ from photostyle.feedforward import (
     save_style,
     train_network,
 )
+from photostyle.feedforward.train import held_out_styles
 from photostyle.feedforward.training_objective import AnyStyle
 from photostyle.feedforward.universal_net import LAYERS
 from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
@@ -517,6 +518,22 @@ def test_damaged_styles_are_not_measured_with(photos, tmp_path, caplog):
     report = trained(photos, tmp_path / "run", steps=1, styles=stream)
     assert "no style to measure with: styles=" in caplog.text
     assert report.metrics["loss"] > 0
+
+
+@pytest.mark.parametrize("damaged", [{0}, {2}, {2, 3}, {0, 4}, {0, 1, 2, 3}])
+def test_no_photo_is_its_own_style(tmp_path, damaged):
+    """Where styles are the photos, and some cannot be read: photo i is measured with style i."""
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(path)
+        if number in damaged:
+            path.write_bytes(path.read_bytes()[:30])
+    styles = held_out_styles(paths, 64, torch.device("cpu"))
+    shown = [round(float(255 * style.max()) / 40) for style in styles]
+    assert len(shown) == 5
+    readable = [number for number in range(5) if number not in damaged]
+    if len(readable) > 1:
+        assert all(shown[number] != number for number in readable)
 
 
 def test_styles_from_shards_are_validated(photos, tmp_path):
