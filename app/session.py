@@ -25,7 +25,7 @@ from photostyle.app.upload import Upload, uploaded
 from photostyle.data import apply_to_photo, load_visible, save_photo
 from photostyle.data.cube_file import SUFFIX
 from photostyle.data.lut_output import SavedLut, save_lut_of
-from photostyle.data.paths import suffix_like
+from photostyle.data.paths import suffix_like, written
 from photostyle.data.photo import to_pixels
 from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork
 from photostyle.feedforward.style_source import StyleSource, with_regions
@@ -262,7 +262,7 @@ class Session:
         """The newest result at the photo's own size, in its own format, as that command line's.
 
         Raises:
-            ArgumentError: there is none.
+            ArgumentError: there is none, or it cannot be written.
         """
         check_number("strength", strength, 0, 1)
         result, content = self._newest(), self._uploads["content"].path
@@ -270,7 +270,8 @@ class Session:
         photo = load_visible(content, max_pixels=options.max_pixels)
         coefficients = blend_affine(result.coefficients, strength)
         target = self._target(suffix_like(content))
-        save_photo(target, apply_to_photo(coefficients, photo), quality=options.quality)
+        with written("output", target.name):
+            save_photo(target, apply_to_photo(coefficients, photo), quality=options.quality)
         return target
 
     def write_lut(self, strength: float) -> SavedLut:

@@ -1,6 +1,7 @@
 """A photo that somebody has given: its file, and all that is found of it once."""
 
 import shutil
+import tempfile
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from photostyle.data import PhotoOptions, load_visible
 from photostyle.data.image_io import check_holds
-from photostyle.data.paths import suffix_like
+from photostyle.data.paths import suffix_like, written
 from photostyle.data.photo import to_pixels
 from photostyle.ops.errors import ArgumentError
 from photostyle.ops.features import VGGFeatures
@@ -55,14 +56,20 @@ def uploaded(argument: str, path: Path, folder: Path, options: PhotoOptions) -> 
         options: how it is read.
 
     Raises:
-        ArgumentError: it is no photo, or too large; then the folder stays as it is.
+        ArgumentError: it is no photo, too large, or cannot be copied; then all stays as it is.
     """
     try:
         photo = load_visible(path, argument=argument, max_pixels=options.max_pixels)
         check_holds(f"result{suffix_like(path.name)}", options.size_of(photo), argument)
     except ArgumentError as error:
         raise ArgumentError(error.argument, path.name, error.expected) from error
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    copy = Path(shutil.copyfile(path, folder / path.name))
-    return Upload(copy, photo.tensor(options.size), photo.opacity(options.size))
+    with written(argument, path.name, "cannot be kept"):
+        new = Path(tempfile.mkdtemp(dir=folder.parent))
+        try:
+            shutil.copyfile(path, new / path.name)
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    return Upload(folder / path.name, photo.tensor(options.size), photo.opacity(options.size))

@@ -113,7 +113,7 @@ def _message(error: BaseException) -> str:
     message = " ".join(str(error).partition("Config search path")[0].split())
     if unknown := re.match(r"Could not override '([^']+)'", message):
         key = unknown[1].partition("@")[0]
-        return UNKNOWN.format(key)
+        return UNKNOWN.format(key, ";")
     return message
 
 

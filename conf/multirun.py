@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from tempfile import TemporaryDirectory
 
 from hydra import initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from photostyle.conf.overrides import parse_arguments
 from photostyle.conf.paths import quoted
 from photostyle.ops.errors import ArgumentError
 
@@ -23,7 +23,7 @@ MODE = "hydra.mode=MULTIRUN"
 
 def is_multirun(words: Sequence[str]) -> bool:
     """Whether a command line asks for several jobs."""
-    arguments = get_args_parser().parse_intermixed_args(words)
+    arguments = parse_arguments(words)
     if arguments.help or arguments.hydra_help:
         return False
     return arguments.multirun or MODE in arguments.overrides
@@ -48,7 +48,7 @@ def multirun(
         KeyboardInterrupt: a job was interrupted.
         ArgumentError: an option that goes with single runs only.
     """
-    arguments = get_args_parser().parse_intermixed_args(words)
+    arguments = parse_arguments(words)
     for option in ("cfg", "info", "config_dir", "config_name", "config_path"):
         if value := getattr(arguments, option):
             name = f"--{option.replace('_', '-')}"

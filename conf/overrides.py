@@ -1,23 +1,45 @@
 """Words of a command line that fit no argument: told before Hydra makes something odd of them."""
 
-from collections.abc import Iterator, Sequence
+import argparse
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from photostyle.ops.errors import ArgumentError
 
-UNKNOWN = "{}: there is no such argument here; --cfg job lists all"
+UNKNOWN = "{}: there is no such argument here{} --cfg job lists all"
+NO_ARGUMENT = "{}: is no NAME=VALUE; no spaces around =, quotes around a value that has some"
+VARIANTS = {"stylize": "method", "train": "kind"}
+"""The group of an entry point whose choices have arguments of their own."""
 INNER = frozenset({"app", "data.photos", "evaluation", "files", "method", "options", "training"})
 """Sections that hand arguments on to functions; they have none of their own."""
 OPTIONAL = frozenset({"photorealism.guided_filter"})
 """Sections that may be null."""
 LONGEST_NAME = 200
+LIKENESS = 0.7
+"""Of an argument's name and an unknown one, from 0 to 1, for it to be what was meant."""
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Hydra's options, and ``NAME=VALUE`` as ``overrides``.
+
+    Raises:
+        HydraException: a word is neither.
+    """
+    arguments, unknown = get_args_parser().parse_known_intermixed_args(words)
+    named = re.compile(r"~|[+]{0,2}[\w.@:-][\w.@:/-]*=")
+    for word in [*unknown, *arguments.overrides]:
+        if word in unknown or not named.match(word):
+            raise HydraException(NO_ARGUMENT.format(word))
+    return arguments
 
 
 def check_overrides(folder: str, config_name: str, words: Sequence[str]) -> None:
@@ -35,7 +57,7 @@ def check_overrides(folder: str, config_name: str, words: Sequence[str]) -> None
             other than a name.
         HydraException: there is no such key or choice, or the words cannot be read.
     """
-    arguments = get_args_parser().parse_intermixed_args(words)
+    arguments = parse_arguments(words)
     if arguments.help or arguments.config_dir or arguments.config_path or arguments.config_name:
         return
     groups = {path.parent.name for path in Path(folder).glob("*/*.yaml")}
@@ -46,12 +68,19 @@ def check_overrides(folder: str, config_name: str, words: Sequence[str]) -> None
         _check_choice(choice)
     if any(choice.is_sweep_override() for choice in choices):
         return
-    with initialize_config_dir(folder, version_base="1.3"):
-        config = compose(config_name, [choice.input_line for choice in choices])
+    try:
+        with initialize_config_dir(folder, version_base="1.3"):
+            config = compose(config_name, [choice.input_line for choice in choices])
+    except ConfigCompositionException as error:
+        if refused := re.match(r"Could not override '([^'@]+)", str(error)):
+            raise _unknown(refused[1], folder, config_name) from error
+        raise
     keys = dict(items(OmegaConf.to_container(config)))
     for override in overrides:
         if override not in choices:
-            _check(override, keys, config)
+            if not _is_argument(override.key_or_group, keys):
+                raise _unknown(override.key_or_group, folder, config_name)
+            _check_value(override, config)
 
 
 def items(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -70,11 +99,31 @@ def _check_choice(override: Override) -> None:
             raise ArgumentError(override.key_or_group, value, "give the name of a choice")
 
 
-def _check(override: Override, keys: dict[str, object], config: DictConfig) -> None:
-    key = override.key_or_group
+def _is_argument(key: str, keys: Iterable[str]) -> bool:
     inner = any(key == section or key.startswith(f"{section}.") for section in INNER)
-    if key not in keys or inner or key.rpartition(".")[2].startswith("_"):
-        raise HydraException(UNKNOWN.format(key))
+    return key in keys and not inner and not key.rpartition(".")[2].startswith("_")
+
+
+def _unknown(key: str, folder: str, config_name: str) -> HydraException:
+    """With a hint: the choices that have such an argument, or else one of a similar name."""
+    group = VARIANTS.get(config_name)
+    variants = [f"{group}={file.stem}" for file in sorted(Path(folder, str(group)).glob("*.yaml"))]
+    known = {}
+    with initialize_config_dir(folder, version_base="1.3"):
+        for words in [[variant] for variant in variants] or [[]]:
+            names = dict(items(OmegaConf.to_container(compose(config_name, words))))
+            known.update({"".join(words): [name for name in names if _is_argument(name, names)]})
+    hint = " or ".join(variant for variant in variants if key in known[variant])
+    if hint:
+        return HydraException(UNKNOWN.format(key, f", but with {hint};"))
+    names = sorted({name for names in known.values() for name in names})
+    similar = difflib.get_close_matches(key, names, 1, LIKENESS)
+    hint = f"; did you mean {similar[0]}?" if similar else ";"
+    return HydraException(UNKNOWN.format(key, hint))
+
+
+def _check_value(override: Override, config: DictConfig) -> None:
+    key = override.key_or_group
     section = key in OPTIONAL or isinstance(OmegaConf.select(config, key), DictConfig)
     for value in _values(override):
         if override.is_delete():

@@ -17,7 +17,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from photostyle.data.metadata import Metadata, of_picture, of_tiff
 from photostyle.data.photo import MIN_SIDE
@@ -57,6 +57,8 @@ _HALF = "remature end"
 _LARGEST_PIXEL, _LARGEST_REST = 16, 1 << 28
 """Bytes in a file: of a pixel, four floats; of all that editors keep beside the photo."""
 # Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
+LARGEST_TEXT = 64 << 20
+"""Bytes of a profile or a text in a PNG file, unpacked; Pillow takes no more of all together."""
 _PILLOW_STATE = threading.Lock()
 
 
@@ -266,14 +268,15 @@ def _opened_by_pillow(content: bytes, kind: str) -> Image.Image:
 def _pillow_on_our_terms() -> Iterator[None]:
     """Let Pillow read a header without its opinions, one thread at a time.
 
-    It warns of large images and refuses larger ones, where ``max_pixels`` decides, and it warns of
-    damaged metadata before it goes on without, or raises.
+    It warns of large images and refuses larger ones, where ``max_pixels`` decides, refuses profiles
+    and texts of more than 1 MB in PNG files, and it warns of damaged metadata before it goes on
+    without, or raises.
     """
     with _PILLOW_STATE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
+        limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, LARGEST_TEXT
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = limit
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits

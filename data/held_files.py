@@ -14,7 +14,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from photostyle.ops.errors import ArgumentError
@@ -87,11 +87,19 @@ def temporary_folder() -> Iterator[Path]:
     for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         with suppress(OSError), _held_folder(left):
             shutil.rmtree(left)
-    with (
-        tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True) as folder,
-        _held_folder(folder),
-    ):
-        yield Path(folder)
+    with ExitStack() as stack:
+        yield _new_folder(stack)
+
+
+def _new_folder(stack: ExitStack) -> Path:
+    while True:
+        new = tempfile.TemporaryDirectory(prefix=_FOLDER, ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(new))
+        # Another process may have taken it for one that was left, and may remove it still.
+        with suppress(FileNotFoundError, BlockingIOError):
+            stack.enter_context(_held_folder(folder))
+            if folder.is_dir():
+                return folder
 
 
 @contextmanager

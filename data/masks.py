@@ -15,9 +15,13 @@ from torch import Tensor
 
 from photostyle.data.paths import atomic_file
 from photostyle.data.photo import to_pixels
+from photostyle.ops.errors import ArgumentError, check_choice, check_number
 from photostyle.ops.regions import Described, segment_described, segment_together
 
 logger = logging.getLogger(__name__)
+
+MASKS = ("auto", "none")
+"""What to do without painted masks."""
 
 COLOURS = (
     (230, 25, 75), (60, 180, 75), (0, 130, 200), (255, 225, 25), (145, 30, 180), (70, 240, 240),
@@ -27,7 +31,6 @@ COLOURS = (
 WHOLE_SHARE = {"automatic": 0.65, "painted": 0.05}
 """How much the whole photos count beside their regions: what a person has painted is meant, and its
 borders are a little wrong."""
-
 
 LARGEST_MASK = 4096
 """Long side in pixels of the masks that are written for a larger photo, and of what is made of a
@@ -95,6 +98,34 @@ class Masks:
         empty = seen.flatten(1).sum(1) == 0
         seen[empty] = style
         return replace(masks, style=seen)
+
+
+def check_masks(
+    masks: str | None,
+    whole_share: float | None,
+    **painted: str | os.PathLike | None,
+) -> None:
+    """Check that what is said of masks has an effect together.
+
+    Args:
+        masks: one of `MASKS`, or ``None``.
+        whole_share: see `Masks.with_whole`; ``None``: see `WHOLE_SHARE`.
+        painted: files of masks, by their arguments; ``None``: not given.
+
+    Raises:
+        ArgumentError: it has not, or they are other values.
+    """
+    if masks is not None:
+        check_choice("masks", masks, MASKS)
+        for argument, file in painted.items():
+            if file is not None:
+                expected = f"says what to do without {argument}; leave one of them out"
+                raise ArgumentError("masks", masks, expected)
+    if whole_share is not None:
+        check_number("whole_share", whole_share, 0, 1)
+        if masks == "none":
+            expected = "masks=none leaves no regions to weigh; leave one of them out"
+            raise ArgumentError("whole_share", whole_share, expected)
 
 
 def automatic_masks(

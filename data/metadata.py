@@ -7,6 +7,7 @@ values and write them again lose what they do not understand: text in other alph
 byte by byte.
 """
 
+import re
 import struct
 from dataclasses import dataclass, replace
 from typing import Self
@@ -37,6 +38,8 @@ _INTEROP_INDEX, _COLOUR_SPACE = 1, 0xA001
 _ADOBE_RGB = 2
 _SIZES = {256: 0, 257: 1, 0xA002: 0, 0xA003: 1}
 """Tags that hold the photo's width (0) or height (1)."""
+_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>\s*))[2-8]""")
+"""The same once more, as an attribute or an element: some readers go by it."""
 _THUMBNAIL, _THUMBNAIL_LENGTH = 513, 514
 _REDUCED = 1
 """Bit of `NEW_SUBFILE_TYPE`: a smaller version of another page."""
@@ -94,9 +97,9 @@ class Metadata:
 
     def of_upright(self, width: int, height: int) -> Self:
         """The same for upright pixels of this size: without the thumbnail, too."""
-        if self.exif is None:
-            return self
-        return replace(self, exif=_of_upright(self.exif, width, height))
+        exif = None if self.exif is None else _of_upright(self.exif, width, height)
+        xmp = None if self.xmp is None else _XMP_ORIENTATION.sub(rb"\g<1>1", self.xmp)
+        return replace(self, exif=exif, xmp=xmp)
 
 
 def of_picture(picture) -> Metadata:
@@ -193,7 +196,9 @@ def _of_upright(exif: bytes, width: int, height: int) -> bytes:
         if layout == "I" and entry.kind == SHORT:
             struct.pack_into(f"{order}H", block, entry.position - 6, LONG)
         struct.pack_into(order + layout, block, entry.position, value)
-    return _without_thumbnail(block)
+    result = _without_thumbnail(block)
+    _top(result)  # a damaged thumbnail may have been said to be all of it
+    return result
 
 
 def _without_thumbnail(block: bytearray) -> bytes:

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import BinaryIO
@@ -126,19 +126,35 @@ def check_file(path: str | os.PathLike, *, overwrite: bool, argument: str, neede
     check_room(argument, path, folder, needed)
 
 
-def check_apart(output: str | os.PathLike | None, **inputs: str | os.PathLike | None) -> None:
-    """Check that a file to be written is none of those to be read.
+Paths = str | os.PathLike | Iterable[str | os.PathLike] | None
+
+
+def check_apart(argument: str, outputs: Paths, **inputs: Paths) -> None:
+    """Check that no file to be written is one of those to be read.
+
+    Args:
+        argument: the caller's name for what is written.
+        outputs: a file or several, which need not be there; ``None``: none.
+        inputs: the same of what is read, by the caller's names for them.
 
     Raises:
-        ArgumentError: it is, under whatever name.
+        ArgumentError: one is, under whatever name.
     """
-    for argument, path in inputs.items():
-        if output is None or path is None:
-            continue
-        with suppress(OSError):  # what is not there is no other file
-            if os.path.samefile(output, path):
-                expected = f"is the file of {argument}; give another name"
-                raise ArgumentError("output", output, expected)
+    read = {file: name for name, paths in inputs.items() for _, file in _identified(paths)}
+    for output, file in _identified(outputs):
+        if file in read:
+            expected = f"is the file of {read[file]}; give another name"
+            raise ArgumentError(argument, output, expected)
+
+
+def _identified(paths: Paths) -> Iterator[tuple[str | os.PathLike, tuple[int, int]]]:
+    """Those of some files that are there, and what each is whatever its name."""
+    if paths is None:
+        return
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        with suppress(OSError, ValueError):
+            status = os.stat(path)
+            yield path, (status.st_dev, status.st_ino)
 
 
 def check_folder(argument: str, folder: str | os.PathLike | None) -> None:

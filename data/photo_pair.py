@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from photostyle.data.cube_file import check_cube
+from photostyle.data.decoders import READABLE
 from photostyle.data.full_resolution import apply_to_photo
 from photostyle.data.image_io import check_holds, load_visible
 from photostyle.data.lut_output import SavedLut, save_lut_of
@@ -15,6 +16,7 @@ from photostyle.data.masks import (
     WHOLE_SHARE,
     Masks,
     automatic_masks,
+    check_masks,
     save_masks,
 )
 from photostyle.data.painted_masks import load_masks
@@ -29,21 +31,17 @@ from photostyle.data.paths import (
 )
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
+from photostyle.data.reading import check_present
 from photostyle.data.rescue import save_or_rescue
 from photostyle.ops.affine import blend_affine
 from photostyle.ops.errors import (
     ArgumentError,
-    check_choice,
     check_finite,
-    check_number,
     check_whole,
 )
 from photostyle.ops.gram import pixel_weights
 
 logger = logging.getLogger(__name__)
-
-LARGEST_SEED = 2**63 - 1
-MASKS = ("auto", "none")
 
 
 @dataclass(frozen=True)
@@ -82,18 +80,20 @@ class Files:
     options: PhotoOptions = PhotoOptions()
 
     def __post_init__(self):
-        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        check_whole("seed", self.seed, 0)
         for argument in ("content", "style"):
             if getattr(self, argument) is None:
                 raise ArgumentError(argument, None, "required; give an image file")
-        if self.masks is not None:
-            check_choice("masks", self.masks, MASKS)
-        if self.whole_share is not None:
-            check_number("whole_share", self.whole_share, 0, 1)
+        painted = {name: getattr(self, name) for name in ("content_mask", "style_mask")}
+        check_masks(self.masks, self.whole_share, **painted)
+        inputs = {"content": self.content, "style": self.style, **painted}
+        check_present(READABLE, **inputs)
         check_folder("masks_dir", self.masks_dir)
         self._check_no_masks()
-        names = "content", "style", "content_mask", "style_mask"
-        check_apart(self.target, **{name: getattr(self, name) for name in names})
+        check_apart("output", self.target, **inputs)
+        if self.masks_dir is not None:
+            masks = [Path(self.masks_dir) / name for name in MASK_FILES.values()]
+            check_apart("masks_dir", masks, **inputs)
         needed = expected_size(self.content, self.target) if self.options.full_resolution else 0
         check_output(self.target, overwrite=self.options.overwrite, needed=needed)
         if self.lut is not None:

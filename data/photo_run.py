@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from photostyle.data.decoders import READABLE
 from photostyle.data.held_files import remove_leftovers
 from photostyle.data.image_io import check_holds, load_visible, save_photo
 from photostyle.data.lut_output import SavedLut
@@ -38,6 +39,7 @@ from photostyle.data.paths import (
 )
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
+from photostyle.data.reading import check_present
 from photostyle.data.rescue import save_or_rescue
 from photostyle.data.run_log import RunLog
 from photostyle.ops.console import Console
@@ -216,7 +218,8 @@ def plan(
         path = Path(content)
         output = Path(output or f"{path.stem}_{name}{suffix_like(path)}")
         needed = expected_size(path, output) if options.full_resolution else 0
-        check_apart(output, content=path)
+        check_present(READABLE, content=path)
+        check_apart("output", output, content=path)
         check_output(output, overwrite=options.overwrite, needed=needed)
         return Plan(output, [(path, output)], options, single=True)
 
@@ -243,6 +246,9 @@ def plan(
         expected = f"no photos there; give a photo, or a folder or pattern of {' '.join(FORMATS)}"
         raise ArgumentError("content", content, expected)
     jobs = [(folder / photo, output / photo) for photo in photos]
+    if options.overwrite:  # results may be links to photos
+        sources, targets = zip(*jobs, strict=True)
+        check_apart("output", targets, content=sources)
     passed_over = [file for file in files if not is_photo(file)]
     return Plan(output, jobs, options, False, passed_over, unreadable)
 

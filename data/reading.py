@@ -38,6 +38,21 @@ def in_one_line(error: Exception) -> str:
     return lines[-1][:LONGEST_REASON] if lines else type(error).__name__
 
 
+def check_present(give: str, **inputs: str | os.PathLike | None) -> None:
+    """Check that something is where files are to be read; call it before outputs are checked.
+
+    Args:
+        give: what each ought to be, such as "a network file".
+        inputs: by the caller's names for them; ``None`` need not be there.
+
+    Raises:
+        ArgumentError: there is nothing, or it cannot be reached.
+    """
+    for argument, path in inputs.items():
+        if path is not None and file_status(path, argument) is None:
+            raise ArgumentError(argument, path, f"no such file; give {give}")
+
+
 def open_file(path: str | os.PathLike, argument: str, give: str) -> BinaryIO:
     """Open a file to read it.
 

@@ -57,7 +57,8 @@ class RunLog:
             failures: of some of them, each of one of both.
             seconds: that all took.
         """
-        if self.path is None or not jobs:
+        path = self.path  # another thread may give it up meanwhile
+        if path is None or not jobs:
             return
         reasons = {str(error.value): error.expected for error in failures}
         rows = []
@@ -65,13 +66,13 @@ class RunLog:
             reason = next((reasons[name] for name in map(str, job) if name in reasons), "")
             outcome = "failed" if reason else "done"
             rows.append((*job, outcome, f"{seconds / len(jobs):.2f}", reason))
-        self._append(rows)
+        self._append(path, rows)
 
-    def _append(self, rows: Sequence[tuple]) -> None:
+    def _append(self, path: str | os.PathLike, rows: Sequence[tuple]) -> None:
         text = StringIO()
         writer = csv.writer(text)
         try:
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:
                 with suppress(OSError):  # some network drives have none
                     fcntl.flock(file, fcntl.LOCK_EX)  # of two that begin one writes the head
@@ -87,5 +88,5 @@ class RunLog:
             finally:
                 os.close(file)
         except OSError as error:
-            logger.warning("%s cannot be written and is left out: %s", self.path, reason_of(error))
+            logger.warning("%s cannot be written and is left out: %s", path, reason_of(error))
             self.path = None

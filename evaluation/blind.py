@@ -104,6 +104,8 @@ def write_sheets(
     found = [pair for pair in found if pair.name in ours]
     theirs = _other_results(other, found) if of_folder else {p.name: p.baseline for p in found}
     output = prepare_output(output, _OWN_FILE, "a blind comparison", overwrite)
+    for name in ("key.json", "answers.csv"):  # an earlier one would be taken for that of new sheets
+        (output / name).unlink(missing_ok=True)
     shuffle = random.Random(seed)
     shuffle.shuffle(found)
     sheets, key = [], {}

@@ -1,4 +1,4 @@
-"""Feed-forward networks: one style each, one pass per photo."""
+"""Feed-forward networks, of one style or of any: one pass per photo."""
 
 import lazy_loader
 

@@ -23,7 +23,7 @@ class Schedule:
     learning_rate: float = 1e-3
     warmup: int = 50
     max_gradient_norm: float = 1.0
-    ema_decay: float = 0.999
+    ema_decay: float = 0.99
     gradient_accumulation: int = 1
 
     def __post_init__(self):

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from photostyle.data import Masks, PhotoOptions, automatic_masks, load_masks, load_visible
-from photostyle.data.masks import WHOLE_SHARE
-from photostyle.data.paths import check_file, written
-from photostyle.data.photo_pair import LARGEST_SEED, MASKS
+from photostyle.data import Masks, PhotoOptions, load_masks, load_visible
+from photostyle.data.decoders import READABLE
+from photostyle.data.masks import WHOLE_SHARE, check_masks, masks_of_described
+from photostyle.data.paths import check_apart, check_file, written
+from photostyle.data.reading import check_present
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_statistics import SUFFIX, load_style, save_style
 from photostyle.feedforward.universal_net import StyleStatistics
 from photostyle.ops import ArgumentError
-from photostyle.ops.errors import check_choice, check_number, check_whole
+from photostyle.ops.errors import check_whole
+from photostyle.ops.features import VGGFeatures
+from photostyle.ops.regions import describe
 
 Styled = Callable[[Tensor, Tensor | None], StyleNetwork]
 """From photos at working size, (B, 3, H, W), and their opacity, (H, W), to the network with its
@@ -50,11 +54,8 @@ class StyleSource:
     seed: int = 0
 
     def __post_init__(self):
-        check_whole("seed", self.seed, 0, LARGEST_SEED)
-        if self.masks is not None:
-            check_choice("masks", self.masks, MASKS)
-        if self.whole_share is not None:
-            check_number("whole_share", self.whole_share, 0, 1)
+        check_whole("seed", self.seed, 0)
+        check_masks(self.masks, self.whole_share, **self.painted)
         if self.save_style is not None and Path(self.save_style).suffix != SUFFIX:
             raise ArgumentError("save_style", self.save_style, f"give a file that ends in {SUFFIX}")
         if self.is_statistics:
@@ -68,6 +69,11 @@ class StyleSource:
     def is_statistics(self) -> bool:
         """Whether the style is a file of statistics, no photo."""
         return self.style is not None and Path(self.style).suffix == SUFFIX
+
+    @property
+    def painted(self) -> dict[str, str | Path | None]:
+        """The files of masks, by their arguments."""
+        return {"content_mask": self.content_mask, "style_mask": self.style_mask}
 
     def check_for(
         self, network: StyleNetwork, name: str | Path, *, single: bool, overwrite: bool
@@ -86,9 +92,14 @@ class StyleSource:
             expected = f"network={name} takes any; give a photo or a file of statistics"
             raise ArgumentError("style", None, expected)
         if not single:
-            for argument in ("content_mask", "style_mask"):
+            for argument in self.painted:
                 self._refuse(argument, "painted masks are those of one photo; give one as content")
+            if self.masks is None:
+                self._refuse("whole_share", "many photos have regions on request; add masks=auto")
+        if not self.is_statistics:
+            check_present(READABLE, style=self.style, **self.painted)
         if self.save_style is not None:
+            check_apart("save_style", self.save_style, style=self.style, network=name)
             check_file(self.save_style, overwrite=overwrite, argument="save_style")
 
     def styled(
@@ -111,7 +122,9 @@ class StyleSource:
         style, opacity = photo.tensor(options.size), photo.opacity(options.size)
         painted = self.content_mask is not None or self.style_mask is not None
         regions = painted or self.masks == "auto" or (self.masks is None and single)
-        whole = None
+        encoder, described, whole = cache(VGGFeatures), None, None
+        if regions and not painted:
+            described = describe(style, opacity, encoder=encoder)
         if self.save_style is not None or not regions:
             with torch.inference_mode():
                 visible = opacity if opacity is None else opacity[None].to(device)
@@ -120,8 +133,15 @@ class StyleSource:
             return _same(network.with_style(whole)), whole
 
         def by_region(guides: Tensor, seen: Tensor | None) -> StyleNetwork:
-            opacities = seen, opacity
-            masks = self._masks(guides.cpu(), style, opacities, painted, options.max_pixels)
+            content = guides.cpu()
+            if painted:
+                files, sizes = self.painted.values(), (content.shape[2:], style.shape[2:])
+                masks, kind = load_masks(*files, *sizes, max_pixels=options.max_pixels), "painted"
+            else:
+                photo = describe(content, seen, encoder=encoder)
+                masks, kind = masks_of_described(photo, described, seed=self.seed), "automatic"
+            share = WHOLE_SHARE[kind] if self.whole_share is None else self.whole_share
+            masks = masks.with_whole(share).visible(seen, opacity)
             return with_regions(network, style.to(device), masks)
 
         return by_region, whole
@@ -136,24 +156,6 @@ class StyleSource:
             return
         with written("save_style", self.save_style):
             save_style(statistics, self.save_style, overwrite=overwrite)
-
-    def _masks(
-        self,
-        content: Tensor,
-        style: Tensor,
-        opacities: tuple[Tensor | None, Tensor | None],
-        painted: bool,
-        max_pixels: int,
-    ) -> Masks:
-        if painted:
-            sizes = content.shape[2:], style.shape[2:]
-            files = self.content_mask, self.style_mask
-            masks = load_masks(*files, *sizes, max_pixels=max_pixels)
-        else:
-            masks = automatic_masks(content, style, opacities=opacities, seed=self.seed)
-        share = WHOLE_SHARE["painted" if painted else "automatic"]
-        share = share if self.whole_share is None else self.whole_share
-        return masks.with_whole(share).visible(*opacities)
 
     def _refuse(self, argument: str, expected: str) -> None:
         if (value := getattr(self, argument)) is not None:

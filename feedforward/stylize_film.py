@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from photostyle.data import PhotoOptions
 from photostyle.data.film_frame import FilmFrame, Planes
-from photostyle.data.paths import check_apart, file_status
+from photostyle.data.paths import check_apart
+from photostyle.data.reading import check_present
 from photostyle.data.video import check_film_output, open_film, suffix_of_result
 from photostyle.feedforward.steady_colours import SteadyColours
 from photostyle.feedforward.style_network import StyleNetwork
@@ -70,11 +71,10 @@ def stylize_film(
     """
     start = time.monotonic()
     _check(trained, network, style, options)
-    if file_status(content, "content") is None:
-        raise ArgumentError("content", content, "no such file")
+    check_present("a film", content=content)
     named = Path(network if style.style is None else style.style).stem
     output = Path(output or f"{content.stem}_{named}{suffix_of_result(content)}")
-    check_apart(output, content=content, style=style.style)
+    check_apart("output", output, content=content, style=style.style)
     check_film_output(output, overwrite=options.overwrite)
     with open_film(content) as film:
         if film.width * film.height > options.max_pixels:

@@ -104,9 +104,9 @@ def stylize_photos(
         photos = plan_shards(shards, content, named, output, options)
     else:
         photos = plan(content, named, output, options)
-    if single:
-        masks = {"content_mask": style.content_mask, "style_mask": style.style_mask}
-        check_apart(photos.output, style=style.style, **masks)
+    targets = [target for _, target in photos.jobs] if isinstance(photos, Plan) else None
+    if single or options.overwrite:
+        check_apart("output", targets, style=style.style, **style.painted)
     if lut is not None:
         if not single:
             raise ArgumentError("lut", lut, "is that of one photo; give one as content")

@@ -31,7 +31,6 @@ from photostyle.ops.errors import check_choice, check_flag, check_whole
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu")
-LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class RunOptions:
     def __post_init__(self):
         check_flag("resume", self.resume)
         check_whole("size", self.size, 64)
-        check_whole("seed", self.seed, 0, LARGEST_SEED)
+        check_whole("seed", self.seed, 0)
         check_choice("device", self.device, DEVICES)
         check_choice("precision", self.precision, PRECISIONS)
 

@@ -1,5 +1,6 @@
 """Automatic masks: two photos segmented together, so that regions have counterparts."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -39,6 +40,9 @@ PLAIN = 0.75
 152 photos it is 0.86 or more, of noise on a wall 0.65, of an even sky 0.2."""
 PLAIN_COLOURS = 0.1
 """That of its colours, at most: of an even sky 0.08, of two halves 0.3."""
+EVEN_COLOURS = 0.05
+"""That of an even surface within a photo, whose features are as those of a plain one: of a sky
+around a kite 0.02."""
 REFINEMENT = GuidedFilter(radius=16, ridge=1e-3)
 """Takes masks from the features' grid to the photo's edges."""
 FAINT = 0.05
@@ -59,8 +63,9 @@ def segment_together(
     Features are normalised within each photo, so that day and night meet, and reduced by a
     principal component analysis of both. Regions that one of the photos lacks are merged into what
     is nearest to them by Ward's criterion. Of a plain photo, a wall, all is one region: normalised,
-    its noise would be parts. At last the masks are projected onto what is locally
-    affine in their photo, which moves their borders to its edges.
+    its noise would be parts. Nor is an even surface of the content parted, the sky around a kite.
+    At last the masks are projected onto what is locally affine in their photo, which moves their
+    borders to its edges.
 
     Args:
         content: (1, 3, H, W), values in [0, 1].
@@ -113,6 +118,7 @@ def segment_described(
         split = int(content.cells.counted.sum())
         clusters = _clusters(points, REGIONS, seed).numpy()
         labels = _without_counterpart_merged(points.numpy(), clusters, split)
+        labels = _even_merged(labels, split, content.cells)
         found = np.unique(labels)
         masks = [
             _masks(part, photo.cells.counted, found, photo.image)
@@ -124,11 +130,14 @@ def segment_described(
 
 class _Cells(NamedTuple):
     """The cells of relu4_3's grid: features (N, channels), colours (N, 3) and heights (N,), from -1
-    to 1, of those N that are counted, (height, width)."""
+    to 1, of those N that are counted, (height, width); and as they are, relu4_3's square roots and
+    colours, where the others are normalised."""
 
     features: Tensor
     colours: Tensor
     heights: Tensor
+    roots: Tensor
+    own_colours: Tensor
     counted: Tensor
 
 
@@ -159,10 +168,10 @@ def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Des
     roots = [maps.sqrt() for maps in (fine, middle, coarse)]
     features = [_normalised(maps, counted) / maps.shape[1] ** 0.5 for maps in roots]
     colours = F.interpolate(photo, size, mode="area")
-    spread = float(colours[0][:, counted].std(1, correction=0).mean())
-    is_plain = _contrast(roots[1], counted) < PLAIN and spread < PLAIN_COLOURS
+    own = [maps[0][:, counted].T for maps in (roots[1], colours)]
+    is_plain = _contrast(own[0]) < PLAIN and _spread(own[1]) < PLAIN_COLOURS
     heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
-    cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, counted)
+    cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, *own, counted)
     return Described(image, cells, is_plain)
 
 
@@ -174,11 +183,15 @@ def _counted(size: tuple[int, int], weights: Tensor | None) -> Tensor:
     return share >= min(0.5, float(share.max()))
 
 
-def _contrast(maps: Tensor, counted: Tensor) -> float:
-    """Deviation of (1, C, H, W) over the root mean square, where it is counted, from 0 to 1."""
-    x = maps[0][:, counted]
-    variance = x.var(1, correction=0).sum() / x.square().mean(1).sum().clamp(min=1e-12)
+def _contrast(x: Tensor) -> float:
+    """Deviation of (N, C) features over their root mean square, from 0 to 1."""
+    variance = x.var(0, correction=0).sum() / x.square().mean(0).sum().clamp(min=1e-12)
     return float(variance.sqrt())
+
+
+def _spread(colours: Tensor) -> float:
+    """Deviation of (N, 3) colours."""
+    return float(colours.std(0, correction=0).mean())
 
 
 def _normalised(maps: Tensor, counted: Tensor) -> Tensor:
@@ -276,6 +289,25 @@ def _without_counterpart_merged(points: np.ndarray, labels: np.ndarray, split: i
         cost[rarest] = np.inf
         labels[labels == found[rarest]] = found[cost.argmin()]
     return labels
+
+
+def _even_merged(labels: np.ndarray, split: int, content: _Cells) -> np.ndarray:
+    """Labels of which no two are the same even surface of the content, whose points come first.
+
+    Heights part a sky, and so does a kite, around which features differ; the border would show.
+    """
+    labels = labels.copy()
+    while True:
+        even = []
+        for pair in itertools.combinations(np.unique(labels[:split]), 2):
+            cells = torch.from_numpy(np.isin(labels[:split], pair))
+            contrast = _contrast(content.roots[cells])
+            if contrast < PLAIN and _spread(content.own_colours[cells]) < EVEN_COLOURS:
+                even.append((contrast, *pair))
+        if not even:
+            return labels
+        _, first, second = min(even)
+        labels[labels == second] = first
 
 
 def _masks(labels: np.ndarray, counted: Tensor, found: np.ndarray, photo: Tensor) -> Tensor:

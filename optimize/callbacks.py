@@ -1,6 +1,7 @@
 """What can be told of each step of an optimisation: a progress bar, TensorBoard, pictures."""
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,9 @@ class TensorBoardLog:
         self._events.add(step.number, *summaries)
 
 
+_OWN_FILE = re.compile(r"step_\d{4,}\.png")
+
+
 class IntermediatePictures:
     """``step_0010.png``, ... every ``every`` steps, at the size of the current scale.
 
@@ -107,7 +111,8 @@ class IntermediatePictures:
     def __init__(self, folder: str | Path, every: int, *, overwrite: bool = False):
         self._folder = Path(folder)
         self._every = every
-        self._earlier = sorted(self._folder.glob("step_[0-9]*.png"))
+        found = self._folder.glob("step_*.png")
+        self._earlier = sorted(path for path in found if _OWN_FILE.fullmatch(path.name))
         if self._earlier and not overwrite:
             expected = "holds another run's pictures; give another folder or overwrite=true"
             raise ArgumentError("intermediate_dir", folder, expected)

@@ -174,6 +174,22 @@ def test_a_report_on_a_full_disk_ends_nothing(archive, monkeypatch, caplog):
 
 
 @pytest.mark.reliability
+def test_one_thread_gives_a_report_up_while_another_adds_to_it(archive, monkeypatch):
+    log = RunLog("log.csv")
+    real = os.open
+
+    def meanwhile(path, *arguments):
+        log.path = None
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", meanwhile)
+    log.add([("a", "b")], [], 1.0)
+    assert "a,b,done" in Path("log.csv").read_text()
+    log.add([("c", "d")], [], 1.0)
+    assert "c,d" not in Path("log.csv").read_text()
+
+
+@pytest.mark.reliability
 def test_a_report_has_no_half_line(archive, caplog):
     """A limit to the size of files stands for a disk that is full."""
     log = RunLog("log.csv")

@@ -202,7 +202,7 @@ BAD = {
         for name in ("log", "pictures", "validation", "checkpoint", "keep")
     },
     # Names and weights.
-    "seed": ({"seed": -1}, "seed=-1: give a number from 0"),
+    "seed": ({"seed": -1}, "seed=-1: give a number at least 0"),
     "seed that is no number": ({"seed": "abc"}, "seed=abc: give a whole number"),
     "device": ({"device": "tpu"}, "device=tpu: unknown; choose one of auto, cpu"),
     "precision": ({"precision": "fp8"}, "precision=fp8: unknown; choose one of auto, float32, bf"),

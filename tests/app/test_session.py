@@ -3,6 +3,8 @@
 And where the server refuses to start.
 """
 
+import errno
+import os
 import shlex
 import socket
 import sys
@@ -291,6 +293,31 @@ def test_what_is_no_photo_is_refused(session, argument, name, message):
     with pytest.raises(ArgumentError, match=f"^{message}"):
         session.take(argument, name)
     assert session.one_pass() is session.result
+
+
+def test_a_photo_that_cannot_be_copied(session, monkeypatch):
+    """The one before stays, file and all."""
+
+    def full(source, target):
+        Path(target).write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    session.one_pass()
+    before = session.write(1.0).read_bytes()
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(ArgumentError, match=r"^content=b\.png: cannot be kept: No space left"):
+        session.take("content", "b.png")
+    assert session.write(1.0).read_bytes() == before
+
+
+def test_a_result_that_cannot_be_written(session, folder):
+    name = f"{'n' * 180}.jpg"
+    (folder / name).write_bytes((folder / "a.jpg").read_bytes())
+    for argument in ("content", "style"):
+        session.take(argument, name)
+    session.one_pass()
+    with pytest.raises(ArgumentError, match=r"^output=n.*: cannot be written: File name too long"):
+        session.write(1.0)
 
 
 def test_what_is_missing_is_named(settings, folder):

@@ -8,7 +8,7 @@ import struct
 import numpy as np
 import pytest
 import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from photostyle.data import Metadata, Photo, load_photo, save_photo
@@ -140,6 +140,50 @@ def test_exif_to_tiff_and_back(tmp_path, camera, pixels):
 def test_xmp(tmp_path, camera, suffix):
     save_photo(tmp_path / f"result{suffix}", load_photo(camera))
     assert load_photo(tmp_path / f"result{suffix}").metadata.xmp == XMP
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".avif", ".heic", ".tif"])
+@pytest.mark.parametrize(
+    "orientation",
+    [b' tiff:Orientation="6"/>', b" tiff:Orientation = '6'/>", b"><tiff:Orientation>6</"],
+)
+def test_an_orientation_in_xmp(tmp_path, pixels, suffix, orientation):
+    """Pictures are upright: what readers that go by XMP turn them by goes with EXIF's."""
+    xmp = b"<rdf:Description" + orientation
+    photo = Photo(pixels, metadata=Metadata(exif=block(), xmp=xmp))
+    save_photo(tmp_path / f"a{suffix}", photo)
+    found = load_photo(tmp_path / f"a{suffix}")
+    assert found.pixels.shape == pixels.shape
+    assert found.metadata.xmp == xmp.replace(b"6", b"1")
+    if suffix != ".heic":  # which only a plugin opens
+        with Image.open(tmp_path / f"a{suffix}") as image:
+            assert ImageOps.exif_transpose(image).size == (WIDTH, HEIGHT)
+
+
+def test_a_large_profile_and_a_large_text_of_a_png_file(tmp_path, pixels):
+    """Packed, a file of them is small."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    texts = PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", XMP.decode() + " " * (2 << 20), zip=True)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png", pnginfo=texts, icc_profile=profile + bytes(3 << 19))
+    photo = load_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(photo.pixels, pixels)
+    assert photo.metadata.xmp.startswith(XMP)
+
+
+def test_a_thumbnail_that_is_said_to_be_all_of_it(tmp_path, pixels, caplog):
+    """Without it nothing is left: the block is damaged, and the photo is read without."""
+    exif = bytearray(block(thumbnail=b"thumbnail"))
+    for tag, value in ((513, 8), (514, len(exif) - 8)):
+        at = exif.rindex(struct.pack("<HHI", tag, 4, 1)) + 8
+        struct.pack_into("<I", exif, at, value)
+    with pytest.raises(ValueError, match="requires a buffer"):
+        Metadata(bytes(exif)).of_upright(7, 8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + bytes(exif))
+    photo = load_photo(tmp_path / "a.jpg")
+    assert photo.metadata.exif is None
+    assert "EXIF data are damaged and are not kept" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])

@@ -283,6 +283,6 @@ def test_an_output_that_is_an_input(folder, output):
     Path("link.png").symlink_to("photo.png")
     os.link("photo.png", "hard.png")
     with pytest.raises(ArgumentError, match=f"^output={output}: is the file of style; give"):
-        check_apart(output, content="other.png", mask=None, style="photo.png")
-    check_apart(None, content="photo.png")
-    check_apart("new.png", content="photo.png")
+        check_apart("output", output, content="other.png", mask=None, style="photo.png")
+    check_apart("output", None, content="photo.png")
+    check_apart("output", "new.png", content="photo.png")

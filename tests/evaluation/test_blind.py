@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from photostyle.evaluation import blind
 from photostyle.evaluation.blind import COLUMNS, compare_blind, score_answers, write_sheets
 from photostyle.evaluation.evaluate import evaluate
 from photostyle.ops import ArgumentError
@@ -98,6 +100,23 @@ def test_the_order_is_random_and_repeatable(folders):
         sheets(folders, overwrite=True, seed=seed)
         orders.add(json.dumps(key_of(folders)))
     assert len(orders) == 6
+
+
+def test_new_sheets_never_stand_beside_an_old_key(folders, monkeypatch):
+    sheets(folders)
+    write, written = blind.write_picture, []
+
+    def interrupted(path, picture):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(path, picture)
+
+    monkeypatch.setattr(blind, "write_picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sheets(folders, overwrite=True, seed=1)
+    assert written
+    assert not {"key.json", "answers.csv"} & {*os.listdir(folders / "blind")}
 
 
 def test_what_lies_beside_the_sheets(folders):

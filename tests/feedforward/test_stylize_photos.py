@@ -338,7 +338,7 @@ def test_file_that_is_no_network(run, folder, case):
 OPTIONS = PhotoOptions(size=SIZE)
 BAD = {
     "masks": ({"masks": "auto"}, "masks=auto: network=tiny.safetensors has a style of its own"),
-    "masks_dir": ({"masks_dir": "m"}, "masks_dir: there is no such argument here"),
+    "masks_dir": ({"masks_dir": "m"}, "masks_dir: there is no such argument here, but with"),
     "missing content": ({"content": "nope.png"}, "content=nope.png: no such file"),
     "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
     "null content": ({"content": "null"}, "content=None: required; give a photo, a folder or a"),
@@ -350,6 +350,10 @@ BAD = {
     "no network": ({"network": None}, "style=None: required: a photo whose style to take; or give"),
     "missing network": ({"network": "nope"}, "network=nope: no such file; give a network file"),
     "folder as network": ({"network": "trip"}, "network=trip: no such file; give a network file"),
+    "missing content, output exists": (
+        {"content": "nope.png", "output": "trip/a.png"},
+        "content=nope.png: no such file",
+    ),
     "output exists": ({"output": "trip/a.png"}, "output=trip/a.png: exists; give another name or"),
     "output is content": (
         {"output": "./photo.png", "overwrite": "true"},
@@ -365,6 +369,10 @@ BAD = {
     "folder onto itself": (
         {"content": "trip", "output": "empty/../trip", "overwrite": "true"},
         "output=empty/../trip: holds the photos; give another folder",
+    ),
+    "a result that is a link to a photo": (
+        {"content": "trip", "output": "links", "overwrite": "true"},
+        "output=links/a.png: is the file of content; give another name",
     ),
     "pattern onto itself": (
         {"content": "trip/**/*.png", "output": "trip"},
@@ -411,6 +419,8 @@ def test_wrong_value(run, folder, case):
     values, message = BAD[case]
     Path("text.png").write_text("This is not a picture.\n")
     Path("empty").mkdir()
+    Path("links").mkdir()
+    Path("links/a.png").symlink_to("../trip/a.png")
     before = files(folder)
     code, out, err = run(**values)
     assert (code, out) == (2, "")

@@ -359,6 +359,26 @@ BAD = {
     "no style": ({"style": None}, "style=None: network=any.safetensors takes any; give a photo"),
     "nothing": ({"style": None, "network": None}, "style=None: required: a photo whose style"),
     "missing style": ({"style": "no.png"}, "style=no.png: no such file"),
+    "missing style, output exists": (
+        {"style": "no.png", "output": "photo.png"},
+        "style=no.png: no such file",
+    ),
+    "masks beside painted ones": (
+        {"masks": "auto", "style_mask": "style.png"},
+        "masks=auto: says what to do without style_mask; leave one of them out",
+    ),
+    "a result of many that is the style": (
+        {"content": "trip", "style": "made/0.png", "output": "made", "overwrite": "true"},
+        "output=made/0.png: is the file of style; give another name",
+    ),
+    "statistics onto the network": (
+        {"save_style": "any.safetensors", "overwrite": "true"},
+        "save_style=any.safetensors: is the file of network; give another name",
+    ),
+    "a share of many photos": (
+        {"content": ".", "whole_share": 0.5},
+        "whole_share=0.5: many photos have regions on request; add masks=auto",
+    ),
     "missing statistics": ({"style": "no.safetensors"}, "style=no.safetensors: no such file"),
     "network as style": (
         {"style": "any.safetensors"},
@@ -423,6 +443,8 @@ BAD = {
 def test_wrong_value(run, folder, case):
     """Exit code 2, one line on stderr that names it, and nothing written."""
     values, message = BAD[case]
+    Path("made").mkdir()
+    Path("made/0.png").write_bytes(Path("warm.png").read_bytes())
     save_style(universal().statistics(tensor(7)), "warm.safetensors")
     statistics = load_file("warm.safetensors")
     now = {"format": "photostyle style 2"}

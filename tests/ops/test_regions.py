@@ -151,6 +151,20 @@ def test_a_plain_photo_has_no_parts(photos, name):
         assert (masks.style == torch.ones(1, *pair[1].shape[2:])).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_even_surface_is_not_parted(photos, seed):
+    """The sky above a kite and that below it differ in nothing but the height."""
+    top, bottom = torch.tensor([[0.3, 0.45, 0.75], [0.36, 0.52, 0.83]]).view(2, 1, 3, 1, 1)
+    content = top.lerp(bottom, torch.linspace(0, 1, 200).view(200, 1)).repeat(1, 1, 1, 300)
+    kite = load_image(EXAMPLES / "pavilion.jpg", 300)[..., 60:124, 60:124]
+    content[..., 68:132, 118:182] = kite
+    masks = automatic_masks(content, load_image(EXAMPLES / "sunset.jpg", 160), seed=seed)
+    assert len(masks.labels) == 2
+    sky = masks.content[:, :1, :1]
+    assert (masks.content[:, :20] == sky).all()
+    assert (masks.content[:, -20:] == sky).all()
+
+
 def test_photos_with_nothing_in_common(photos):
     noise = torch.rand(1, 3, 120, 90, generator=torch.Generator().manual_seed(0))
     masks = automatic_masks(photos[0], noise)

@@ -41,6 +41,15 @@ def test_pictures(tmp_path):
         np.testing.assert_array_equal(np.asarray(image), np.full((20, 30, 3), 4))
 
 
+def test_pictures_of_an_earlier_run(tmp_path):
+    """They go, and nothing else that lies there."""
+    for name in ("step_0008.png", "step_12345.png", "step_1 of us.png", "step_0008.png.txt"):
+        (tmp_path / name).touch()
+    show(IntermediatePictures(tmp_path, 4, overwrite=True))
+    expected = ["step_0004.png", "step_0008.png.txt", "step_1 of us.png"]
+    assert sorted(os.listdir(tmp_path)) == expected
+
+
 def test_tensorboard(tmp_path):
     show(TensorBoardLog(tmp_path / "log", 2))
     log = EventAccumulator(str(tmp_path / "log")).Reload()
