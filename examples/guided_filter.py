@@ -1,11 +1,14 @@
 """Any image made locally affine in a photo, and the affine maps that carry it to another size."""
 
+from pathlib import Path
+
 import torch
 
 from photostyle.data import load_image, save_image
 from photostyle.ops import GuidedFilter
 from photostyle.ops.affine import apply_affine, resize_affine
 
+Path("outputs").mkdir(exist_ok=True)
 large = load_image("examples/pavilion.jpg")
 small = load_image("examples/pavilion.jpg", size=192)
 rough = (small + 0.2 * torch.randn_like(small)).clamp(0, 1)

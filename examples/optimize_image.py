@@ -1,9 +1,12 @@
 """The optimiser on tensors, with an objective of your own choice."""
 
+from pathlib import Path
+
 from photostyle.data import load_image, save_image
 from photostyle.ops import GRAM, GuidedFilter, StyleObjective, Transport
 from photostyle.optimize import Descent, optimize_image
 
+Path("outputs").mkdir(exist_ok=True)
 content = load_image("examples/pavilion.jpg", size=192)
 style = load_image("examples/sunset.jpg", size=192)
 quick = Descent(scales=[1.0], steps=[8])

@@ -41,8 +41,8 @@ PLAIN = 0.75
 PLAIN_COLOURS = 0.1
 """That of its colours, at most: of an even sky 0.08, of two halves 0.3."""
 EVEN_COLOURS = 0.05
-"""That of an even surface within a photo, whose features are as those of a plain one: of a sky
-around a kite 0.02."""
+"""That of an even surface within a photo, whose features deviate as little as a plain photo's: of a
+sky around a kite 0.02, and 0.5 to 0.6 of the features."""
 REFINEMENT = GuidedFilter(radius=16, ridge=1e-3)
 """Takes masks from the features' grid to the photo's edges."""
 FAINT = 0.05
@@ -169,7 +169,7 @@ def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Des
     features = [_normalised(maps, counted) / maps.shape[1] ** 0.5 for maps in roots]
     colours = F.interpolate(photo, size, mode="area")
     own = [maps[0][:, counted].T for maps in (roots[1], colours)]
-    is_plain = _contrast(own[0]) < PLAIN and _spread(own[1]) < PLAIN_COLOURS
+    is_plain = _contrast(own[0], own[0]) < PLAIN and _spread(own[1]) < PLAIN_COLOURS
     heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
     cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, *own, counted)
     return Described(image, cells, is_plain)
@@ -183,9 +183,9 @@ def _counted(size: tuple[int, int], weights: Tensor | None) -> Tensor:
     return share >= min(0.5, float(share.max()))
 
 
-def _contrast(x: Tensor) -> float:
-    """Deviation of (N, C) features over their root mean square, from 0 to 1."""
-    variance = x.var(0, correction=0).sum() / x.square().mean(0).sum().clamp(min=1e-12)
+def _contrast(x: Tensor, whole: Tensor) -> float:
+    """Deviation of (N, C) features over the root mean square of those of the whole photo."""
+    variance = x.var(0, correction=0).sum() / whole.square().mean(0).sum().clamp(min=1e-12)
     return float(variance.sqrt())
 
 
@@ -301,7 +301,7 @@ def _even_merged(labels: np.ndarray, split: int, content: _Cells) -> np.ndarray:
         even = []
         for pair in itertools.combinations(np.unique(labels[:split]), 2):
             cells = torch.from_numpy(np.isin(labels[:split], pair))
-            contrast = _contrast(content.roots[cells])
+            contrast = _contrast(content.roots[cells], content.roots)
             if contrast < PLAIN and _spread(content.own_colours[cells]) < EVEN_COLOURS:
                 even.append((contrast, *pair))
         if not even:

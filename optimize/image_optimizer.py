@@ -22,6 +22,7 @@ from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
 from photostyle.ops.errors import ArgumentError, check_choice, check_flag
 from photostyle.ops.gram import average_down, check_masks, pixel_weights
+from photostyle.ops.interrupts import interrupts_held
 from photostyle.optimize.descent import Descent
 
 INITS = ("colour_transfer", "content", "noise", "style")
@@ -256,17 +257,18 @@ class _Search:
         # values add up to 1. In this unit the line search need not grow it by powers of ten.
         unit = FIRST_MOVE * self.x.numel()
         z = (self.x / unit).requires_grad_(True)
-        lbfgs = torch.optim.LBFGS(
-            [z],
-            lr=learning_rate,
-            max_iter=steps,
-            max_eval=steps,
-            history_size=20,
-            line_search_fn="strong_wolfe",
-            # The losses are means: their gradients are tiny long before the minimum.
-            tolerance_grad=0,
-            tolerance_change=0,
-        )
+        with interrupts_held():  # the first one imports compilers, which lose them
+            lbfgs = torch.optim.LBFGS(
+                [z],
+                lr=learning_rate,
+                max_iter=steps,
+                max_eval=steps,
+                history_size=20,
+                line_search_fn="strong_wolfe",
+                # The losses are means: their gradients are tiny long before the minimum.
+                tolerance_grad=0,
+                tolerance_change=0,
+            )
         lbfgs.step(lambda: self.evaluate(z, z * unit))
 
     def evaluate(self, variable: Tensor, x: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ def test_every_script_is_listed():
 @pytest.mark.parametrize("name", WRITTEN)
 def test_example(name, tmp_path):
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    (tmp_path / "outputs").mkdir()
     done = subprocess.run(
         [sys.executable, f"examples/{name}.py"], cwd=tmp_path, capture_output=True, text=True
     )

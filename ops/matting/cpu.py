@@ -287,7 +287,8 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     """μ_k and W_k of all windows, (B, C, H, W) -> (B, 9, H-2r, W-2r) float64."""
     batch, _, height, width = guide.shape
     windows = height - 2 * radius
-    statistics = torch.empty(batch, STATISTICS, windows, width - 2 * radius, dtype=torch.float64)
+    shape = batch, STATISTICS, windows, width - 2 * radius
+    statistics = torch.empty(shape, dtype=torch.float64, device="cpu")
     ridge = epsilon / (2 * radius + 1) ** 2
     _over_bands(
         _statistics_band, windows, radius, batch,

@@ -1,6 +1,8 @@
 """The optimisation of one image: what it returns, also when it ends early."""
 
 import math
+import signal
+from contextlib import suppress
 
 import pytest
 import torch
@@ -348,6 +350,25 @@ def test_interrupted(content, style, objective, at):
     else:
         small = torch.nn.functional.interpolate(result.image, best.image.shape[2:], mode="area")
         assert (small - best.image.clamp(0, 1)).square().mean().sqrt() < 0.08
+
+
+def test_an_interrupt_that_an_import_loses(content, style, objective, monkeypatch):
+    """PyTorch imports its compilers with the first optimiser; these catch what is raised then."""
+    real = torch.optim.LBFGS
+
+    def importing(*arguments, **options):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(torch.optim, "LBFGS", importing)
+    steps = Recorder()
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = optimize_image(content, style, objective, **SCHEDULE, callback=steps)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert result.stopped == "interrupted"
 
 
 def test_interrupted_between_two_scales(content, style):
