@@ -1,10 +1,14 @@
 """Photos from files to files: by the closed form, and by networks of one style and of any."""
 
+from pathlib import Path
+
 from photostyle import load_network
 from photostyle.data import Files, PhotoOptions, load_image
 from photostyle.feedforward import StyleSource, load_style
 from photostyle.feedforward.stylize_photos import stylize_photos
 from photostyle.optimize.transfer_colours import transfer_colours
+
+Path("outputs").mkdir(exist_ok=True)
 
 options = PhotoOptions(size=256, strength=0.8, overwrite=True)
 print(
