@@ -309,7 +309,10 @@ class TestMethodLut:
         ({"output": "style.png"}, "output=style.png: exists; give another name or overwrite=true"),
         ({"strength": 2}, "strength=2: give a number from 0 to 1"),
         ({"workers": 0}, "workers=0: give a number at least 1"),
-        ({"style": "style.png"}, "style: there is no such argument here; --cfg job lists all"),
+        (
+            {"style": "style.png"},
+            "style: there is no such argument here, but with method=colour_transfer",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
