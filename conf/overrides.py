@@ -106,19 +106,22 @@ def _is_argument(key: str, keys: Iterable[str]) -> bool:
 
 def _unknown(key: str, folder: str, config_name: str) -> HydraException:
     """With a hint: the choices that have such an argument, or else one of a similar name."""
-    group = VARIANTS.get(config_name)
-    variants = [f"{group}={file.stem}" for file in sorted(Path(folder, str(group)).glob("*.yaml"))]
-    known = {}
+    choices = [()]
+    if group := VARIANTS.get(config_name):
+        files = sorted(Path(folder, group).glob("*.yaml"))
+        choices = [(f"{group}={file.stem}",) for file in files]
+    arguments = {}
     with initialize_config_dir(folder, version_base="1.3"):
-        for words in [[variant] for variant in variants] or [[]]:
-            names = dict(items(OmegaConf.to_container(compose(config_name, words))))
-            known.update({"".join(words): [name for name in names if _is_argument(name, names)]})
-    hint = " or ".join(variant for variant in variants if key in known[variant])
-    if hint:
-        return HydraException(UNKNOWN.format(key, f", but with {hint};"))
-    names = sorted({name for names in known.values() for name in names})
-    similar = difflib.get_close_matches(key, names, 1, LIKENESS)
-    hint = f"; did you mean {similar[0]}?" if similar else ";"
+        for choice in choices:
+            names = dict(items(OmegaConf.to_container(compose(config_name, [*choice]))))
+            arguments[choice] = {name for name in names if _is_argument(name, names)}
+    having = [choice for choice, names in arguments.items() if key in names]
+    similar = difflib.get_close_matches(key, sorted(set().union(*arguments.values())), 1, LIKENESS)
+    hint = ";"
+    if having:
+        hint = f", but with {' or '.join(*zip(*having, strict=True))};"
+    elif similar:
+        hint = f"; did you mean {similar[0]}?"
     return HydraException(UNKNOWN.format(key, hint))
 
 

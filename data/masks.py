@@ -100,7 +100,7 @@ class Masks:
         return replace(masks, style=seen)
 
 
-def check_masks(
+def check_mask_choices(
     masks: str | None,
     whole_share: float | None,
     **painted: str | os.PathLike | None,

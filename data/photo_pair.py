@@ -16,7 +16,7 @@ from photostyle.data.masks import (
     WHOLE_SHARE,
     Masks,
     automatic_masks,
-    check_masks,
+    check_mask_choices,
     save_masks,
 )
 from photostyle.data.painted_masks import load_masks
@@ -85,7 +85,7 @@ class Files:
             if getattr(self, argument) is None:
                 raise ArgumentError(argument, None, "required; give an image file")
         painted = {name: getattr(self, name) for name in ("content_mask", "style_mask")}
-        check_masks(self.masks, self.whole_share, **painted)
+        check_mask_choices(self.masks, self.whole_share, **painted)
         inputs = {"content": self.content, "style": self.style, **painted}
         check_present(READABLE, **inputs)
         check_folder("masks_dir", self.masks_dir)

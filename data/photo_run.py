@@ -200,7 +200,11 @@ class Plan:
 
 
 def plan(
-    content: str | Path | None, name: str, output: str | Path | None, options: PhotoOptions
+    content: str | Path | None,
+    name: str,
+    output: str | Path | None,
+    options: PhotoOptions,
+    **others: str | Path | None,
 ) -> Plan:
     """What there is to do.
 
@@ -210,16 +214,18 @@ def plan(
         output: image file, for a folder or pattern a folder; ``None`` for ``<content>_<name>`` in
             the current folder, a file with the content's own suffix.
         options: how results are written.
+        others: files that are read, too, by their arguments; ``None``: not given.
 
     Raises:
-        ArgumentError: there is nothing to do, or the output cannot be written.
+        ArgumentError: there is nothing to do, or the output cannot be written, or would replace
+            what is read.
     """
     if is_one(content):
         path = Path(content)
         output = Path(output or f"{path.stem}_{name}{suffix_like(path)}")
         needed = expected_size(path, output) if options.full_resolution else 0
         check_present(READABLE, content=path)
-        check_apart("output", output, content=path)
+        check_apart("output", output, content=path, **others)
         check_output(output, overwrite=options.overwrite, needed=needed)
         return Plan(output, [(path, output)], options, single=True)
 
@@ -248,7 +254,7 @@ def plan(
     jobs = [(folder / photo, output / photo) for photo in photos]
     if options.overwrite:  # results may be links to photos
         sources, targets = zip(*jobs, strict=True)
-        check_apart("output", targets, content=sources)
+        check_apart("output", targets, content=sources, **others)
     passed_over = [file for file in files if not is_photo(file)]
     return Plan(output, jobs, options, False, passed_over, unreadable)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from photostyle.data import Masks, PhotoOptions, load_masks, load_visible
 from photostyle.data.decoders import READABLE
-from photostyle.data.masks import WHOLE_SHARE, check_masks, masks_of_described
+from photostyle.data.masks import WHOLE_SHARE, check_mask_choices, masks_of_described
 from photostyle.data.paths import check_apart, check_file, written
 from photostyle.data.reading import check_present
 from photostyle.feedforward.style_network import StyleNetwork
@@ -55,7 +55,7 @@ class StyleSource:
 
     def __post_init__(self):
         check_whole("seed", self.seed, 0)
-        check_masks(self.masks, self.whole_share, **self.painted)
+        check_mask_choices(self.masks, self.whole_share, **self.painted)
         if self.save_style is not None and Path(self.save_style).suffix != SUFFIX:
             raise ArgumentError("save_style", self.save_style, f"give a file that ends in {SUFFIX}")
         if self.is_statistics:

@@ -12,7 +12,7 @@ from torch import Tensor
 from photostyle.data import Photo, PhotoOptions, apply_to_photo
 from photostyle.data.cube_file import check_cube
 from photostyle.data.lut_output import SavedLut, save_lut_of
-from photostyle.data.paths import check_apart, is_film
+from photostyle.data.paths import is_film
 from photostyle.data.photo_run import Job, Plan, Report, is_one, plan
 from photostyle.data.run_log import check_log
 from photostyle.data.shard_run import ShardPlan, plan_shards
@@ -103,10 +103,7 @@ def stylize_photos(
     if shards:
         photos = plan_shards(shards, content, named, output, options)
     else:
-        photos = plan(content, named, output, options)
-    targets = [target for _, target in photos.jobs] if isinstance(photos, Plan) else None
-    if single or options.overwrite:
-        check_apart("output", targets, style=style.style, **style.painted)
+        photos = plan(content, named, output, options, style=style.style, **style.painted)
     if lut is not None:
         if not single:
             raise ArgumentError("lut", lut, "is that of one photo; give one as content")
