@@ -5,8 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, resize_affine
-from photostyle.ops.gram import check_masks
+from photostyle.ops.gram import check_masks, pixel_weights
 from photostyle.ops.guided_filter import GuidedFilter
+from photostyle.ops.tone_curve import END, ToneCurve, at_shares, reachable_mean
 from photostyle.ops.tones import CURVATURE, check_curvature, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
     EXACT,
@@ -26,8 +27,6 @@ GAINS = (0.85, 1.8)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show. Saturation may go."""
 CONTRAST_GAINS = (1.0, 1.6)
 """Of `restore_contrast`: no more than brings back what was lost, and noise stays noise."""
-BLACK = 0.01
-"""Share of the pixels that is as dark as a photo's black point or darker."""
 LARGEST_LIFT = 0.05
 """Of black towards white, that is taken back; what is more is no veil but the picture."""
 BORDER = 1 / 20
@@ -120,26 +119,33 @@ def transfer_to(
     """
     content = content.to(torch.promote_types(content.dtype, torch.float32))
     tones = to_tones(content, curvature)
-    maps = colour_maps(colour_moments(tones, masks), style, gains)
-    parts = torch.cat([maps.matrix, maps.offset[..., None]], -1).to(content.dtype)
-    curve = _Curve(content, tones, curvature)
-    if len(masks) == 1:
-        return curve.coefficients(parts[:, 0])
-    # Blending the maps equals blending their results.
+    source = colour_moments(tones, masks)
+    # Neither the exact map nor one of pixel values is bent.
+    is_bent = gains != EXACT and curvature > 0
+    target = style._replace(mean=reachable_mean(source.mean, style.mean)) if is_bent else style
+    maps = _joined(colour_maps(source, target, gains)).to(content.dtype)
     weights = _carried_to_edges(masks, content).to(content.dtype)
+    bend = None
+    if is_bent:
+        moved = (weights.flatten(2) * _lightness(tones, maps)).sum(1)
+        before = tones.mean(1).flatten(1)
+        bend = ToneCurve.between(moved, before, style, pixel_weights(masks), curvature)
+    curve = _Curve(content, tones, curvature, bend)
+    # Blending the maps equals blending their results.
     return sum(
         weight[:, None, None] * curve.coefficients(part)
-        for weight, part in zip(weights.unbind(1), parts.unbind(1), strict=True)
+        for weight, part in zip(weights.unbind(1), maps.unbind(1), strict=True)
     )
 
 
 class _Curve:
-    """What an affine map of a photo's tones is as affine maps of its values."""
+    """What an affine map of a photo's tones, and then a bend, is as affine maps of its values."""
 
-    def __init__(self, photo: Tensor, tones: Tensor, curvature: float):
+    def __init__(self, photo: Tensor, tones: Tensor, curvature: float, bend: ToneCurve | None):
         self.photo = photo
         self.tones = tones
         self.curvature = curvature
+        self.bend = bend
         # A line has no windows, and without curvature all tangents are the same.
         has_windows = curvature > 0 and min(photo.shape[2:]) >= 3
         self.laplacian = CURVES.laplacian(photo) if has_windows else None
@@ -163,14 +169,19 @@ class _Curve:
         return tangents + self.laplacian.coefficients(rest)
 
     def _curve(self, maps: Tensor, tones: Tensor) -> Tensor:
-        matrix, offset = maps.split([3, 1], 2)
-        return from_tones(_moved(tones, matrix, offset[..., 0]), self.curvature)
+        moved = _moved(tones, maps)
+        return from_tones(moved if self.bend is None else self.bend(moved), self.curvature)
 
     def _tangents(self, maps: Tensor) -> Tensor:
-        y = self._curve(maps, to_tones(self.cells, self.curvature))
+        tones = to_tones(self.cells, self.curvature)
+        y = self._curve(maps, tones)
+        matrix = maps[:, :, :3, None, None]
+        if self.bend is not None:  # of what all channels have in common
+            slope = self.bend.slope(_moved(tones, maps))
+            matrix = matrix + (slope - 1)[:, None] * matrix.mean(1, keepdim=True)
         slopes = tone_slope(self.cells, self.curvature)[:, None]
         slopes = slopes / tone_slope(y, self.curvature)[:, :, None]
-        matrix = maps[:, :, :3, None, None] * slopes
+        matrix = matrix * slopes
         offset = y - (matrix * self.cells[:, None]).sum(2)
         return torch.cat([matrix, offset[:, :, None]], 2)
 
@@ -193,8 +204,7 @@ def match_colours(
         (B, 3, H, W), not clamped, in the image's dtype.
     """
     maps = colour_maps(_whole_moments(image, weights), style, gains)
-    matrix, offset = (part[:, 0].to(image.dtype) for part in maps)
-    return _moved(image, matrix, offset)
+    return _moved(image, _joined(maps)[:, 0].to(image.dtype))
 
 
 @torch.no_grad()
@@ -220,20 +230,29 @@ def restore_contrast(image: Tensor, base: Tensor, weights: Tensor | None = None)
     lifted, black = (_black_point(x, weights) for x in (image, base))
     lift = (lifted - black) / (1 - black).clamp(min=1 / 255)
     slope = 1 / (1 - lift.clamp(0, LARGEST_LIFT))
-    return (1 - slope[..., None, None] * (1 - image)).clamp(0, 1)
+    return (1 - slope[..., None] * (1 - image)).clamp(0, 1)
 
 
-def _moved(image: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """M x + m, by (B, 3, 3) and (B, 3), everywhere in (B, 3, H, W)."""
-    return (matrix @ image.flatten(2) + offset[..., None]).view_as(image)
+def _joined(maps: AffineMaps) -> Tensor:
+    """Matrices and offsets in one, (..., 3, 4)."""
+    return torch.cat([maps.matrix, maps.offset[..., None]], -1)
+
+
+def _lightness(tones: Tensor, maps: Tensor) -> Tensor:
+    """Of what each of some maps (B, M, 3, 4) makes of tones (B, 3, H, W): (B, M, N)."""
+    weights, offset = maps.mean(2).split([3, 1], -1)
+    return weights @ tones.flatten(2) + offset
+
+
+def _moved(image: Tensor, maps: Tensor) -> Tensor:
+    """M x + m, of maps (B, 3, 4), everywhere in (B, 3, H, W)."""
+    matrix, offset = maps.split([3, 1], -1)
+    return (matrix @ image.flatten(2) + offset).view_as(image)
 
 
 def _black_point(image: Tensor, weights: Tensor | None) -> Tensor:
-    """Of each channel, (B, C): the value that a share `BLACK` of the pixels do not exceed."""
-    values = image.flatten(2)
-    if weights is not None:
-        values = values[..., weights.flatten() >= 0.5 * weights.max()]
-    return values.kthvalue(max(1, round(BLACK * values.shape[-1]))).values
+    """Of each channel, (B, C, 1)."""
+    return at_shares(image.flatten(2), (END,), weights)
 
 
 def _whole_moments(image: Tensor, weights: Tensor | None) -> Moments:
@@ -241,7 +260,9 @@ def _whole_moments(image: Tensor, weights: Tensor | None) -> Moments:
 
 
 def _carried_to_edges(masks: Tensor, photo: Tensor) -> Tensor:
-    """(B, M, H, W), of masks (M, H, W) and photos (B, 3, H, W)."""
+    """(B, M, H, W), sum 1 over M, of masks (M, H, W) and photos (B, 3, H, W)."""
+    if len(masks) == 1:
+        return torch.ones_like(photo[:, :1])
     radius = max(1, round(BORDER * max(photo.shape[2:])))
     laplacian = GuidedFilter(radius, BORDER_RIDGE).laplacian(photo)
     filtered = laplacian.guided_filter(masks.to(photo).expand(len(photo), -1, -1, -1))

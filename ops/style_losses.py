@@ -11,8 +11,10 @@ from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.errors import check_number
 from photostyle.ops.gram import gram_matrix, mean_std, pixel_vectors, pixel_weights
 from photostyle.ops.losses import content_loss, style_loss
+from photostyle.ops.tone_curve import ToneCurve, reachable_mean
 from photostyle.ops.tones import from_tones, to_tones
 from photostyle.ops.transport import (
+    EXACT,
     GREY_AXIS,
     Moments,
     blend,
@@ -133,8 +135,17 @@ class Transport:
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
         source = moments(pixels, weights)
         axes = self._contrast_axes(layer, source) if gains[0] else None
-        maps = map_to_root(source, *style, gains, self.shrinkage, axes)
-        target = blend(pixels, shares(weights), maps).mT.unflatten(2, features.shape[2:])
+        mean, root = style
+        if is_bent := layer == COLOURS and gains != EXACT:
+            mean = reachable_mean(source.mean, mean)
+        maps = map_to_root(source, mean, root, gains, self.shrinkage, axes)
+        target = blend(pixels, shares(weights), maps).mT
+        if is_bent:
+            colours = Moments(style[0], root @ root)
+            before = pixels.mean(-1).to(target)
+            curve = ToneCurve.between(target.mean(1), before, colours, pixel_weights(masks))
+            target = curve(target)
+        target = target.unflatten(2, features.shape[2:])
         target = from_tones(target).clamp(0, 1) if layer == COLOURS else target.clamp(min=0)
         target = target.to(memory_format=torch.channels_last)
         gram = gram if gram is None else GRAM.target(layer, features, masks, gram)

@@ -11,13 +11,16 @@ from photostyle.data import load_image
 from photostyle.ops import ArgumentError
 from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.colour_transfer import (
+    GAINS,
     NOISE_VARIANCE,
+    colour_maps,
     colour_moments,
     colour_transfer,
     match_colours,
     restore_contrast,
     transfer_to,
 )
+from photostyle.ops.tone_curve import ToneCurve, at_shares, reachable_mean
 from photostyle.ops.tones import CURVATURE, from_tones, to_tones
 from photostyle.ops.transport import EXACT, GREY_AXIS, Moments, monge_kantorovich
 
@@ -406,3 +409,41 @@ def test_regions_of_a_batch(content, style):
 def test_half_precision(content, style, dtype, curvature):
     found = colour_transfer(content.to(dtype), style.to(dtype), curvature=curvature)
     assert found.dtype == torch.float32
+
+
+def share_of_black(image):
+    """Of the pixels: darker than 0.03."""
+    return float((image.clamp(0, 1).mean(1) < 0.03).double().mean())
+
+
+def test_black_stays_black_in_a_lighter_style(content):
+    """Both photos have black; a mean that is lighter must not put a veil over it."""
+    scaled = (content - content.min()) / (content.max() - content.min())
+    dark, light = scaled**2, 1 - (1 - scaled.flip(3)) ** 2
+    result = transfer(dark, light, gains=GAINS, curvature=CURVATURE)
+    assert result.mean() > dark.mean() + 0.15
+    assert at_shares(result.mean(1).flatten(1), (0.01,), None) < 0.16  # a shift leaves 0.33
+
+
+def test_daylight_stays_to_be_seen_in_a_style_by_night(content):
+    light = 0.25 + 0.75 * content
+    night = 0.1 * content.flip(3) ** 2
+    result = transfer(light, night, gains=GAINS, curvature=CURVATURE)
+    assert result.mean() < 0.75 * light.mean()
+    assert share_of_black(night) > 0.4
+    assert share_of_black(result) < 0.05  # a shift leaves 0.5
+
+
+def test_bent_tones_are_curves_too(content):
+    """As for the exact map: coefficients say in small windows what bent tones say by pixel."""
+    style = load_image(EXAMPLES / "picos_de_europa.jpg", 48).double() ** 0.3
+    tones = to_tones(content)
+    source = colour_moments(tones, whole(content))
+    moments = colour_moments(to_tones(style), whole(style))
+    target = moments._replace(mean=reachable_mean(source.mean, moments.mean))
+    matrix, offset = (part[0, 0] for part in colour_maps(source, target, GAINS))
+    moved = (matrix @ tones.flatten(2) + offset[:, None]).view_as(tones)
+    curve = ToneCurve.between(moved.mean(1).flatten(1), tones.mean(1).flatten(1), moments, None)
+    assert curve.bends.abs().max() > 0.1
+    error = transfer(content, style, gains=GAINS, curvature=CURVATURE) - from_tones(curve(moved))
+    assert error.square().mean().sqrt() < 5 / 255

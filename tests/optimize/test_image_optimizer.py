@@ -19,6 +19,8 @@ from photostyle.ops import (
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer
+from photostyle.ops.tone_curve import reachable_mean
+from photostyle.ops.tones import from_tones, to_tones
 from photostyle.optimize import Descent, OptimizedImage
 from photostyle.optimize.image_optimizer import INITS
 
@@ -285,11 +287,11 @@ def test_masks(content, style, objective):
     options = {"scales": [1.0], "steps": [2]}
     result = optimize_image(content, style, objective, **options, **masks)
     left, right = result.image[..., : WIDTH // 2 - 8], result.image[..., WIDTH // 2 + 8 :]
-    assert left.mean() > 2 * right.mean()
+    assert left.mean() > 1.6 * right.mean()
     masks["style_masks"] = masks["style_masks"].flip(0)
     result = optimize_image(content, style, objective, **options, **masks)
     left, right = result.image[..., : WIDTH // 2 - 8], result.image[..., WIDTH // 2 + 8 :]
-    assert right.mean() > 2 * left.mean()
+    assert right.mean() > 1.6 * left.mean()
     # Without, one light for all.
     whole = optimize_image(content, style, objective, **options).image
     assert 0.9 < whole[..., : WIDTH // 2].mean() / whole[..., WIDTH // 2 :].mean() < 1.1
@@ -312,12 +314,19 @@ def test_difficult_contents(style, objective, kind):
     assert torch.isfinite(result.coefficients).all()
 
 
+def reachable(photo, style):
+    """The mean that a photo takes after a style's, a value of one channel."""
+    means = (to_tones(x).mean((2, 3)) for x in (photo, style))
+    return float(from_tones(reachable_mean(*means)).mean())
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5], ids=["black", "grey"])
 def test_flat_styles(content, objective, value):
-    result = optimize_image(content, torch.full((1, 3, 32, 32), value), objective, **SCHEDULE)
+    flat = torch.full((1, 3, 32, 32), value)
+    result = optimize_image(content, flat, objective, **SCHEDULE)
     assert result.stopped is None
     assert torch.isfinite(result.image).all()
-    assert float(result.image.mean()) == pytest.approx(value, abs=0.1)
+    assert float(result.image.mean()) == pytest.approx(reachable(content, flat), abs=0.05)
 
 
 def test_the_default_objective_takes_16_pixels(style):
@@ -531,11 +540,13 @@ def test_wrong_value(content, style, objective, arguments, message):
 
 
 def test_a_plain_photo_in_black():
-    """Relative to black every error is infinite; it still gets there."""
+    """Relative to black every error is infinite; it still gets as near as it may."""
     plain, black = torch.full((1, 3, 24, 32), 0.5), torch.zeros(1, 3, 24, 32)
     found = optimize_image(plain, black, StyleObjective(), scales=[0.5, 1.0], steps=[3, 3])
     assert found.stopped is None
-    assert found.image.max() < 0.1
+    torch.testing.assert_close(
+        found.image, torch.full_like(plain, reachable(plain, black)), rtol=0, atol=0.02
+    )
 
 
 def test_nothing_to_minimise(content, style):

@@ -1,0 +1,124 @@
+"""A toe and a shoulder: black and white stay where the content or the style has them.
+
+A map that moves the mean of a photo's tones moves their ends along: a lighter style puts a veil
+over blacks, a darker one drives shadows into black and makes whites grey. So tones are bent towards
+their ends, as by the characteristic curve of a film. With l the lightness of tones, m its median
+and e its black or white point,
+
+    h(l) = l + k (e − m) c (2t − c),    t = (l − m) / (e − m),    c = t limited to [0, 1],
+
+a parabola from m to e and a line beyond, with slopes from 1 at m to 1 + 2k at e.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from photostyle.ops.tones import CURVATURE, to_tones
+from photostyle.ops.transport import Moments
+
+END = 0.01
+"""Share of a photo's pixels that its black point is not exceeded by, and its white point by."""
+SPREAD = 2.0
+"""Deviations from the mean to the ends of a style, of which the moments alone are known."""
+SLOPES = (0.5, 2.0)
+"""At the ends. Flatter ones lose the texture of shadows, steeper ones show their noise."""
+LARGEST_SHIFT = 0.4
+"""Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
+
+
+def at_shares(values: Tensor, shares: Sequence[float], weights: Tensor | None) -> Tensor:
+    """What these shares of the pixels do not exceed, (..., S), of values (..., N).
+
+    Pixels of less than half the largest of the weights, (H, W) in [0, 1], do not count; ``None``:
+    all do.
+    """
+    if weights is not None:
+        values = values[..., weights.flatten() >= 0.5 * weights.max()]
+    ranks = [max(1, round(share * values.shape[-1])) for share in shares]
+    return torch.stack([values.kthvalue(rank).values for rank in ranks], -1)
+
+
+def reachable_mean(content: Tensor, style: Tensor) -> Tensor:
+    """The mean tones, (..., 3), that a photo takes after those of a style.
+
+    Their shift of lightness s becomes a tanh(s/a), a being `LARGEST_SHIFT`: a photo by daylight
+    that took all of a night's darkness would be black almost everywhere.
+    """
+    shift = (style - content).mean(-1, keepdim=True)
+    return style - shift + LARGEST_SHIFT * torch.tanh(shift / LARGEST_SHIFT)
+
+
+class ToneCurve(NamedTuple):
+    """h, of each photo of a batch.
+
+    Attributes:
+        middle: m, (B, 1).
+        ends: e, of black and of white, (B, 2).
+        bends: k, of black and of white, (B, 2).
+    """
+
+    middle: Tensor
+    ends: Tensor
+    bends: Tensor
+
+    @classmethod
+    def between(
+        cls,
+        moved: Tensor,
+        content: Tensor,
+        style: Moments,
+        weights: Tensor | None,
+        curvature: float = CURVATURE,
+    ) -> Self:
+        """The curve that brings each end of what was moved between the content's and the style's.
+
+        Args:
+            moved, content: lightness of their tones, (B, N).
+            style: moments of its tones, (B, M, 3) and (B, M, 3, 3), of one style or of B.
+            weights: of the pixels, (H, W) in [0, 1]; ``None``: all alike.
+            curvature: of the scale of tones.
+        """
+        middle = at_shares(moved, (0.5,), weights)
+        ends, of_content = (at_shares(x, (END, 1 - END), weights) for x in (moved, content))
+        of_style = _ends_of(style, curvature).to(ends)
+        belongs = ends.clamp(
+            torch.minimum(of_content, of_style), torch.maximum(of_content, of_style)
+        )
+        least, greatest = ((slope - 1) / 2 for slope in SLOPES)
+        bends = (belongs - ends) / (ends - middle)
+        # A photo of one colour has no ends to be moved.
+        return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
+
+    def __call__(self, tones: Tensor) -> Tensor:
+        """Tones (B, 3, ...), with what h adds to their lightness added to each channel."""
+        lightness = tones.mean(1).flatten(1)
+        added = (
+            bend * (end - self.middle) * clipped * (2 * t - clipped)
+            for end, bend, t, clipped in self._parts(lightness)
+        )
+        return tones + sum(added).view(tones[:, :1].shape)
+
+    def slope(self, tones: Tensor) -> Tensor:
+        """h', (B, 1, ...), at tones (B, 3, ...)."""
+        parts = self._parts(tones.mean(1).flatten(1))
+        slope = 1 + sum(2 * bend * clipped for _, bend, _, clipped in parts)
+        return slope.view(tones[:, :1].shape)
+
+    def _parts(self, lightness: Tensor):
+        """e, k, t and c of black and of white."""
+        for end, bend in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
+            length = end - self.middle
+            t = (lightness - self.middle) / torch.where(length == 0, torch.inf, length)
+            yield end, bend, t, t.clamp(0, 1)
+
+
+def _ends_of(style: Moments, curvature: float) -> Tensor:
+    """The outermost that its masks have, (B, 2)."""
+    mean = style.mean.mean(-1)
+    spread = SPREAD * style.covariance.mean((-1, -2)).clamp(min=0).sqrt()
+    ends = torch.stack([(mean - spread).amin(-1), (mean + spread).amax(-1)], -1)
+    black, white = to_tones(ends.new_tensor([0, 1]), curvature)
+    return ends.clamp(black, white)
