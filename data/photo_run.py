@@ -4,6 +4,7 @@ import glob
 import itertools
 import logging
 import os
+import random
 import stat
 import sys
 import time
@@ -160,9 +161,9 @@ class Plan:
         """Do what is to do: of many photos those that are not there yet, several at once.
 
         Any number of processes, on one machine or several, may do so with the same output: each
-        begins at another place and passes over what is there by then, so that they share the work
-        whatever becomes of one of them. With ``overwrite`` each does a share of its own instead,
-        which takes a launcher (`ops.devices.process_share`).
+        has an order of its own, see `share`, and passes over what is there by then, so that they
+        share the work whatever becomes of one of them. With ``overwrite`` each does a share of its
+        own instead, which takes a launcher (`ops.devices.process_share`).
 
         Args:
             work: called with up to ``batch_size`` jobs, by any number of threads; returns what
@@ -181,13 +182,17 @@ class Plan:
             outcome, left = Outcome(done=1), None
         else:
             rank, count = process_share()
-            todo = share(self.jobs, rank, count, self.options.overwrite)
+            jobs, overwrite = self.jobs, self.options.overwrite
             if self.options.full_resolution:
-                check_room_for(self.output, [job for job in todo if not os.path.exists(job[1])])
-            for folder in {target.parent for _, target in todo}:
+                check_room_for(self.output, [job for job in jobs if not os.path.exists(job[1])])
+            for folder in {target.parent for _, target in jobs}:
                 remove_leftovers(folder)
-            attempt = _Attempt(work, self.options.overwrite, RunLog(log))
-            outcome, left = _run(attempt, todo, batch_size, workers or torch.get_num_threads())
+            # Neighbours are often of one size, and so go through a network together.
+            firsts = range(0, len(jobs), batch_size)
+            batches = [jobs[first : first + batch_size] for first in firsts]
+            todo = share(batches, rank, count, overwrite)
+            attempt = _Attempt(work, overwrite, RunLog(log))
+            outcome, left = _run(attempt, todo, workers or torch.get_num_threads())
             if count > 1 and left is None:
                 wait_for_everyone()
         return outcome.report(
@@ -316,10 +321,16 @@ def check_room_for(output: Path, jobs: list[Job]) -> None:
         logger.warning(message, output, free / 1e6, sum(sizes) / 1e6)
 
 
-def share(jobs: list[Job], rank: int, count: int, overwrite: bool) -> list[Job]:
-    """The jobs of a process, in its order."""
+def share(jobs: list, rank: int, count: int, overwrite: bool) -> list:
+    """The jobs of a process, in its order.
+
+    Without a launcher that is a random one: of two runs in the same order each would do at any
+    moment what the other does.
+    """
     if overwrite:
         return jobs[rank::count]
+    if count == 1:
+        return random.Random().sample(jobs, len(jobs))
     start = len(jobs) * rank // count
     return jobs[start:] + jobs[:start]
 
@@ -366,22 +377,22 @@ class _Attempt:
 
 
 def _run(
-    attempt: Callable[[list[Job]], Outcome], jobs: list[Job], batch_size: int, workers: int
+    attempt: Callable[[list[Job]], Outcome], batches: list[list[Job]], workers: int
 ) -> tuple[Outcome, int | None]:
-    """Do all jobs, several batches at once.
+    """Do all batches of jobs, several at once.
 
     Returns what became of them and, after Ctrl-C, how many are left.
 
     Every worker takes its photos from file to file with its share of PyTorch's threads: two that
     compute at the same time do not wait for each other, as the threads within one operation do.
     """
-    batches = [jobs[first : first + batch_size] for first in range(0, len(jobs), batch_size)]
+    total = sum(map(len, batches))
     workers = max(1, min(workers, len(batches)))
     futures: dict[Future, int] = {}
     interrupted = False
     with (
         torch_threads(max(1, torch.get_num_threads() // workers)),
-        tqdm(total=len(jobs), unit="photo", disable=not jobs, file=Console(sys.stderr)) as bar,
+        tqdm(total=total, unit="photo", disable=not batches, file=Console(sys.stderr)) as bar,
         ThreadPoolExecutor(workers) as executor,
     ):
         try:
@@ -396,8 +407,9 @@ def _run(
         finally:
             executor.shutdown(cancel_futures=True)
     done = [future for future in futures if not future.cancelled()]
-    left = len(jobs) - sum(futures[future] for future in done)
+    left = total - sum(futures[future] for future in done)
     outcome = sum((future.result() for future in done), Outcome())
+    outcome.failures = sorted(outcome.failures, key=str)
     return outcome, left if interrupted else None
 
 

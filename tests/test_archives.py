@@ -103,6 +103,39 @@ def test_each_begins_at_its_own_place(archive, monkeypatch):
     assert seen == expected[COUNT // 2 :] + expected[: COUNT // 2]
 
 
+def test_runs_that_are_started_by_hand_have_orders_of_their_own(archive):
+    """In the same one each would do at any moment what the other does."""
+    orders = []
+    for _ in range(2):
+        seen = []
+        assert run(seen).done == COUNT
+        orders.append(seen)
+        for path in Path("out").rglob("*.png"):
+            path.unlink()
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(Path(name).name for name in photos())
+    # Two random orders agree at one place on average.
+    assert sum(one == other for one, other in zip(*orders, strict=True)) < COUNT / 2
+
+
+def test_photos_of_a_batch_are_neighbours(archive):
+    batches = []
+
+    def work(jobs):
+        batches.append([str(photo.relative_to("photos")) for photo, _ in jobs])
+        return []
+
+    plan("photos", "autumn", "out", PhotoOptions()).run(work, batch_size=4, workers=1)
+    assert sorted(batches) == [photos()[first : first + 4] for first in range(0, COUNT, 4)]
+
+
+def test_failures_are_told_in_order(archive):
+    def work(jobs):
+        return [ArgumentError("content", photo, "bad") for photo, _ in jobs]
+
+    failures = run([], work=work).failures
+    assert failures == tuple(f"content=photos/{name}: bad" for name in photos())
+
+
 def test_what_appears_meanwhile_is_passed_over(archive):
     """Before its turn, and while it is worked on."""
     seen = []
@@ -110,7 +143,8 @@ def test_what_appears_meanwhile_is_passed_over(archive):
 
     def work(jobs):
         if not seen:
-            for name in photos()[5:9]:
+            others = [name for name in photos() if Path("photos", name) != jobs[0][0]]
+            for name in others[5:9]:
                 target = Path("out", name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.touch()

@@ -240,7 +240,7 @@ def test_an_interrupt_leaves_whole_shards_alone(shards):
     report = process(interrupted)
     assert (report.done, report.left, report.exit_code) == (EACH, 2, 130)
     assert str(report).endswith("\ninterrupted; 2 shards left")
-    assert written() == ["photos-000000.tar"]
+    assert len(written()) == 1
     report = process(copies)
     assert (report.done, report.skipped) == (2 * EACH, 1)
 
@@ -296,22 +296,22 @@ def test_processes_share_the_shards(shards, monkeypatch, overwrite, expected):
 
 def test_what_another_process_makes_meanwhile_is_kept(shards):
     """The rest of such a shard is not worked on."""
-    seen = []
+    theirs = []
 
     def slow(plan):
         work = copies(plan)
 
         def record(jobs):
-            if not seen:
-                write("out/photos-000000.tar", {"theirs.txt": b""})
-            seen.append(jobs[0][0].source)
+            if not theirs:
+                theirs.append(Path("out", Path(jobs[0][0].source).parent.name))
+                write(theirs[0], {"theirs.txt": b""})
             return work(jobs)
 
         return record
 
     report = process(slow)
     assert (report.done, report.skipped, report.exit_code) == (2 * EACH, 1, 0)
-    assert list(read("out/photos-000000.tar")) == ["theirs.txt"]
+    assert list(read(theirs[0])) == ["theirs.txt"]
     assert len(written()) == 3
 
 
@@ -408,7 +408,7 @@ def test_a_full_disk(shards, run, disk):
     disk.fills("out", writes=8)
     result = run("full_resolution=false")
     assert result.code == 1
-    failures = result.out.splitlines()[1:]
+    failures = sorted(result.out.splitlines()[1:])
     assert len(failures) == 3
     assert "failed: output=out/photos-000002.tar: cannot be written: No space left" in failures[-1]
     assert written() == []
