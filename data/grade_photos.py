@@ -37,7 +37,7 @@ def grade_photos(
         options: how photos are read and results are written.
         workers: how many threads read, compute and write; ``None`` for as many as PyTorch would
             use.
-        report: ``.csv`` file to which a line is added for each of many photos, see `data.run_log`.
+        report: ``.csv`` file to which a line is added for each photo, see `data.run_log`.
 
     Raises:
         ArgumentError: for anything the caller got wrong, before anything is written.

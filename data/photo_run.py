@@ -170,14 +170,16 @@ class Plan:
                 failed.
             batch_size: how many jobs at once.
             workers: threads; ``None`` for as many as PyTorch would use.
-            log: ``.csv`` file to which a line is added for each photo of many, see `data.run_log`.
+            log: ``.csv`` file to which a line is added for each photo, see `data.run_log`.
 
         Raises:
             ArgumentError: a single photo failed.
         """
         start = time.monotonic()
         if self.single:
-            if failures := work(self.jobs):
+            failures = work(self.jobs)
+            RunLog(log).add(self.jobs, failures, time.monotonic() - start)
+            if failures:
                 raise failures[0]
             outcome, left = Outcome(done=1), None
         else:

@@ -70,7 +70,7 @@ def stylize_photos(
             once; ``None`` for 1 on a CPU and 4 on a GPU.
         workers: of photos: how many threads read, compute and write, each its own; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
-        report: ``.csv`` file to which a line is added for each of many photos, see `data.run_log`.
+        report: ``.csv`` file to which a line is added for each photo, see `data.run_log`.
         device: see `ops.devices.select_device`.
         precision: of the network's convolutions, see `ops.devices.convolution_dtype`.
 

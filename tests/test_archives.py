@@ -186,6 +186,22 @@ def test_a_line_for_each_photo(archive, command):
     assert sorted(row["photo"] for row in more) == ["photos/0/00.png", "photos/1/01.png"]
 
 
+@pytest.mark.parametrize("method", ["feedforward network=autumn size=64", "lut lut=a.cube"])
+def test_a_line_for_a_single_photo(archive, command, method):
+    Path("a.cube").write_text("LUT_1D_SIZE 2\n0 0 0\n1 1 1\n")
+    Path("bad.png").write_bytes(b"no photo")
+    more = [*f"method={method}".split(), "report=log.csv"]
+    assert command(stylize.main, "content=photos/0/00.png", "output=a.png", *more).code == 0
+    assert command(stylize.main, "content=bad.png", "output=b.png", *more).code == 2
+    with open("log.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["photo"], row["output"], row["outcome"]) for row in rows] == [
+        ("photos/0/00.png", "a.png", "done"),
+        ("bad.png", "b.png", "failed"),
+    ]
+    assert rows[1]["reason"].startswith("not a picture that can be read")
+
+
 @pytest.mark.parametrize(
     ("report", "message"),
     [("log.txt", "give a file that ends in .csv"), ("none/log.csv", "there is no folder none")],
