@@ -31,9 +31,9 @@ def entry_point(config_name: str):
     """Decorate ``main(config) -> int | None`` to run with ``conf/<config_name>.yaml``.
 
     The exit code is what it returns (``None``: 0); 2, with one line on stderr, for what the user
-    got wrong; 130 after Ctrl-C. Anything else is a defect and keeps its traceback. With
-    ``--multirun`` it is called for one job after the other, or wherever a launcher takes them, and
-    the exit code is the highest of theirs.
+    got wrong; 130 after Ctrl-C, SIGTERM or SIGHUP. Anything else is a defect and keeps its
+    traceback. With ``--multirun`` it is called for one job after the other, or wherever a launcher
+    takes them, and the exit code is the highest of theirs.
     """
 
     def decorate(main: Callable[[DictConfig], int | None]):
@@ -61,8 +61,10 @@ def entry_point(config_name: str):
         def run():
             # Lets Hydra raise its errors to us instead of printing them over many lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            # A polite kill saves what Ctrl-C saves.
+            # A polite kill saves what Ctrl-C saves, and so does a console that is closed.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(signal.SIGHUP, _hang_up)
             try:
                 code = _exit_code(command, sys.argv[1:])
             except KeyboardInterrupt:
@@ -73,6 +75,12 @@ def entry_point(config_name: str):
         return run
 
     return decorate
+
+
+def _hang_up(number, frame) -> None:
+    """A polite kill, once: of a console that is closed both shell and system tell."""
+    signal.signal(number, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _call(main: Callable[[DictConfig], int | None], config: DictConfig) -> int | None:

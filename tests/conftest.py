@@ -71,7 +71,7 @@ def command(monkeypatch, capsys):
 
     root = logging.getLogger()
     handlers = root.handlers[:]
-    terminate = signal.getsignal(signal.SIGTERM)
+    ends = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # it sets this itself; now it is put back, too
 
     def call(main, *words):
@@ -87,7 +87,8 @@ def command(monkeypatch, capsys):
 
     yield call
     GlobalHydra.instance().clear()
-    signal.signal(signal.SIGTERM, terminate)
+    for number, handler in ends.items():
+        signal.signal(number, handler)
     root.handlers[:] = handlers
 
 

@@ -941,11 +941,15 @@ def test_process_that_cannot_print_a_name(folder, encoding):
 
 @pytest.mark.reliability
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal(folder, number):
-    """Ctrl-C, or a polite kill, in the middle: the best picture so far, complete."""
-    # Where these tests run in the background of a shell, it is ignored, and that is handed down.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], 2 * [signal.SIGHUP]],
+    ids=["Ctrl-C", "a polite kill", "a console that is closed"],
+)
+def test_signal(folder, numbers):
+    """In the middle: the best picture so far, complete."""
+    # Where these tests run in the background of a shell, they are ignored, and that is handed down.
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         process = start(
             optimizer="adam",
@@ -954,7 +958,8 @@ def test_signal(folder, number):
             intermediate_every=3,
         )
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     try:
         deadline = time.monotonic() + 120
         while not list(folder.glob("pictures/step_*.png")):
@@ -962,7 +967,9 @@ def test_signal(folder, number):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert not Path("out.png").exists()
-        process.send_signal(number)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.05)
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -976,3 +983,12 @@ def test_signal(folder, number):
     assert "interrupted; writing the best picture so far" in err
     assert "Traceback" not in err
     assert not list(folder.glob(".*.tmp"))
+
+
+def test_nohup(folder, command):
+    handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert command(stylize.main, "content=nope.png", "style=style.png").code == 2
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, handler)

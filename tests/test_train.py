@@ -478,8 +478,9 @@ def started(values, command=()):
     """A process with its own session; it, and what it has started, is gone in the end."""
     line = [sys.executable, *command, train.__file__, *words(values)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    # Where these tests run in the background of a shell, it is ignored, and that is handed down.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Where these tests run in the background of a shell, they are ignored, and that is handed down.
+    numbers = signal.SIGINT, signal.SIGHUP
+    handlers = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
     try:
         process = subprocess.Popen(
             line,
@@ -491,7 +492,8 @@ def started(values, command=()):
             env=environment,
         )
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     try:
         yield process
     finally:
@@ -547,9 +549,10 @@ def test_process_with_a_wrong_value(folder):
 @pytest.mark.reliability
 @pytest.mark.slow
 @needs_proc
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_to_all(folder, number):
-    """As a terminal sends Ctrl-C and a batch system its signal: to the workers, too."""
+    """As a terminal sends Ctrl-C, or that it is closed, and a batch system its signal: to the
+    workers, too."""
     with started({"steps": 100_000, "intervals.checkpoint": 1}) as process:
         wait_for(has_reached(3), process)
         os.killpg(process.pid, number)

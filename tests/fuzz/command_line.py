@@ -171,7 +171,8 @@ def call(command: str, word: str) -> Call:
     words = [other for other in words if other.partition("=")[0] != key]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     root = logging.getLogger()
-    handlers, terminate = root.handlers[:], signal.getsignal(signal.SIGTERM)
+    handlers = root.handlers[:]
+    ends = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     alarm = signal.signal(signal.SIGALRM, _hang)
     signal.alarm(SECONDS)
     GlobalHydra.instance().clear()
@@ -191,7 +192,8 @@ def call(command: str, word: str) -> Call:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, alarm)
-        signal.signal(signal.SIGTERM, terminate)
+        for number, handler in ends.items():
+            signal.signal(number, handler)
         root.handlers[:] = handlers
     texts = (stream.buffer.getvalue().decode(errors="replace") for stream in (out, err))
     return Call(command, word, code, *texts)
