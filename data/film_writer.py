@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class Encoder:
 X264 = Encoder("libx264", (14, 51), {"preset": "veryfast"})
 X265 = Encoder("libx265", (14, 51), {"preset": "ultrafast", "x265-params": "log-level=error"})
 VP9 = Encoder("libvpx-vp9", (14, 63), {"cpu-used": "6", "deadline": "realtime", "row-mt": "1"})
-AV1 = Encoder("libsvtav1", (14, 63), {"preset": "10"})
+AV1 = Encoder("libsvtav1", (14, 63), {"preset": "9"})
+os.environ.setdefault("SVT_LOG", "1")  # of AV1 errors alone; it has no option for that
 
 
 class FilmWriter:

@@ -315,6 +315,14 @@ def test_what_the_container_refuses_late(tmp_path, caplog, sound, source, result
         assert [stream.type for stream in film.streams] == ["video"]
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "libsvtav1"])
+def test_encoders_keep_silent(tmp_path, capfd, codec):
+    make_film(tmp_path / "a.mkv", 3, codec=codec)
+    capfd.readouterr()
+    rewrite(tmp_path / "a.mkv", tmp_path / "b.mkv")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_av1_in_mov(tmp_path):
     make_film(tmp_path / "a.mkv", 3, codec="libsvtav1")
     rewrite(tmp_path / "a.mkv", tmp_path / "b.mov")
