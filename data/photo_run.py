@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import stat
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +42,7 @@ from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.reading import check_present
 from photostyle.data.rescue import save_or_rescue
 from photostyle.data.run_log import RunLog
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 from photostyle.ops.devices import process_share, wait_for_everyone
 from photostyle.ops.errors import ArgumentError, printable
 
@@ -394,7 +393,7 @@ def _run(
     interrupted = False
     with (
         torch_threads(max(1, torch.get_num_threads() // workers)),
-        tqdm(total=total, unit="photo", disable=not batches, file=Console(sys.stderr)) as bar,
+        tqdm(total=total, unit="photo", disable=not batches, file=standard_error()) as bar,
         ThreadPoolExecutor(workers) as executor,
     ):
         try:

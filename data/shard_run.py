@@ -3,7 +3,6 @@
 import copy
 import logging
 import os
-import sys
 import tarfile
 import time
 from collections import Counter, deque
@@ -34,7 +33,7 @@ from photostyle.data.photo_options import PhotoOptions
 from photostyle.data.photo_run import Outcome, Report, check_room_for, share, torch_threads
 from photostyle.data.run_log import RunLog
 from photostyle.data.shards import DAMAGED, MAX_BYTES, check_size, headers
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 from photostyle.ops.devices import process_share, wait_for_everyone
 from photostyle.ops.errors import ArgumentError
 
@@ -132,7 +131,7 @@ class ShardPlan:
         outcome, left = Outcome(), None
         with (
             torch_threads(max(1, torch.get_num_threads() // workers)),
-            tqdm(unit="photo", file=Console(sys.stderr)) as bar,
+            tqdm(unit="photo", file=standard_error()) as bar,
             ThreadPoolExecutor(workers) as executor,
         ):
             # Twice as many as can be worked on: a large photo need not keep others from beginning.

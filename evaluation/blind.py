@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from photostyle.evaluation.contact_sheet import cell, stack
 from photostyle.evaluation.pairs import Pair, find_pairs
 from photostyle.evaluation.report import write_picture, write_text
 from photostyle.evaluation.results import find_results, load_like, own_files, prepare_output
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 from photostyle.ops.errors import ArgumentError, check_flag, check_whole
 
 SIDES = ("A", "B")
@@ -109,7 +108,7 @@ def write_sheets(
     shuffle = random.Random(seed)
     shuffle.shuffle(found)
     sheets, key = [], {}
-    for number, pair in enumerate(tqdm(found, "sheets", unit="pair", file=Console(sys.stderr)), 1):
+    for number, pair in enumerate(tqdm(found, "sheets", unit="pair", file=standard_error()), 1):
         first = shuffle.choice(SIDES)
         files = [ours[pair.name], theirs[pair.name]][:: 1 if first == "A" else -1]
         sheet = _sheet(pair, files, size, number)

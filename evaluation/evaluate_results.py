@@ -3,7 +3,6 @@
 import logging
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -28,7 +27,7 @@ from photostyle.evaluation.scores import (
 )
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import colour_transfer
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 from photostyle.ops.errors import check_flag, check_whole
 from photostyle.ops.metrics import (
     StyleDistance,
@@ -116,7 +115,7 @@ def evaluate_results(
     style_distance = StyleDistance()
     scores, rows = {}, []
     scored = [pair for pair in found if pair.name in files]
-    for pair in tqdm(scored, "evaluate", unit="pair", file=Console(sys.stderr)):
+    for pair in tqdm(scored, "evaluate", unit="pair", file=standard_error()):
         case = _Case.load(pair, files[pair.name], size)
         scores[case.name] = _score(case, style_distance)
         rows.append(sheet_row(case, scores[case.name]))

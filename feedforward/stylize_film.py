@@ -1,6 +1,5 @@
 """The feed-forward mode from film to film."""
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from photostyle.data.video import check_film_output, open_film, suffix_of_result
 from photostyle.feedforward.steady_colours import SteadyColours
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.style_source import StyleSource
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 from photostyle.ops.errors import ArgumentError, check_finite, printable
 
 
@@ -94,7 +93,7 @@ def stylize_film(
         def change(frame: FilmFrame, out: Planes) -> None:
             frame.change(options.strength * colours(frame), out)
 
-        with tqdm(total=film.frames, unit="frame", file=Console(sys.stderr)) as bar:
+        with tqdm(total=film.frames, unit="frame", file=standard_error()) as bar:
             frames = film.rewrite(
                 output,
                 change,

@@ -1,7 +1,6 @@
 """What can be told of a training run while it runs: a progress bar and TensorBoard."""
 
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch.utils.tensorboard.summary import image, scalar
 from tqdm import tqdm
 
 from photostyle.data.event_file import EventFile
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ class TrainingLog:
 
     def __init__(self, folder: Path, step: int, steps: int, every: int, *, silent: bool = False):
         self.every = every
-        self._console = Console(sys.stderr)
+        self._console = standard_error()
         self._bar = tqdm(initial=step, total=steps, unit="step", disable=silent, file=self._console)
         self._events = None if silent else EventFile(folder, step + 1)
         self._warned = False

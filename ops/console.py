@@ -1,10 +1,13 @@
 """Console output that never fails the work: pipes close, disks fill, some have no console."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
+
+from tqdm import tqdm
 
 
 class Console:
@@ -48,6 +51,20 @@ class Console:
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)
+
+
+def standard_error() -> Console:
+    """`sys.stderr`, which within `safe_console` is a `Console` already."""
+    return sys.stderr if isinstance(sys.stderr, Console) else Console(sys.stderr)
+
+
+class LogHandler(logging.StreamHandler):
+    """Writes lines above the progress bars of its stream, not into them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 @contextmanager

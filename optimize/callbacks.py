@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from tqdm import tqdm
 
 from photostyle.data import save_image
 from photostyle.data.paths import reason_of
-from photostyle.ops.console import Console
+from photostyle.ops.console import standard_error
 from photostyle.ops.errors import ArgumentError
 from photostyle.optimize.image_optimizer import Step
 
@@ -29,7 +28,7 @@ class ProgressBar:
     def __call__(self, step: Step) -> None:
         """Show one step."""
         if self._bar is None:
-            self._bar = tqdm(total=step.total, unit="step", file=Console(sys.stderr))
+            self._bar = tqdm(total=step.total, unit="step", file=standard_error())
         self._bar.total = max(step.number, step.total)
         self._bar.set_postfix_str(f"{step.size} px  {step.terms}", refresh=False)
         self._bar.update()

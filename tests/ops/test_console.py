@@ -1,6 +1,7 @@
 """Console output that cannot be written fails nothing."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
-from photostyle.ops.console import Console, safe_console
+from photostyle.ops.console import Console, LogHandler, safe_console, standard_error
 
 pytestmark = pytest.mark.reliability
 
@@ -80,6 +82,28 @@ def test_the_streams_are_put_back(capsys):
         raise KeyError
     assert (sys.stdout, sys.stderr) == streams
     assert capsys.readouterr().out == "a line\n"
+
+
+def shown(text):
+    """The lines that a terminal shows of a text."""
+    lines = []
+    for line in text.split("\n"):
+        columns = []
+        for part in line.split("\r"):
+            columns[: len(part)] = part
+        lines.append("".join(columns).rstrip())
+    return lines
+
+
+def test_a_line_of_the_log_stands_above_the_bar(monkeypatch):
+    stream = StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    with safe_console(), tqdm(total=4, file=standard_error(), bar_format="{n} of 4") as bar:
+        handler = LogHandler(sys.stderr)
+        handler.emit(logging.makeLogRecord({"msg": "a"}))
+        bar.update(4)
+        handler.emit(logging.makeLogRecord({"msg": "b"}))
+    assert shown(stream.getvalue()) == ["a", "b", "4 of 4", ""]
 
 
 PROGRAM = """
