@@ -306,7 +306,7 @@ class Session:
         return {argument: self._uploads[argument].path for argument in PHOTOS} | self.mask_files
 
     def _words(self, words: tuple[str, ...]) -> tuple[str, ...]:
-        names = {key: path.name for key, path in self._paths().items()}
+        names = {key: _typed(path.name) for key, path in self._paths().items()}
         if not self._takes_style:
             names["network"] = self.network
         return *words, *self.settings.words, *(f"{key}={name}" for key, name in names.items())
@@ -352,6 +352,11 @@ class Session:
         if name in (other for colour, other in self.names.items() if colour != region):
             raise ArgumentError("name", name, "another region has this name; give another")
         self.names[region] = name
+
+
+def _typed(name: str) -> str:
+    """A file's name for the command line, where ``null`` is none and ``~`` a home folder."""
+    return f"./{name}" if name == "null" or name.startswith("~") else name
 
 
 def warm_up(settings: Settings) -> None:

@@ -76,6 +76,14 @@ def test_one_pass_is_the_command_line_s(session, command, strength):
     assert b"Maker" in file.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["null", "~", "~root", "true", "1.5", "[a]", "'a'", "${a}, b.jpg"])
+def test_names_that_mean_something_else(session, command, name):
+    Path("a.jpg").rename(name)
+    session.take("content", name)
+    session.one_pass()
+    assert session.write(1.0).read_bytes() == written_by_command_line(command, session.command(1.0))
+
+
 def check_lut(session, command, strength):
     """The file and its residual are the command line's, and so is what the command names it."""
     saved = session.write_lut(strength)
