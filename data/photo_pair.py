@@ -26,11 +26,13 @@ from photostyle.data.paths import (
     check_output,
     expected_size,
     file_status,
+    is_film,
     suffix_like,
     written,
 )
 from photostyle.data.photo import Photo
 from photostyle.data.photo_options import PhotoOptions
+from photostyle.data.photo_run import is_one
 from photostyle.data.reading import check_present
 from photostyle.data.rescue import save_or_rescue
 from photostyle.ops.affine import blend_affine
@@ -86,6 +88,7 @@ class Files:
                 raise ArgumentError(argument, None, "required; give an image file")
         painted = {name: getattr(self, name) for name in ("content_mask", "style_mask")}
         check_mask_choices(self.masks, self.whole_share, **painted)
+        self._check_photos()
         inputs = {"content": self.content, "style": self.style, **painted}
         check_present(READABLE, **inputs)
         check_folder("masks_dir", self.masks_dir)
@@ -98,6 +101,15 @@ class Files:
         check_output(self.target, overwrite=self.options.overwrite, needed=needed)
         if self.lut is not None:
             check_cube(self.lut, overwrite=self.options.overwrite)
+
+    def _check_photos(self) -> None:
+        """Another method takes more than photos one by one."""
+        method = "no photo of that name; give one, or method=feedforward"
+        if is_film(self.content) or not is_one(self.content):
+            expected = f"{method} for a folder, a pattern or a film"
+            raise ArgumentError("content", self.content, expected)
+        if Path(self.style).suffix == ".safetensors":
+            raise ArgumentError("style", self.style, f"{method} for what save_style wrote")
 
     def _check_no_masks(self) -> None:
         """Masks may have been edited since they were written."""

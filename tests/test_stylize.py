@@ -147,11 +147,13 @@ def pixels(path):
 
 # ------------------------------------------------------------------------------------- bad values
 
+OTHER_METHOD = "no photo of that name; give one, or method=feedforward"
+
 BAD = {
     # Photos.
     "missing content": ({"content": "nope.png"}, "content=nope.png: no such file"),
     "missing style": ({"style": "nope.png"}, "style=nope.png: no such file"),
-    "folder as content": ({"content": "folder"}, "content=folder: is a folder"),
+    "folder as content": ({"content": "folder"}, f"content=folder: {OTHER_METHOD}"),
     "folder as style": ({"style": "folder"}, "style=folder: is a folder"),
     "empty file": ({"content": "empty.png"}, "content=empty.png: the file is empty"),
     "text file": ({"style": "text.png"}, "style=text.png: not a picture that can be read"),
@@ -304,6 +306,17 @@ BAD = {
     "scale above 1": ({"optimizer.scales": "[2]"}, "scales=2: give a number from 0.01 to 1"),
     "overwrite": ({"overwrite": "maybe"}, "overwrite=maybe: give true or false"),
     "full_resolution": ({"full_resolution": 2}, "full_resolution=2: give true or false"),
+    # What another method takes.
+    "pattern": ({"content": "*.png"}, f"content=*.png: {OTHER_METHOD} for a folder, a pattern"),
+    "film": ({"content": "a.mp4"}, f"content=a.mp4: {OTHER_METHOD} for a folder, a pattern"),
+    "folder, colours": (
+        {"method": "colour_transfer", "content": "."},
+        f"content=.: {OTHER_METHOD} for a folder, a pattern or a film",
+    ),
+    "statistics": (
+        {"style": "a.safetensors"},
+        f"style=a.safetensors: {OTHER_METHOD} for what save_style wrote",
+    ),
     # Keys.
     "no content": ({"content": None}, "content=???: required; give it as content=VALUE"),
     "no style": ({"style": None}, "style=???: required; give it as style=VALUE"),
