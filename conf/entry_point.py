@@ -23,6 +23,7 @@ from photostyle.ops.errors import ArgumentError, printable
 
 FOLDER = str(Path(__file__).parent)
 USER_ERROR = 2
+SEVERAL = "{}: give one value; decimals have a point, lists brackets, and --multirun tries several"
 SELECTS = {"styles": "kind=universal"}
 """Keys that only one choice of a group has, and that choice: given the key it need not be given."""
 
@@ -122,6 +123,11 @@ def _message(error: BaseException) -> str:
     if unknown := re.match(r"Could not override '([^']+)'", message):
         key = unknown[1].partition("@")[0]
         return UNKNOWN.format(key, ";")
+    if wrong := re.search(r"Could not find '(.+)/(.+)' Available options in '.+': (.+)", message):
+        group, name, choices = wrong.groups()
+        return f"{group}={name}: unknown; choose one of {', '.join(choices.split())}"
+    if several := re.match(r"Ambiguous value for argument '(.+)' 1\. ", message):
+        return SEVERAL.format(several[1])
     return message
 
 

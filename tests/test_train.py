@@ -230,8 +230,8 @@ BAD = {
     # Output and keys.
     "output is a file": ({"output": "text.png"}, "output=text.png: "),
     "output below a file": ({"output": "text.png/a"}, "output=text.png/a: "),
-    "encoder": ({"encoder": "resnet"}, "Could not find 'encoder/resnet'"),
-    "architecture": ({"architecture@network": "gan"}, "Could not find 'architecture/gan'"),
+    "encoder": ({"encoder": "resnet"}, "encoder=resnet: unknown; choose one of vgg"),
+    "architecture": ({"architecture@network": "gan"}, "architecture=gan: unknown; choose one of "),
     "unknown key": ({"learning_rate": 1}, "learning_rate: there is no such argument here"),
     "unknown key of a group": ({"schedule.momentum": 1}, "schedule.momentum"),
 }

@@ -141,7 +141,10 @@ def test_after_an_interruption_no_other_begins(command, calls, contents, outputs
     ("words", "message"),
     [
         (["strength=0.5,1", "colour=red"], "colour: there is no such argument here; --cfg job li"),
-        (["method=magic,feedforward"], "In 'stylize': Could not find 'method/magic'"),
+        (
+            ["method=magic,feedforward"],
+            "method=magic: unknown; choose one of colour_transfer, feed",
+        ),
         (["--cfg", "job"], "--cfg=job: does not go with --multirun"),
         (["--config-dir", "presets"], "--config-dir=presets: does not go with --multirun"),
     ],

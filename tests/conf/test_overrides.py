@@ -60,6 +60,21 @@ def test_a_group_given_something_else_than_a_name(command, value):
     assert refused(command, f"optimizer={value}").endswith(": give the name of a choice")
 
 
+@pytest.mark.parametrize("several", [[], ["--multirun"]])
+def test_a_choice_that_there_is_not(command, several):
+    err = refused(command, *several, "method=optimise")
+    choices = "colour_transfer, feedforward, lut, optimize"
+    assert err == f"method=optimise: unknown; choose one of {choices}"
+
+
+@pytest.mark.parametrize(
+    "word", ["strength=0,5", "method=lut,optimize", "optimizer.steps=[20,20],3"]
+)
+def test_a_comma_between_values(command, word):
+    expected = "give one value; decimals have a point, lists brackets, and --multirun tries several"
+    assert refused(command, word) == f"{word}: {expected}"
+
+
 def test_a_long_name(command):
     err = refused(command, f"optimizer={'x' * 5000}")
     assert err.endswith("x: give the name of a choice")
