@@ -49,8 +49,8 @@ def serve(
         ("max_megabytes", max_megabytes), ("people", people), ("keep_minutes", keep_minutes)
     ):  # fmt: skip
         check_whole(argument, value, 1)
-    if not isinstance(host, str):
-        raise ArgumentError("host", host, "give an address")
+    if not isinstance(host, str) or ":" in host:
+        raise ArgumentError("host", host, "give a name or an IPv4 address; IPv6 is not served")
     _check_access(host, user, password)
     photos = _examples(examples)
     _check_free(host, port)
