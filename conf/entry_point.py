@@ -14,6 +14,7 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from photostyle import __version__
 from photostyle.conf.multirun import INTERRUPTED, is_multirun, multirun
 from photostyle.conf.overrides import UNKNOWN, check_overrides, items
 from photostyle.conf.paths import quote_path, shield_paths
@@ -48,6 +49,9 @@ def entry_point(config_name: str):
             sys.exit(job(config))
 
         def command(words: list[str]) -> int | None:
+            if "--version" in words:  # Hydra would tell its own
+                print("photostyle", __version__)
+                return None
             _refuse_old_names(words)
             several = is_multirun(words)
             words = [quote_path(word, several=several) for word in _with_selected(words)]

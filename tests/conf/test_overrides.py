@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from photostyle import evaluate, stylize, train
+from photostyle import __version__, evaluate, stylize, train
 from photostyle.app import __main__ as page
 from photostyle.conf.entry_point import FOLDER
 from photostyle.conf.overrides import check_overrides
@@ -53,6 +53,11 @@ def test_help(command, main):
     assert (code, err) == (0, "")
     assert out.startswith("python ")
     assert "\n--cfg job lists all arguments" in out
+
+
+@pytest.mark.parametrize("main", [stylize.main, train.main, evaluate.main, page.main])
+def test_version(command, main):
+    assert command(main, "--version") == (0, f"photostyle {__version__}\n", "")
 
 
 @pytest.mark.parametrize("value", ["3", "1.5", "nan", "true", "null", "[lbfgs]", "{name:adam}"])
