@@ -213,7 +213,8 @@ def _choose_backend(backend: str, device: torch.device) -> str:
 def _log_choice(device: str, backend: str, reason: str | None) -> None:
     # Cached, so that each choice is logged once.
     suffix = f" ({reason})" if reason else ""
-    logger.info("matting Laplacian on %s: backend %s%s", device, backend, suffix)
+    level = logging.INFO if reason else logging.DEBUG
+    logger.log(level, "matting Laplacian on %s: backend %s%s", device, backend, suffix)
 
 
 class _QuadraticForm(torch.autograd.Function):

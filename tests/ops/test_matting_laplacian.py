@@ -312,10 +312,18 @@ def test_inside_a_compiled_function():
 
 def test_auto_says_once_what_it_chose(caplog):
     laplacian._log_choice.cache_clear()
-    with caplog.at_level(logging.INFO, logger=laplacian.__name__):
+    with caplog.at_level(logging.DEBUG, logger=laplacian.__name__):
         backends = [MattingLaplacian(torch.rand(1, 3, 8, 8)).backend for _ in range(3)]
     assert backends == ["cpu"] * 3
     assert caplog.messages == ["matting Laplacian on cpu: backend cpu"]
+
+
+def test_only_a_slower_choice_is_worth_a_note(caplog):
+    laplacian._log_choice.cache_clear()
+    with caplog.at_level(logging.INFO, logger=laplacian.__name__):
+        laplacian._log_choice("cpu", "cpu", None)
+        laplacian._log_choice("cuda", "reference", "no CuPy")
+    assert caplog.messages == ["matting Laplacian on cuda: backend reference (no CuPy)"]
 
 
 class TestBadInput:
