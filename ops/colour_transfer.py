@@ -176,9 +176,10 @@ class _Curve:
         tones = to_tones(self.cells, self.curvature)
         y = self._curve(maps, tones)
         matrix = maps[:, :, :3, None, None]
-        if self.bend is not None:  # of what all channels have in common
-            slope = self.bend.slope(_moved(tones, maps))
-            matrix = matrix + (slope - 1)[:, None] * matrix.mean(1, keepdim=True)
+        if self.bend is not None:  # but for how saturation changes with lightness, which is little
+            slope = self.bend.slope(_moved(tones, maps))[:, None]
+            lightness = matrix.mean(1, keepdim=True)
+            matrix = slope * lightness + slope.clamp(max=1) * (matrix - lightness)
         slopes = tone_slope(self.cells, self.curvature)[:, None]
         slopes = slopes / tone_slope(y, self.curvature)[:, :, None]
         matrix = matrix * slopes

@@ -93,13 +93,17 @@ class ToneCurve(NamedTuple):
         return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
 
     def __call__(self, tones: Tensor) -> Tensor:
-        """Tones (B, 3, ...), with what h adds to their lightness added to each channel."""
-        lightness = tones.mean(1).flatten(1)
+        """Tones (B, 3, ...) of lightness h(l), less saturated where the curve is flatter than 1.
+
+        Else blacks that are lifted would take the colour of the channel that is lifted most.
+        """
+        lightness = tones.mean(1, keepdim=True)
         added = (
             bend * (end - self.middle) * clipped * (2 * t - clipped)
-            for end, bend, t, clipped in self._parts(lightness)
+            for end, bend, t, clipped in self._parts(lightness.flatten(1))
         )
-        return tones + sum(added).view(tones[:, :1].shape)
+        bent = lightness + sum(added).view(lightness.shape)
+        return bent + self.slope(tones).clamp(max=1) * (tones - lightness)
 
     def slope(self, tones: Tensor) -> Tensor:
         """h', (B, 1, ...), at tones (B, 3, ...)."""
