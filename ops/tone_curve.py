@@ -98,25 +98,24 @@ class ToneCurve(NamedTuple):
         Else blacks that are lifted would take the colour of the channel that is lifted most.
         """
         lightness = tones.mean(1, keepdim=True)
-        added = (
-            bend * (end - self.middle) * clipped * (2 * t - clipped)
-            for end, bend, t, clipped in self._parts(lightness.flatten(1))
-        )
-        bent = lightness + sum(added).view(lightness.shape)
-        return bent + self.slope(tones).clamp(max=1) * (tones - lightness)
+        bent, slope = self._at(lightness)
+        return bent + slope.clamp(max=1) * (tones - lightness)
 
     def slope(self, tones: Tensor) -> Tensor:
         """h', (B, 1, ...), at tones (B, 3, ...)."""
-        parts = self._parts(tones.mean(1).flatten(1))
-        slope = 1 + sum(2 * bend * clipped for _, bend, _, clipped in parts)
-        return slope.view(tones[:, :1].shape)
+        return self._at(tones.mean(1, keepdim=True))[1]
 
-    def _parts(self, lightness: Tensor):
-        """e, k, t and c of black and of white."""
-        for end, bend in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
-            length = end - self.middle
-            t = (lightness - self.middle) / torch.where(length == 0, torch.inf, length)
-            yield end, bend, t, t.clamp(0, 1)
+    def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
+        """h and h' at (B, 1, ...)."""
+        before, middle = lightness.flatten(1), self.middle
+        bent, slope = before, torch.ones_like(before)
+        for end, k in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
+            length = end - middle
+            t = (before - middle) / torch.where(length == 0, torch.inf, length)
+            c = t.clamp(0, 1)
+            bent = bent + k * length * c * (2 * t - c)
+            slope = slope + 2 * k * c
+        return bent.view_as(lightness), slope.view_as(lightness)
 
 
 def _ends_of(style: Moments, curvature: float) -> Tensor:
