@@ -177,9 +177,9 @@ class _Curve:
         y = self._curve(maps, tones)
         matrix = maps[:, :, :3, None, None]
         if self.bend is not None:  # but for how saturation changes with lightness, which is little
-            slope = self.bend.slope(_moved(tones, maps))[:, None]
+            slope, saturation = self.bend.slopes(_moved(tones, maps))
             lightness = matrix.mean(1, keepdim=True)
-            matrix = slope * lightness + slope.clamp(max=1) * (matrix - lightness)
+            matrix = slope[:, None] * lightness + saturation[:, None] * (matrix - lightness)
         slopes = tone_slope(self.cells, self.curvature)[:, None]
         slopes = slopes / tone_slope(y, self.curvature)[:, :, None]
         matrix = matrix * slopes

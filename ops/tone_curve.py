@@ -93,17 +93,15 @@ class ToneCurve(NamedTuple):
         return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
 
     def __call__(self, tones: Tensor) -> Tensor:
-        """Tones (B, 3, ...) of lightness h(l), less saturated where the curve is flatter than 1.
-
-        Else blacks that are lifted would take the colour of the channel that is lifted most.
-        """
+        """Tones (B, 3, ...) of lightness h(l), less saturated where the curve is flat."""
         lightness = tones.mean(1, keepdim=True)
         bent, slope = self._at(lightness)
-        return bent + slope.clamp(max=1) * (tones - lightness)
+        return bent + _saturation(slope) * (tones - lightness)
 
-    def slope(self, tones: Tensor) -> Tensor:
-        """h', (B, 1, ...), at tones (B, 3, ...)."""
-        return self._at(tones.mean(1, keepdim=True))[1]
+    def slopes(self, tones: Tensor) -> tuple[Tensor, Tensor]:
+        """Of lightness, h', and of what differs from it, (B, 1, ...), at tones (B, 3, ...)."""
+        slope = self._at(tones.mean(1, keepdim=True))[1]
+        return slope, _saturation(slope)
 
     def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
         """h and h' at (B, 1, ...)."""
@@ -116,6 +114,12 @@ class ToneCurve(NamedTuple):
             bent = bent + k * length * c * (2 * t - c)
             slope = slope + 2 * k * c
         return bent.view_as(lightness), slope.view_as(lightness)
+
+
+def _saturation(slope: Tensor) -> Tensor:
+    """Grey at the least of `SLOPES`: what is black or white but for a tint would show it."""
+    least = SLOPES[0]
+    return ((slope - least) / (1 - least)).clamp(0, 1)
 
 
 def _ends_of(style: Moments, curvature: float) -> Tensor:

@@ -59,7 +59,8 @@ def test_what_is_between_them_stays_exactly():
     moved = tones(-0.3, 0.3)
     bent = curve(moved, tones(-0.4, 0.4), grey_style(0, 0.1))
     assert torch.equal(bent(moved), moved)
-    assert torch.equal(bent.slope(moved), torch.ones(1, 1, 1001, dtype=torch.float64))
+    for slope in bent.slopes(moved):
+        assert torch.equal(slope, torch.ones(1, 1, 1001, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,11 @@ def test_what_is_between_them_stays_exactly():
 def test_slopes_are_limited(moved, content, slopes):
     moved = tones(*moved)
     bent = curve(moved, tones(*content), grey_style(0.0, 0.3))
-    found = bent.slope(moved)[0, 0]
+    found, saturation = (part[0, 0] for part in bent.slopes(moved))
     assert (found[0], found[-1]) == pytest.approx(slopes)
     assert (bent(moved)[0, 0].diff() > 0).all()
+    assert saturation[0] == pytest.approx(float(slopes[0] > 1))  # a lifted black is grey
+    assert saturation[500] == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -81,18 +84,18 @@ def test_slope_is_the_derivative(case):
     bent = curve(moved, tones(*content), grey_style(*style))
     x = tones(-1, 1, 40).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(bent(x).mean(1).sum(), x)
-    torch.testing.assert_close(3 * gradient[:, :1], bent.slope(x.detach()))
+    torch.testing.assert_close(3 * gradient[:, :1], bent.slopes(x.detach())[0])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_hue_stays_and_saturation_falls_where_the_curve_is_flat(case):
-    """Lifted, a black that is a little blue would be navy."""
+    """Lifted, a black that is a little blue would be navy; a white, held back, yellow."""
     moved, content, style, _ = CASES[case]
     bent = curve(tones(*moved), tones(*content), grey_style(*style))
     tint = torch.tensor([-0.05, -0.02, 0.07], dtype=torch.float64)[:, None]
     moved = tones(-1, 1)
     found = bent(moved + tint) - bent(moved)
-    torch.testing.assert_close(found, bent.slope(moved).clamp(max=1) * tint)
+    torch.testing.assert_close(found, bent.slopes(moved)[1] * tint)
 
 
 def test_each_photo_of_a_batch_has_its_own():
