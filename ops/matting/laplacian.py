@@ -2,11 +2,9 @@
 
 import functools
 import logging
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from photostyle.ops.errors import ArgumentError, check_choice, check_positive, check_whole
 from photostyle.ops.matting import cuda, operators, reference
@@ -23,7 +21,8 @@ class MattingLaplacian:
     For windows w_k of (2r+1)² pixels, all inside the image, L measures how far p is from an affine
     function of the guide's colours in every window. It is symmetric and positive semi-definite, and
     L·1 = 0. All methods are linear (``matting_loss``: quadratic) in p and differentiable in p:
-    backward to any order, and forward once.
+    backward to any order, and forward once; forward mode nested in itself is refused by a
+    ``NotImplementedError``.
 
     Args:
         guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1];
@@ -112,7 +111,7 @@ class MattingLaplacian:
         Its gradient is 2 L p / (K·H·W).
         """
         p = self._checked(p)
-        if _tangent(p) is not None:
+        if operators.tangent(p) is not None:
             return (p * self._product(p)).flatten(1).sum(1) / p[0].numel()
         if self._fused:
             product, loss = operators.product_and_loss(p, self.guide, self.epsilon)
@@ -147,7 +146,7 @@ class MattingLaplacian:
         if self.backend == "reference":
             return reference.coefficients(p, self.guide, self.radius, self.epsilon)
         rest = self.guide, self._statistics, self.radius, self.epsilon
-        return _linear(lambda p: operators.coefficients(p, *rest), p)
+        return operators.coefficients(p, *rest)
 
     def _product(self, p: Tensor) -> Tensor:
         if self.backend == "reference":
@@ -156,7 +155,7 @@ class MattingLaplacian:
 
     def _apply(self, p: Tensor, mode: str) -> Tensor:
         rest = self.guide, self._statistics, self.counts, self.radius, self.epsilon, mode
-        return _linear(lambda p: operators.apply(p, *rest), p)
+        return operators.apply(p, *rest)
 
     def _checked(self, p: Tensor) -> Tensor:
         """p in the guide's dtype."""
@@ -170,19 +169,6 @@ class MattingLaplacian:
         if p.device != self.guide.device:
             raise ArgumentError("p", p.device, f"move it to {self.guide.device}, as the guide")
         return p.to(self.guide.dtype)
-
-
-def _tangent(p: Tensor) -> Tensor | None:
-    """Of forward-mode differentiation, if p is differentiated so."""
-    return forward_ad.unpack_dual(p).tangent if forward_ad._current_level >= 0 else None
-
-
-def _linear(function: Callable[[Tensor], Tensor], p: Tensor) -> Tensor:
-    """f(p), with f of its tangent for the tangent: PyTorch drops it at operators of our own."""
-    if (tangent := _tangent(p)) is None:
-        return function(p)
-    primal = forward_ad.unpack_dual(p).primal
-    return forward_ad.make_dual(function(primal), function(tangent))
 
 
 def _check_image(argument: str, image: Tensor) -> None:

@@ -1,7 +1,12 @@
 """The kernels as operators of PyTorch, with their derivatives."""
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
+from torch.autograd import forward_ad
 
 from photostyle.ops.matting import cpu, cuda, reference
 
@@ -42,11 +47,37 @@ def _operator(name: str, schema: str):
     return register
 
 
+def tangent(p: Tensor) -> Tensor | None:
+    """Of forward-mode differentiation, if p is differentiated so.
+
+    Raises:
+        NotImplementedError: within another one, of which PyTorch would drop the tangent.
+    """
+    if eager_transforms.JVP_NESTING > 1:
+        expected = "differentiate backward, or in forward mode once"
+        raise NotImplementedError(f"the matting Laplacian in nested forward mode; {expected}")
+    return forward_ad.unpack_dual(p).tangent if forward_ad._current_level >= 0 else None
+
+
+def _linear(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate f, linear in p: f of its tangent for the tangent, which PyTorch would drop."""
+
+    @functools.wraps(operator)
+    def function(p, *rest):
+        if (direction := tangent(p)) is None:
+            return operator(p, *rest)
+        primal = forward_ad.unpack_dual(p).primal
+        return forward_ad.make_dual(operator(primal, *rest), operator(direction, *rest))
+
+    return function
+
+
 APPLY = "photostyle::matting_laplacian"
 WITH_LOSS = "photostyle::matting_laplacian_loss"
 COEFFICIENTS = "photostyle::matting_laplacian_coefficients"
 
 
+@_linear
 @_operator(
     APPLY,
     "(Tensor p, Tensor guide, Tensor? statistics, Tensor counts, int radius, float epsilon, "
@@ -123,6 +154,7 @@ torch.library.register_autograd(
 )
 
 
+@_linear
 @_operator(
     COEFFICIENTS,
     "(Tensor p, Tensor guide, Tensor? statistics, int radius, float epsilon) -> Tensor",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.autograd import forward_ad
 
 from photostyle.ops import ArgumentError, MattingLaplacian
 from photostyle.ops.matting import laplacian
@@ -405,6 +406,31 @@ class TestForwardMode:
         p = torch.rand_like(guide).requires_grad_(True)
         product = MattingLaplacian(guide).product
         assert torch.autograd.gradcheck(product, (p,), check_forward_ad=True, fast_mode=True)
+
+    @pytest.mark.parametrize("method", ["product", "guided_filter", "matting_loss", "coefficients"])
+    def test_of_a_gradient(self, method):
+        """Forward over backward gives the Hessian's product with a vector, as backward twice."""
+        guide, p, tangent = torch.rand(3, 1, 3, 9, 11, dtype=torch.float64)
+        function = getattr(MattingLaplacian(guide, 2, 1e-3), method)
+        p.requires_grad_()
+        (gradient,) = torch.autograd.grad(function(p**2).square().sum(), p, create_graph=True)
+        (expected,) = torch.autograd.grad(gradient, p, tangent)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(p, tangent)
+            (gradient,) = torch.autograd.grad(function(dual**2).square().sum(), dual)
+            found = forward_ad.unpack_dual(gradient).tangent
+        torch.testing.assert_close(found, expected)
+
+    @pytest.mark.parametrize("method", ["product", "guided_filter", "matting_loss", "coefficients"])
+    def test_of_itself_is_refused(self, method):
+        guide, p, tangent = torch.rand(3, 1, 3, 9, 11, dtype=torch.float64)
+        function = getattr(MattingLaplacian(guide), method)
+
+        def slope(p):
+            return torch.func.jvp(lambda p: function(p**2), (p,), (tangent,))[1]
+
+        with pytest.raises(NotImplementedError, match="the matting Laplacian in nested forward mo"):
+            torch.func.jvp(slope, (p,), (tangent,))
 
 
 def test_a_guide_too_small_for_any_window():
