@@ -22,7 +22,9 @@ class MattingLaplacian:
     function of the guide's colours in every window. It is symmetric and positive semi-definite, and
     L·1 = 0. All methods are linear (``matting_loss``: quadratic) in p and differentiable in p:
     backward to any order, and forward once; forward mode nested in itself is refused by a
-    ``NotImplementedError``.
+    ``NotImplementedError``. The kernels keep running sums: what is not finite in the guide or in p,
+    or larger than the rest by many powers of ten, spoils pixels outside its windows, too, which
+    only ``"reference"`` avoids.
 
     Args:
         guide: the photo I, (B, 3, H, W) or (B, 1, H, W), float32 or float64, values in [0, 1];
