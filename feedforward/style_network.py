@@ -26,6 +26,7 @@ from photostyle.feedforward.transform_net import BASES, Start, TransformNet
 from photostyle.feedforward.universal_net import StyleStatistics, UniversalNet
 from photostyle.ops import ArgumentError, GuidedFilter
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.checks import check_mask_shape, check_photos, check_range
 from photostyle.ops.colour_map import NearestColourMap, nearest_colour_map
 from photostyle.ops.colour_transfer import restore_contrast
 from photostyle.ops.devices import select_device
@@ -110,7 +111,7 @@ class StyleNetwork:
         """Photos (B, 3, H, W), float32 in [0, 1], in the style; (B, 3, H, W), not clamped.
 
         Raises:
-            ArgumentError: the network takes any style and has not been given one.
+            ArgumentError: see `start`.
         """
         if self.guided_filter is not None:
             return apply_affine(self.coefficients(photo), photo)
@@ -140,12 +141,12 @@ class StyleNetwork:
         shadows and highlights roll off.
 
         Raises:
-            ArgumentError: the network takes any style and has not been given one.
+            ArgumentError: see `start`.
         """
         if self.guided_filter is None:
             return None
-        laplacian = self.guided_filter.laplacian(photo)
         inputs, base, start = self.start(photo)
+        laplacian = self.guided_filter.laplacian(photo)
         image = self.net(*inputs)
         if self.colour_map:  # before colours are cut off, or noise would move their means
             image = base + laplacian.guided_filter(image - base)
@@ -157,11 +158,18 @@ class StyleNetwork:
         return start + laplacian.coefficients(image - base)
 
     def start(self, photo: Tensor) -> Start:
-        """What the network starts from, of photos (B, 3, H, W).
+        """What the network starts from, of photos (B, 3, H, W), values in [0, 1].
 
         Raises:
-            ArgumentError: the network takes any style and has not been given one.
+            ArgumentError: for photos other than these or of less than 8 pixels a side, for masks
+                that do not fit, and when the network takes any style and has not been given one.
         """
+        check_photos("photo", photo)
+        if min(photo.shape[2:]) < 8:
+            raise ArgumentError("photo", tuple(photo.shape), "give at least 8 x 8 pixels")
+        if self.masks is not None:
+            check_mask_shape("masks", self.masks, photo)
+            check_range("masks", self.masks)
         if not self.is_universal:
             return self.net.start(photo, self._weights)
         if self.style is None:

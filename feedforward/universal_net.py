@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from photostyle.feedforward.transform_net import ResizeConv, Start, reflect_conv
 from photostyle.ops import Transport, VGGFeatures
 from photostyle.ops.affine import apply_affine
+from photostyle.ops.checks import check_photos
 from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_whole
 from photostyle.ops.gram import average_down
@@ -109,7 +110,11 @@ class UniversalNet(nn.Module):
         Args:
             style: (B, 3, H, W), values in [0, 1], at least 8 pixels a side.
             masks: (M, H, W), values in [0, 1]; ``None``: one, everywhere.
+
+        Raises:
+            ArgumentError: for a style other than these.
         """
+        check_photos("style", style)
         masks = _whole(style) if masks is None else masks
         features = self.encoder(_halved(style))
         with torch.autocast(style.device.type, enabled=False):

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from photostyle.ops.checks import check_mask_shape
 from photostyle.ops.colour_transfer import colour_maps
 from photostyle.ops.errors import ArgumentError
-from photostyle.ops.gram import check_mask_shape
 from photostyle.ops.lattice import SIZE, lattice
 from photostyle.ops.transport import moments
 

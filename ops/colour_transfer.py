@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, resize_affine
-from photostyle.ops.gram import check_masks, pixel_weights
+from photostyle.ops.checks import check_masks, check_photo, check_photos
+from photostyle.ops.gram import pixel_weights
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.tone_curve import END, ToneCurve, at_shares, reachable_mean
 from photostyle.ops.tones import CURVATURE, check_curvature, from_tones, to_tones, tone_slope
@@ -70,7 +71,7 @@ def colour_transfer(
     the photo's edges.
 
     Args:
-        content: (1, 3, H, W), values in [0, 1].
+        content: (B, 3, H, W), values in [0, 1]; each photo has maps of its own.
         style: (1, 3, H', W'), values in [0, 1].
         content_masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight: 1, less where
             the photo is transparent; ``None``: one region.
@@ -79,15 +80,17 @@ def colour_transfer(
         curvature: of the scale of tones, from 0, pixel values as they are, to 0.99.
 
     Returns:
-        Coefficients (1, 3, 4, H, W), to be applied to the content at any size, see
+        Coefficients (B, 3, 4, H, W), to be applied to the content at any size, see
         `ops.affine.apply_affine`; in the content's dtype, float32 where that is half precision.
 
     Raises:
-        ArgumentError: for masks and ``gains`` other than these, and a ``curvature`` outside
+        ArgumentError: for photos, masks and ``gains`` other than these, and a ``curvature`` outside
             [0, 0.99].
     """
     gains = check_gains("gains", gains)
     check_curvature("curvature", curvature)
+    check_photos("content", content)
+    check_photo("style", style)
     check_masks(content_masks, style_masks, content, style)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])

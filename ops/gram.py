@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photostyle.ops.errors import ArgumentError
-
 TINY = 1e-12
 """Guards roots and divisions where there is nothing: dead channels, a black style."""
 
@@ -44,43 +42,6 @@ def mean_std(features: Tensor, masks: Tensor) -> Tensor:
     return torch.stack(statistics, dim=1)
 
 
-def check_mask_shape(argument: str, masks: Tensor, photo: Tensor) -> None:
-    """Raise `ArgumentError` unless masks are (M, H, W) where the photo is (B, C, H, W)."""
-    height, width = photo.shape[2:]
-    if masks.dim() != 3 or masks.shape[1:] != (height, width):
-        expected = f"give (M, {height}, {width}), as the photo"
-        raise ArgumentError(argument, tuple(masks.shape), expected)
-
-
-def check_masks(
-    content_masks: Tensor | None, style_masks: Tensor | None, content: Tensor, style: Tensor
-) -> None:
-    """Raise `ArgumentError` unless there are masks (M, H, W) of both photos or of neither.
-
-    As many of both, with values in [0, 1], and the style's not 0 everywhere where the content's is
-    not.
-    """
-    if (content_masks is None) != (style_masks is None):
-        missing = "content_masks" if content_masks is None else "style_masks"
-        raise ArgumentError(missing, None, "give masks of both photos or of neither")
-    if content_masks is None:
-        return
-    pairs = {"content_masks": (content_masks, content), "style_masks": (style_masks, style)}
-    for argument, (masks, photo) in pairs.items():
-        check_mask_shape(argument, masks, photo)
-        # What is not a number fails the comparison.
-        if not ((masks >= 0) & (masks <= 1 + 1e-3)).all():
-            raise ArgumentError(argument, "masks", "give values in [0, 1], all of them finite")
-    if len(content_masks) != len(style_masks):
-        expected = f"give one for each of {len(content_masks)}"
-        raise ArgumentError("style_masks", len(style_masks), expected)
-    used, filled = (masks.flatten(1).any(1) for masks in (content_masks, style_masks))
-    if not used.any():
-        raise ArgumentError("content_masks", "masks", "all of them are 0 everywhere")
-    if not filled.to(used.device)[used].all():
-        raise ArgumentError("style_masks", "masks", "one is 0 everywhere, the content's is not")
-
-
 def pixel_vectors(features: Tensor) -> Tensor:
     """The feature of each pixel, row by row: (B, C, H, W) -> (B, H·W, C), in the same dtype."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
@@ -88,17 +49,17 @@ def pixel_vectors(features: Tensor) -> Tensor:
 
 def pixel_weights(masks: Tensor) -> Tensor | None:
     """The sums (H, W) of masks (M, H, W): how much each pixel counts; ``None``: all of them 1."""
-    weights = masks.sum(0)
+    weights = at_least_float32(masks).sum(0)
     return None if bool((weights > 1 - 1e-4).all()) else weights
 
 
 def average_down(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """Masks (M, H, W) at a smaller size (height, width): the share of each label in each cell."""
-    return F.interpolate(masks[None], size=tuple(size), mode="area")[0]
+    return F.interpolate(at_least_float32(masks)[None], size=tuple(size), mode="area")[0]
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Sums over the pixels of half precision need more."""
+    """Sums over the pixels of half precision need more; masks may be of bools."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

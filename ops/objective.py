@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from photostyle.ops.checks import check_mask_shape
 from photostyle.ops.errors import (
     ArgumentError,
     check_choice,
@@ -15,7 +16,7 @@ from photostyle.ops.errors import (
 )
 from photostyle.ops.features import VGGFeatures
 from photostyle.ops.filters import edge_magnitude
-from photostyle.ops.gram import average_down, check_mask_shape, pixel_weights
+from photostyle.ops.gram import average_down, pixel_weights
 from photostyle.ops.losses import LossTerms, content_loss, edge_loss, total_variation
 from photostyle.ops.matting.laplacian import BACKENDS, MattingLaplacian
 from photostyle.ops.style_losses import COLOURS, StyleLoss, Transport

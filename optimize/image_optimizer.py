@@ -18,10 +18,11 @@ from torch import Tensor
 
 from photostyle.ops import GuidedFilter, LossTerms, MattingLaplacian, StyleObjective, Targets
 from photostyle.ops.affine import apply_affine, resize_affine
+from photostyle.ops.checks import check_masks, check_photo
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
 from photostyle.ops.errors import ArgumentError, check_choice, check_flag
-from photostyle.ops.gram import average_down, check_masks, pixel_weights
+from photostyle.ops.gram import at_least_float32, average_down, pixel_weights
 from photostyle.ops.interrupts import interrupts_held
 from photostyle.optimize.descent import Descent
 
@@ -87,7 +88,8 @@ def optimize_image(
     """Find the content photo with the style's colours.
 
     Args:
-        content: (1, 3, H, W), values in [0, 1]; its size is the working size.
+        content: (1, 3, H, W), values in [0, 1]; its size is the working size. Half precision is
+            computed in float32.
         style: (1, 3, H', W'), values in [0, 1].
         objective: the losses and their weights, on the content's device.
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
@@ -113,17 +115,20 @@ def optimize_image(
     """
     check_flag("colour_map", colour_map)
     check_flag("keep_contrast", keep_contrast)
+    check_photo("content", content)
+    check_photo("style", style)
     if not isinstance(init, Tensor):
         check_choice("init", init, INITS)
     elif init.shape != content.shape:
         raise ArgumentError("init", tuple(init.shape), f"give an image of {tuple(content.shape)}")
+    else:
+        check_photo("init", init)
     if not any(objective.weights.values()):
         expected = "give a weight above 0, to this or to another loss"
         raise ArgumentError("style_weight", objective.weights["style"], expected)
-    for argument, photo in (("content", content), ("style", style), ("init", init)):
-        if isinstance(photo, Tensor) and not photo.isfinite().all():
-            raise ArgumentError(argument, "nan", "give values in [0, 1], all of them finite")
     check_masks(content_masks, style_masks, content, style)
+    # A copy: of what inference mode has made PyTorch keeps nothing for a gradient.
+    content, style = at_least_float32(content).clone(), at_least_float32(style)
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
@@ -298,7 +303,7 @@ class _Search:
 
 def _initial(init, content, style, seed) -> Tensor:
     if isinstance(init, Tensor):
-        return init
+        return init.to(content)
     if init == "content":
         return content
     if init == "style":

@@ -6,11 +6,11 @@ import logging
 import torch
 from torch import Tensor
 
+from photostyle.ops.checks import HALF, check_image
 from photostyle.ops.errors import ArgumentError, check_choice, check_positive, check_whole
 from photostyle.ops.matting import cuda, operators, reference
 
 BACKENDS = ("auto", "cuda", "cpu", "reference")
-HALF = (torch.float16, torch.bfloat16)
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class MattingLaplacian:
     def __init__(
         self, guide: Tensor, radius: int = 1, epsilon: float = 1e-7, backend: str = "auto"
     ):
-        _check_image("guide", guide)
+        check_image("guide", guide)
         if guide.shape[1] not in (1, 3):
             raise ArgumentError("guide", tuple(guide.shape), "give 1 or 3 channels, (B, C, H, W)")
         if guide.requires_grad:
@@ -85,7 +85,7 @@ class MattingLaplacian:
         """
         check_whole("radius", radius, 1)
         check_positive("ridge", ridge)
-        _check_image("guide", guide)
+        check_image("guide", guide)
         if min(guide.shape[2:]) < 3:
             raise ArgumentError("guide", tuple(guide.shape), "give at least 3 x 3 pixels")
         radius = min(radius, (min(guide.shape[2:]) - 1) // 2)
@@ -161,7 +161,7 @@ class MattingLaplacian:
 
     def _checked(self, p: Tensor) -> Tensor:
         """p in the guide's dtype."""
-        _check_image("p", p)
+        check_image("p", p)
         batch, _, height, width = self.guide.shape
         if (p.shape[0], *p.shape[2:]) != (batch, height, width):
             expected = f"give ({batch}, K, {height}, {width}), as the guide"
@@ -171,15 +171,6 @@ class MattingLaplacian:
         if p.device != self.guide.device:
             raise ArgumentError("p", p.device, f"move it to {self.guide.device}, as the guide")
         return p.to(self.guide.dtype)
-
-
-def _check_image(argument: str, image: Tensor) -> None:
-    if not isinstance(image, Tensor):
-        raise ArgumentError(argument, type(image).__name__, "give a torch.Tensor (B, C, H, W)")
-    if image.dim() != 4 or 0 in image.shape:
-        raise ArgumentError(argument, tuple(image.shape), "give (B, C, H, W), none of them empty")
-    if image.dtype not in (torch.float32, torch.float64, *HALF):
-        raise ArgumentError(argument, image.dtype, "give float32, float64, float16 or bfloat16")
 
 
 def _choose_backend(backend: str, device: torch.device) -> str:

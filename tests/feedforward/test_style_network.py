@@ -108,6 +108,33 @@ def test_transparent_pixels_do_not_count_in_the_map(network, photo):
         assert least <= added.abs().mean() <= most
 
 
+@pytest.mark.parametrize("guided_filter", [GuidedFilter(2, 1e-4), None])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda photo: (255 * photo).byte(), "^photo=torch.uint8: give float32"),
+        (lambda photo: torch.full_like(photo, 255), r"^photo=255: give values in \[0, 1\]"),
+        (lambda photo: photo[:, :1], r"^photo=\(1, 1, 60, 80\): give 3 channels"),
+        (lambda photo: photo[..., :7], r"^photo=\(1, 3, 60, 7\): give at least 8 x 8 pixels"),
+        (lambda photo: photo[0], r"^photo=\(3, 60, 80\): give \(B, C, H, W\)"),
+    ],
+)
+def test_photos_that_are_none(network, photo, guided_filter, change, message):
+    with pytest.raises(ArgumentError, match=message):
+        replace(network, guided_filter=guided_filter)(change(photo))
+
+
+@torch.no_grad()
+def test_masks(network, photo):
+    """Of any dtype, at the photo's size."""
+    left = (torch.arange(80) < 30).expand(1, 60, 80)
+    results = [replace(network, masks=left.to(dtype))(photo) for dtype in (bool, torch.float32)]
+    torch.testing.assert_close(*results)
+    for masks, message in ((left.mT, r"\(1, 80, 60\): give \(M, 60, 80\)"), (255 * left, "255: ")):
+        with pytest.raises(ArgumentError, match=f"^masks={message}"):
+            replace(network, masks=masks)(photo)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

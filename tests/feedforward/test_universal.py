@@ -257,6 +257,30 @@ def test_bad_architecture(arguments, argument):
         UniversalNet(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("style", "message"),
+    [
+        (torch.full((1, 3, 16, 16), 255.0), r"^style=255: give values in \[0, 1\]"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "^style=torch.uint8: give float32"),
+        (torch.zeros(3, 16, 16), r"^style=\(3, 16, 16\): give \(B, C, H, W\)"),
+    ],
+)
+def test_a_style_that_is_no_photo(style, message):
+    with pytest.raises(ArgumentError, match=message):
+        universal().statistics(style)
+
+
+def test_masks_of_bools():
+    net, left = universal(), (torch.arange(16) < 6).expand(1, 16, 16)
+    both = torch.cat([left, ~left])
+    photo, style = torch.rand(2, 1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    results = []
+    for masks in (both, both.float()):
+        network = StyleNetwork(net, GuidedFilter(2, 1e-4))
+        results.append(network.with_style(net.statistics(style, masks), masks)(photo))
+    torch.testing.assert_close(*results)
+
+
 # ------------------------------------------------------------------------------------------ files
 
 

@@ -382,8 +382,9 @@ MASKS = torch.ones(2, 8, 9) / 2, torch.ones(2, 7, 6) / 2
         ((MASKS[0], MASKS[1][:1]), "^style_masks=1: give one for each of 2"),
         ((MASKS[0].mT, MASKS[1]), r"^content_masks=\(2, 9, 8\): give \(M, 8, 9\), as the photo"),
         ((MASKS[0], MASKS[1].mT), r"^style_masks=\(2, 6, 7\): give \(M, 7, 6\), as the photo"),
-        ((MASKS[0], MASKS[1] * torch.nan), r"^style_masks=masks: give values in \[0, 1\]"),
-        ((255 * MASKS[0], MASKS[1]), r"^content_masks=masks: give values in \[0, 1\]"),
+        ((MASKS[0], MASKS[1] * torch.nan), r"^style_masks=nan: give values in \[0, 1\]"),
+        ((MASKS[0].numpy(), MASKS[1]), r"^content_masks=ndarray: give a torch.Tensor \(M, H, W\)"),
+        ((255 * MASKS[0], MASKS[1]), r"^content_masks=127.5: give values in \[0, 1\]"),
         ((MASKS[0], MASKS[1] * torch.eye(2)[0].view(2, 1, 1)), "^style_masks=masks: one is 0 ev"),
         ((0 * MASKS[0], MASKS[1]), "^content_masks=masks: all of them are 0 everywhere"),
     ],
@@ -391,6 +392,36 @@ MASKS = torch.ones(2, 8, 9) / 2, torch.ones(2, 7, 6) / 2
 def test_masks_that_do_not_fit(masks, message):
     with pytest.raises(ArgumentError, match=message):
         colour_transfer(*PAIR, *masks)
+
+
+@pytest.mark.parametrize(
+    ("photos", "message"),
+    [
+        ((PAIR[0].numpy(), PAIR[1]), "^content=ndarray: give a torch.Tensor"),
+        ((PAIR[0][0], PAIR[1]), r"^content=\(3, 8, 9\): give \(B, C, H, W\)"),
+        ((PAIR[0][:, :1], PAIR[1]), r"^content=\(1, 1, 8, 9\): give 3 channels, \(B, 3, H, W\)"),
+        ((PAIR[0].byte(), PAIR[1]), "^content=torch.uint8: give float32, float64"),
+        ((PAIR[0] * 0 + 255, PAIR[1]), r"^content=255: give values in \[0, 1\]"),
+        ((PAIR[0], PAIR[1].expand(2, 3, 7, 6)), r"^style=\(2, 3, 7, 6\): give one photo, \(1, 3, "),
+        ((PAIR[0], PAIR[1].byte()), "^style=torch.uint8: give float32, float64"),
+        ((PAIR[0], PAIR[1] * 0 - 0.5), r"^style=-0.5: give values in \[0, 1\]"),
+        ((PAIR[0], PAIR[1] * torch.inf), r"^style=inf: give values in \[0, 1\]"),
+    ],
+)
+def test_photos_that_are_none(photos, message):
+    with pytest.raises(ArgumentError, match=message):
+        colour_transfer(*photos)
+
+
+def test_what_rounding_drives_out_of_range_counts_as_a_photo():
+    assert colour_transfer(PAIR[0] * 1.0005 - 0.0002, PAIR[1]).isfinite().all()
+
+
+def test_photos_of_a_batch(content, style):
+    """Each has maps of its own: the same as alone."""
+    batch = torch.cat([content, content.flip(3) ** 2])
+    alone = torch.cat([colour_transfer(photo, style) for photo in batch.split(1)])
+    torch.testing.assert_close(colour_transfer(batch, style), alone)
 
 
 def test_regions_of_a_batch(content, style):

@@ -478,6 +478,54 @@ def test_photo_that_is_not_finite(content, style, objective, argument):
         optimize_image(**photos, objective=objective, **SCHEDULE)
 
 
+@pytest.mark.parametrize(
+    ("argument", "change", "message"),
+    [
+        ("content", lambda x: (255 * x).byte(), "torch.uint8: give float32"),
+        ("content", lambda x: x.expand(2, *x.shape[1:]), r"\(2, 3, 40, 52\): give one photo"),
+        ("content", lambda x: x.new_full(x.shape, 255), r"255: give values in \[0, 1\]"),
+        ("style", lambda x: x.expand(2, *x.shape[1:]), r"\(2, 3, 36, 32\): give one photo"),
+        ("style", lambda x: x[:, :1], r"\(1, 1, 36, 32\): give 3 channels"),
+        ("init", lambda _: torch.full((1, 3, HEIGHT, WIDTH), 2.0), r"2: give values in \[0, 1\]"),
+    ],
+)
+def test_photo_that_is_none(content, style, objective, argument, change, message):
+    arguments = {"content": content, "style": style}
+    arguments[argument] = change(arguments.get(argument))
+    with pytest.raises(ArgumentError, match=rf"^{argument}={message}"):
+        optimize_image(**arguments, objective=objective, **SCHEDULE)
+
+
+@pytest.mark.parametrize("init", ["colour_transfer", "content", "style", "image"])
+def test_half_precision_is_computed_in_float32(content, style, objective, init):
+    results = []
+    for dtype in (torch.float16, torch.float32):
+        photos = [photo.half().to(dtype) for photo in (content, style)]
+        start = photos[0].flip(3) if init == "image" else init
+        results.append(optimize_image(*photos, objective, init=start, **SCHEDULE).image)
+    assert results[0].dtype == torch.float32
+    torch.testing.assert_close(*results)
+
+
+def test_photos_of_inference_mode(content, style, objective):
+    with torch.inference_mode():
+        photos = {"content": content.clone(), "style": style.clone(), "init": content.flip(3)}
+        masks = {"content_masks": halves(content), "style_masks": halves(style)}
+    result = optimize_image(**photos, objective=objective, **SCHEDULE, **masks)
+    ordinary = {name: value.clone() for name, value in (photos | masks).items()}
+    expected = optimize_image(**ordinary, objective=objective, **SCHEDULE)
+    assert torch.equal(result.image, expected.image)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.float64])
+def test_masks_of_any_dtype(content, style, objective, dtype):
+    masks = {"content_masks": halves(content), "style_masks": halves(style)}
+    expected = optimize_image(content, style, objective, **SCHEDULE, **masks)
+    masks = {name: mask.to(dtype) for name, mask in masks.items()}
+    result = optimize_image(content, style, objective, **SCHEDULE, **masks)
+    torch.testing.assert_close(result.image, expected.image, rtol=0, atol=1e-3)
+
+
 def test_untouched_it_is_the_colour_transfer(content, style, objective):
     """A single step keeps all texture, whatever the guided filter would take of it."""
     texture = 0.02 * torch.rand(content.shape, generator=torch.Generator().manual_seed(1))
