@@ -41,6 +41,7 @@ def check_number(
     argument: str, value: object, minimum: float, maximum: float | None = None
 ) -> None:
     """Raise `ArgumentError` unless ``value`` is a finite number in [minimum, maximum]."""
+    _check_python(argument, value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     upper = float("inf") if maximum is None else maximum
     if maximum is None and isinstance(value, int) and abs(value) > LARGEST:
@@ -60,9 +61,16 @@ def check_positive(argument: str, value: object) -> None:
 
 def check_whole(argument: str, value: object, minimum: int, maximum: int | None = None) -> None:
     """Raise `ArgumentError` unless ``value`` is a whole number in [minimum, maximum]."""
+    _check_python(argument, value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ArgumentError(argument, value, f"give a whole number of at least {minimum}")
     check_number(argument, value, minimum, maximum)
+
+
+def _check_python(argument: str, value: object) -> None:
+    # As text an np.int64 is like any number, but kernels and files take it for something else.
+    if hasattr(value, "item") and not isinstance(value, int | float):
+        raise ArgumentError(argument, repr(value), "give a number of Python's, as .item() does")
 
 
 def check_flag(argument: str, value: object) -> None:

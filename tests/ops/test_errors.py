@@ -1,6 +1,8 @@
 """What is told of a wrong value: one line, whatever the value is."""
 
+import numpy as np
 import pytest
+import torch
 
 from photostyle.ops.errors import ArgumentError, check_number, check_whole, printable
 
@@ -43,3 +45,25 @@ def test_what_is_no_number(value):
     with pytest.raises(ArgumentError) as error:
         check_number("weight", value, 0)
     assert str(error.value) == f"weight={value}: give a number at least 0"
+
+
+@pytest.mark.parametrize("check", [check_number, check_whole])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (np.int64(3), "np.int64(3)"),
+        (np.float32(3), "np.float32(3.0)"),
+        (np.bool_(True), "np.True_"),
+        (np.array(3), "array(3)"),
+        (torch.tensor(3), "tensor(3)"),
+    ],
+    ids=repr,
+)
+def test_a_number_that_is_not_of_python(check, value, shown):
+    with pytest.raises(ArgumentError) as error:
+        check("radius", value, 0)
+    assert str(error.value) == f"radius={shown}: give a number of Python's, as .item() does"
+
+
+def test_an_np_float64_is_a_float():
+    check_number("weight", np.float64(0.5), 0)
