@@ -58,8 +58,8 @@ class StyleObjective(nn.Module):
         backend: of the matting Laplacian.
 
     Raises:
-        ArgumentError: for a weight that is negative or no number, weights that do not fit the
-            layers, a missing or unknown layer, and an unknown backend.
+        ArgumentError: for what is no style loss, a weight that is negative or no number, weights
+            that do not fit the layers, a missing or unknown layer, and an unknown backend.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class StyleObjective(nn.Module):
         }
         for name, weight in self.weights.items():
             check_number(f"{name}_weight", weight, 0)
+        if not isinstance(style_loss, StyleLoss):
+            raise ArgumentError("style_loss", style_loss, "give Transport(), GRAM or MEAN_STD")
         check_whole("matting_radius", matting_radius, 1)
         check_positive("matting_ridge", matting_ridge)
         check_choice("backend", backend, BACKENDS)

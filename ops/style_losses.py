@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ CONTRAST_AXES = 0.2
 fewer a veil remains, with all the photo keeps what the style lacks, its saturation for one."""
 
 
+@runtime_checkable
 class StyleLoss(Protocol):
     """How the features of one layer take after those of a style."""
 

@@ -289,6 +289,12 @@ def test_bad_layers(encoder, argument, value):
         StyleObjective(encoder, **{**SHALLOW, argument: value})
 
 
+@pytest.mark.parametrize("value", ["gram", None, 1])
+def test_what_is_no_style_loss(encoder, value):
+    with pytest.raises(ArgumentError, match=rf"^style_loss={value}: give Transport\(\), GRAM or "):
+        StyleObjective(encoder, **SHALLOW | {"style_loss": value})
+
+
 def test_unknown_layer():
     with pytest.raises(ArgumentError, match=r"^layer=relu7_1: unknown in vgg16; choose among conv"):
         StyleObjective(style_layers=["relu1_1", "relu7_1"], layer_weights=None)
