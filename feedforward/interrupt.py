@@ -2,18 +2,23 @@
 
 import logging
 import signal
+import threading
 
 logger = logging.getLogger(__name__)
 
 
 class Interrupt:
-    """Notes SIGINT and SIGTERM instead of dying; the second one is not waited for."""
+    """Notes SIGINT and SIGTERM instead of dying; the second one is not waited for.
+
+    Other threads than the main one are never interrupted.
+    """
 
     def __init__(self):
         self.received = False
 
     def __enter__(self) -> "Interrupt":
-        signals = (signal.SIGINT, signal.SIGTERM)
+        is_main = threading.current_thread() is threading.main_thread()
+        signals = (signal.SIGINT, signal.SIGTERM) if is_main else ()
         self._handlers = {number: signal.signal(number, self._note) for number in signals}
         return self
 

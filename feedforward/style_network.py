@@ -95,8 +95,11 @@ class StyleNetwork:
                 there.
 
         Raises:
-            ArgumentError: for more or fewer masks.
+            ArgumentError: for more or fewer masks, and of a network of one style.
         """
+        if not self.is_universal:
+            expected = "has a style of its own; load one that takes any"
+            raise ArgumentError("network", self.name, expected)
         count = style.colours.mean.shape[1]
         if count != (1 if masks is None else len(masks)):
             expected = f"give {count}, one for each mask of the style"

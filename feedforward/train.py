@@ -102,7 +102,7 @@ def train_network(
             ``None`` for ``outputs/<style>`` or ``outputs/universal``.
         photos: `data.TrainingPhotos` with all but the seed and the processes.
         styles: the same for the style photos of a network of any style.
-        region_share: of its batches, see `AnyStyle`.
+        region_share: of its batches, see `AnyStyle`; 0 for one style.
         network: `feedforward.TransformNet` with all but the style, or
             `feedforward.UniversalNet`.
         objective: content, style and photorealism losses.
@@ -116,11 +116,13 @@ def train_network(
         options: see there.
         settings: nested dict of plain values that a resumed run must share, but for ``steps``,
             and for ``init``, which counts at the start alone. Of the style and of the encoder's
-            weights it must share the content; their files may be others.
+            weights it must share the content; their files may be others. ``None``: the network's
+            architecture alone.
         published: nested dict of plain values for the network's file.
 
     Returns:
-        A report. SIGINT, SIGTERM and gradients that stay non-finite end early, with a checkpoint.
+        A report. SIGINT and SIGTERM, in the main thread, and gradients that stay non-finite end
+        early, with a checkpoint.
 
     Raises:
         ArgumentError: for values other than these, an output that holds another run, in which
@@ -138,6 +140,9 @@ def train_network(
         raise ArgumentError("network", getattr(network, "func", network).__name__, expected)
     if style is None and styles is None:
         raise ArgumentError("style", style, "required; give an image file")
+    if styles is None and region_share:
+        expected = "a network of one style has no regions; leave it out"
+        raise ArgumentError("region_share", region_share, expected)
     if style is not None and styles is not None:
         raise ArgumentError("style", style, "styles are given, too; leave one out")
     style_image = None
@@ -150,7 +155,9 @@ def train_network(
     output = Path(output or Path("outputs") / name)
     check_folder("output", output)
     accelerator = options.accelerator()
-    with locked(output, "output") if accelerator.is_main_process else nullcontext():
+    lock = locked(output, "output") if accelerator.is_main_process else nullcontext()
+    # The caller's random numbers go on as if nothing had been.
+    with lock, torch.random.fork_rng(devices=[]):
         checkpoints = Checkpoints(output / "checkpoints", intervals.keep)
         holds_run = checkpoints.folder.exists() or (output / NETWORK_FILE).exists()
         if holds_run and not options.resume:
@@ -167,8 +174,6 @@ def train_network(
         if styles is not None:
             # Of another seed: a photo must not always meet the same style, itself for one.
             streams.append(_style_stream(styles, seed=options.seed + 1, **share))
-        for stream in streams:
-            check_whole("workers", stream.workers, 1)
         validation_photos = streams[0].held_out if validation is None else _photos_in(validation)
         if not validation_photos:
             logger.info("no validation photos: the last weights are exported")

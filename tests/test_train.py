@@ -183,8 +183,7 @@ BAD = {
     "batch_size 0": ({"batch_size": 0}, "batch_size=0: give a number at least 1"),
     "negative batch_size": ({"batch_size": -1}, "batch_size=-1: give a number at least 1"),
     "batch_size that is not whole": ({"batch_size": 1.5}, "batch_size=1.5: give a whole number"),
-    "no workers": ({"data.workers": 0}, "data.workers=0: give a number at least 1"),
-    "negative workers": ({"data.workers": -1}, "data.workers=-1: give a number at least "),
+    "negative workers": ({"data.workers": -1}, "data.workers=-1: give a number at least 0"),
     # The schedule.
     "steps 0": ({"steps": 0}, "steps=0: give a number at least 1"),
     "negative steps": ({"steps": -1}, "steps=-1: give a number at least 1"),

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -349,6 +350,36 @@ def test_shards(photos, folder):
     report = train("photos.tar", held_out=0, steps=3)
     assert report.metrics == {}
     assert_equal(exported(), halved(weights(at_step(3), "ema")))
+
+
+def test_without_workers(photos, folder):
+    """The same weights, bit for bit."""
+    for workers in (0, 1):
+        train(photos, workers=workers, output=f"by_{workers}", held_out=0, steps=2)
+    assert_equal(at_step(2, "by_0"), at_step(2, "by_1"))
+
+
+def test_random_numbers_of_the_caller_go_on(photos, folder):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(photos, workers=0, held_out=0, steps=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_outside_the_main_thread(photos, folder):
+    """Signals are the main thread's, and its handlers stay as they are."""
+    found = []
+
+    def seen():
+        found.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    with ThreadPoolExecutor() as executor:
+        objective = Objective({1: seen})
+        run = executor.submit(train, photos, objective, workers=0, held_out=0, steps=1)
+        assert run.result().exit_code == 0
+    assert found == [before]
 
 
 def test_workers_of_shards(photos, folder):
@@ -1102,7 +1133,8 @@ def test_fewer_steps(photos, folder, begun):
         ),
         ({"init": "nope"}, r"^init=nope: no such file; give a network file, or one of autumn"),
         ({"init": "dusk"}, r"^init=dusk: has network\.width=16; give the same"),
-        ({"workers": 0}, r"^workers=0: give a number at least 1"),
+        ({"workers": -1}, r"^workers=-1: give a number at least 0"),
+        ({"region_share": 0.5}, r"^region_share=0\.5: a network of one style has no regions"),
         ({"held_out": 12}, r"^held_out=12: give fewer than the 12 photos"),
         ({"validation": "nowhere"}, r"^validation=nowhere: give a folder of photos"),
         (

@@ -138,6 +138,11 @@ def test_masks_that_a_style_is_given_with():
         network.with_style(whole, halves)
 
 
+def test_a_network_of_one_style_is_given_none():
+    with pytest.raises(ArgumentError, match=r"^network=dusk: has a style of its own"):
+        load_network("dusk").with_style(universal().statistics(tensor(7)))
+
+
 def test_coefficients_give_the_result():
     network = StyleNetwork(universal(), GuidedFilter(3))
     photo = tensor(0)

@@ -50,19 +50,6 @@ def make_files(folder: Path) -> None:
                 shard.add(folder / f"photos/{number:02d}.png", f"{number:02d}.png")
 
 
-class OwnPhotos(TrainingPhotos):
-    """Read by the trainer itself: workers would take seconds to start."""
-
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, workers=0, **options)
-        self.workers = 1
-
-    def batches(self, start: int = 0):
-        """As of `TrainingPhotos`."""
-        self.workers = 0
-        return super().batches(start)
-
-
 def _objective() -> StyleObjective:
     return StyleObjective(
         style_layers=("relu1_1",), layer_weights=None, content_layers=("relu1_2",),
@@ -75,7 +62,7 @@ def train(output: str, resume: bool = True):
     return train_network(
         "light.png",
         output,
-        photos=partial(OwnPhotos, "photos", crop=64, batch_size=1, held_out=1),
+        photos=partial(TrainingPhotos, "photos", crop=64, batch_size=1, workers=0, held_out=1),
         network=partial(TransformNet, width=4, blocks=1),
         objective=_objective(),
         guided_filter=GuidedFilter(2, 1e-4, "cpu"),
