@@ -106,7 +106,7 @@ def load_image(
     """Read a photo in sRGB as float32 (1, 3, H, W), the long side at most ``size`` pixels.
 
     Raises:
-        ArgumentError: as `load_photo`.
+        ArgumentError: as `load_photo` and `Photo.tensor`.
     """
     return load_photo(path, argument=argument).tensor(size)
 

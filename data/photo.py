@@ -13,6 +13,7 @@ from torch import Tensor
 
 from photostyle.data.colour_space import ColourSpace, colour_space
 from photostyle.data.metadata import Metadata
+from photostyle.ops.errors import check_whole
 
 MIN_SIDE = 16
 """Below this the coarsest features have no pixel left."""
@@ -72,6 +73,9 @@ class Photo:
         short one at least 16; a smaller photo is never enlarged. Colours that sRGB lacks are moved
         to its border. What is transparent has the colour of the nearest pixel that is not: nothing
         depends on what lies there.
+
+        Raises:
+            ArgumentError: for a ``size`` that is no whole number of at least 16.
         """
         height, width = self.size_within(size)
         if self.is_opaque:
@@ -122,6 +126,8 @@ class Photo:
 
     def size_within(self, size: int | None) -> tuple[int, int]:
         """(height, width) of `tensor`."""
+        if size is not None:
+            check_whole("size", size, MIN_SIDE)
         sides = self.pixels.shape[:2]
         scale = 1 if size is None else min(1, size / max(sides))
         return tuple(sides if scale == 1 else (max(MIN_SIDE, round(s * scale)) for s in sides))

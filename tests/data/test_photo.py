@@ -8,6 +8,7 @@ from PIL import Image
 
 from photostyle.data import Metadata, Photo, load_image, load_photo, save_image
 from photostyle.data.colour_space import adobe_rgb_profile, colour_space
+from photostyle.ops import ArgumentError
 
 HEIGHT, WIDTH = 40, 60
 
@@ -135,6 +136,20 @@ class TestTensor:
     def test_size_is_the_long_side_at_least_16_pixels_a_side(self, pixels, size, shape):
         assert Photo(pixels).tensor(size).shape == (1, 3, *shape)
         assert Photo(pixels.swapaxes(0, 1)).tensor(size).shape == (1, 3, *shape[::-1])
+
+    @pytest.mark.parametrize(
+        ("size", "message"),
+        [
+            (0, "at least 16"),
+            (15, "at least 16"),
+            (17.5, "give a whole number"),
+            ("a", "give a who"),
+        ],
+    )
+    def test_a_size_that_is_none(self, pixels, size, message):
+        for method in (Photo(pixels).tensor, Photo(pixels, alpha=pixels[..., 0]).opacity):
+            with pytest.raises(ArgumentError, match=f"^size={size}: .*{message}"):
+                method(size)
 
     def test_resizing_is_antialiased(self):
         stripes = np.zeros((64, 64, 3), np.uint8)
