@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
 from photostyle.ops.matting import cpu, cuda, reference
@@ -53,10 +52,14 @@ def tangent(p: Tensor) -> Tensor | None:
     Raises:
         NotImplementedError: within another one, of which PyTorch would drop the tangent.
     """
+    if forward_ad._current_level < 0:
+        return None
+    from torch._functorch import eager_transforms  # private, so asked only where it is needed
+
     if eager_transforms.JVP_NESTING > 1:
         expected = "differentiate backward, or in forward mode once"
         raise NotImplementedError(f"the matting Laplacian in nested forward mode; {expected}")
-    return forward_ad.unpack_dual(p).tangent if forward_ad._current_level >= 0 else None
+    return forward_ad.unpack_dual(p).tangent
 
 
 def _linear(operator: Callable[..., Tensor]) -> Callable[..., Tensor]:
