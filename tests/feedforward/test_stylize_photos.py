@@ -521,7 +521,10 @@ def test_same_as_the_library(run, folder):
 
 
 def test_folder(run, folder):
-    """The tree is kept, and every photo is what it would be alone."""
+    """The tree is kept, and every photo is what it would be alone.
+
+    But for rounding: with another number of threads a convolution adds in another order.
+    """
     code, out, _ = run(content="trip", output="new/out")
     assert code == 0
     assert out.startswith("new/out: 3 photos, ")
@@ -530,7 +533,9 @@ def test_folder(run, folder):
         assert run(content=f"trip/{name}", output="alone.png", overwrite="true").code == 0
         alone = pixels("alone.png")
         if name.endswith("png"):
-            np.testing.assert_array_equal(pixels(f"new/out/{name}"), alone)
+            difference = np.abs(pixels(f"new/out/{name}").astype(int) - alone)
+            assert difference.max() <= 1
+            assert difference.mean() < 1e-3
         assert pixels(f"new/out/{name}").shape == alone.shape
 
 
