@@ -54,6 +54,10 @@ _LOADERS = {
 """Of libvips. The others are left to Pillow."""
 _HALF = "remature end"
 """How libjpeg warns that there is less than the header promised."""
+_TOLD = re.compile("jpe?g|exif", re.IGNORECASE)
+"""In what is told of a JPEG file. libvips keeps one text for the errors of all threads: it may be
+another thread's, or gone."""
+_ATTEMPTS = 10
 _LARGEST_PIXEL, _LARGEST_REST = 16, 1 << 28
 """Bytes in a file: of a pixel, four floats; of all that editors keep beside the photo."""
 # Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
@@ -93,7 +97,7 @@ def decoded(
         argument: the caller's name for it, for error messages.
         max_pixels: refuse more than this, by the header, before anything is decoded.
         use: called with the picture, whose pixels can be read until it returns. Of a JPEG file with
-            small faults it is called twice.
+            small faults it is called more than once.
         content: of the file, if that is in memory; then ``path`` is its name and no more.
 
     Raises:
@@ -110,12 +114,15 @@ def decoded(
         if kind not in _LOADERS:
             return use(_by_pillow(content, kind, path, check_size))
         if kind == "JPEG":
-            try:
-                return use(_by_vips(content, kind, path, argument, check_size, "warning"))
-            except libvips().Error as error:
-                # Cameras leave bytes between segments, and worse; only half a photo is none.
-                if _HALF in str(error):
-                    raise
+            # Cameras leave bytes between segments, and worse; only half a photo is none.
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    return use(_by_vips(content, kind, path, argument, check_size, "warning"))
+                except libvips().Error as error:
+                    if _HALF in str(error) or attempt == _ATTEMPTS:
+                        raise
+                    if _TOLD.search(str(error)):
+                        break
         return use(_by_vips(content, kind, path, argument, check_size, "error"))
 
 
@@ -226,12 +233,18 @@ def _check_segments(content: bytes, page: int) -> None:
     libtiff decodes those that are JPEG files itself, and says nothing.
     """
     for segment in checked_segments(content, page):
-        try:
-            image = libvips().Image.jpegload_buffer(segment.content, fail_on="warning")
-            image.avg()
-        except libvips().Error as error:
-            if _HALF in str(error):
-                raise ValueError("a JPEG strip or tile ends early") from error
+        for _ in range(_ATTEMPTS):
+            try:
+                image = libvips().Image.jpegload_buffer(segment.content, fail_on="warning")
+                image.avg()
+                break
+            except libvips().Error as error:
+                image = None
+                if _HALF in str(error):
+                    raise ValueError("a JPEG strip or tile ends early") from error
+                if _TOLD.search(str(error)):
+                    break
+        if image is None:
             continue
         if image.width < segment.width or image.height < segment.height:
             found = f"{image.width} x {image.height} pixels"

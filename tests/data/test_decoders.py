@@ -3,8 +3,10 @@
 They are written by Pillow, tifffile and libheif, which know nothing of libvips.
 """
 
+import contextlib
 import os
 import struct
+import threading
 import zlib
 from io import BytesIO
 
@@ -369,6 +371,30 @@ class TestBadInput:
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
         self.check(path, "truncated or damaged .*premature end")
+
+    def test_half_a_file_while_other_threads_meet_damaged_ones(self, tmp_path):
+        """libvips keeps one text for the errors of all threads."""
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        path = save(tmp_path / "a.jpg", noise)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+        stop = threading.Event()
+
+        def fail():
+            while not stop.is_set():
+                with contextlib.suppress(pyvips.Error):
+                    pyvips.Image.new_from_buffer(b"no picture", "")
+
+        others = [threading.Thread(target=fail) for _ in range(2)]
+        for other in others:
+            other.start()
+        try:
+            for _ in range(10):
+                self.check(path, "truncated or damaged")
+        finally:
+            stop.set()
+            for other in others:
+                other.join()
 
     def test_a_palette_that_is_missing(self, tmp_path, pixels):
         image = Image.fromarray(pixels).quantize(9)
