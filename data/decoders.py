@@ -113,17 +113,29 @@ def decoded(
     with refused(argument, path, "truncated or damaged ({}); give a complete file"):
         if kind not in _LOADERS:
             return use(_by_pillow(content, kind, path, check_size))
+
+        def by_vips(fail_on: str) -> Result:
+            return use(_by_vips(content, kind, path, argument, check_size, fail_on))
+
         if kind == "JPEG":
             # Cameras leave bytes between segments, and worse; only half a photo is none.
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    return use(_by_vips(content, kind, path, argument, check_size, "warning"))
-                except libvips().Error as error:
-                    if _HALF in str(error) or attempt == _ATTEMPTS:
-                        raise
-                    if _TOLD.search(str(error)):
-                        break
-        return use(_by_vips(content, kind, path, argument, check_size, "error"))
+            try:
+                return _until_told(by_vips, "warning")
+            except libvips().Error as error:
+                if _HALF in str(error) or not _TOLD.search(str(error)):
+                    raise
+        return by_vips("error")
+
+
+def _until_told(read: Callable[..., Result], *given) -> Result:
+    """What a JPEG file is read to, or an error of libvips that tells of it, if one can be had."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return read(*given)
+        except libvips().Error as error:
+            if _TOLD.search(str(error)):
+                raise
+    return read(*given)
 
 
 def _checked_kind(head: bytes, path: str | os.PathLike, argument: str) -> str:
@@ -233,22 +245,21 @@ def _check_segments(content: bytes, page: int) -> None:
     libtiff decodes those that are JPEG files itself, and says nothing.
     """
     for segment in checked_segments(content, page):
-        for _ in range(_ATTEMPTS):
-            try:
-                image = libvips().Image.jpegload_buffer(segment.content, fail_on="warning")
-                image.avg()
-                break
-            except libvips().Error as error:
-                image = None
-                if _HALF in str(error):
-                    raise ValueError("a JPEG strip or tile ends early") from error
-                if _TOLD.search(str(error)):
-                    break
-        if image is None:
+        try:
+            image = _until_told(_whole_jpeg, segment.content)
+        except libvips().Error as error:
+            if _HALF in str(error):
+                raise ValueError("a JPEG strip or tile ends early") from error
             continue
         if image.width < segment.width or image.height < segment.height:
             found = f"{image.width} x {image.height} pixels"
             raise ValueError(f"{found} where there should be {segment.width} x {segment.height}")
+
+
+def _whole_jpeg(content: bytes) -> "pyvips.Image":
+    image = libvips().Image.jpegload_buffer(content, fail_on="warning")
+    image.avg()
+    return image
 
 
 def _of_tiff(content: bytes, path: str | os.PathLike) -> tuple[int, Metadata]:
