@@ -161,8 +161,9 @@ class _Curve:
         """(B, 3, 4, H, W), of maps (B, 3, 4).
 
         The curve has a tangent at the mean colour of each cell, and between cells that is
-        interpolated. What it leaves over, at edges above all, is given to the guided filter: alone
-        it would take away fine texture.
+        interpolated. Within a cell it makes no detail stronger, which may be noise. What it leaves
+        over, at edges above all, is given to the guided filter: alone it would take away fine
+        texture.
         """
         tangents = self._tangents(maps)
         if self.laplacian is None:
@@ -186,8 +187,19 @@ class _Curve:
         slopes = tone_slope(self.cells, self.curvature)[:, None]
         slopes = slopes / tone_slope(y, self.curvature)[:, :, None]
         matrix = matrix * slopes
+        if self.bend is not None:
+            matrix = _not_raising(matrix)
         offset = y - (matrix * self.cells[:, None]).sum(2)
         return torch.cat([matrix, offset[:, :, None]], 2)
+
+
+def _not_raising(matrix: Tensor) -> Tensor:
+    """Matrices (B, 3, 3, H, W) whose gains of grey and of coloured detail are at most 1."""
+    grey = matrix.mean(2, keepdim=True)
+    coloured = matrix - grey
+    grey_gain = 3 * grey.mean(1, keepdim=True)
+    coloured_gain = (coloured.square().sum((1, 2), keepdim=True) / 2).sqrt()
+    return grey / grey_gain.clamp(min=1) + coloured / coloured_gain.clamp(min=1)
 
 
 def match_colours(
