@@ -105,8 +105,9 @@ class Files:
     def _check_photos(self) -> None:
         """Another method takes more than photos one by one."""
         method = "no photo of that name; give one, or method=feedforward"
-        if is_film(self.content) or not is_one(self.content):
-            expected = f"{method} for a folder, a pattern or a film"
+        is_shard = Path(self.content).suffix == ".tar"
+        if is_shard or is_film(self.content) or not is_one(self.content):
+            expected = f"{method} for a folder, a pattern, shards or a film"
             raise ArgumentError("content", self.content, expected)
         if Path(self.style).suffix == ".safetensors":
             raise ArgumentError("style", self.style, f"{method} for what save_style wrote")

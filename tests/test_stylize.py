@@ -309,9 +309,10 @@ BAD = {
     # What another method takes.
     "pattern": ({"content": "*.png"}, f"content=*.png: {OTHER_METHOD} for a folder, a pattern"),
     "film": ({"content": "a.mp4"}, f"content=a.mp4: {OTHER_METHOD} for a folder, a pattern"),
+    "shards": ({"content": "{0..9}.tar"}, f"content={{0..9}}.tar: {OTHER_METHOD} for a folder, a"),
     "folder, colours": (
         {"method": "colour_transfer", "content": "."},
-        f"content=.: {OTHER_METHOD} for a folder, a pattern or a film",
+        f"content=.: {OTHER_METHOD} for a folder, a pattern, shards or a film",
     ),
     "statistics": (
         {"style": "a.safetensors"},
