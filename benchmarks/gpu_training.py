@@ -39,8 +39,8 @@ from photostyle.feedforward import (
 )
 from photostyle.feedforward.checkpoint import Checkpoints
 from photostyle.feedforward.interrupt import Interrupt
-from photostyle.feedforward.run import Run
 from photostyle.feedforward.style_network import UNIVERSAL
+from photostyle.feedforward.training_run import TrainingRun
 from photostyle.feedforward.validation import Validation
 from photostyle.ops import GuidedFilter
 from photostyle.ops.errors import ArgumentError
@@ -116,7 +116,7 @@ def read_photos(folder: Path, most: int) -> tuple[list[Tensor], list[Path]]:
 def run(setup: Setup, precision: str, steps: int, streams: list, folder: Path) -> TrainingReport:
     """Train a network for so many steps; the report names the exported file."""
     accelerator = RunOptions(device="cpu" if DEVICE == "cpu" else "auto", precision=precision)
-    training = Run(
+    training = TrainingRun(
         accelerator.accelerator(),
         StyleNetwork(setup.net, setup.guided_filter, UNIVERSAL),
         setup.losses,

@@ -12,7 +12,7 @@ FREE = frozenset({
 })  # fmt: skip
 """Keys that do not change what a run computes, or repeat others: a resumed run may differ.
 
-For those that it compares in another way, by content say, see `feedforward.run`."""
+For those that it compares in another way, by content say, see `feedforward.training_run`."""
 
 PRIVATE = frozenset({"style", "init", "encoder.weights", "objective.encoder.weights"})
 """Of the others, those that name files of this machine: a network may be given away."""

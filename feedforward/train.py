@@ -17,10 +17,16 @@ from photostyle.data.paths import check_folder
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_same_settings
 from photostyle.feedforward.contents import FILES, contents
-from photostyle.feedforward.run import FREE, NETWORK_FILE, Run, TrainingReport, tensors_fit
 from photostyle.feedforward.schedule import Intervals, Schedule
 from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork, load_network
 from photostyle.feedforward.training_objective import AnyStyle, OneStyle
+from photostyle.feedforward.training_run import (
+    FREE,
+    NETWORK_FILE,
+    TrainingReport,
+    TrainingRun,
+    tensors_fit,
+)
 from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import UniversalNet
 from photostyle.feedforward.validation import Validation
@@ -202,7 +208,7 @@ def train_network(
             apart = streams[1].held_out or validation_photos  # shards hold none out
             validation_styles = held_out_styles(apart, options.size, accelerator.device)
             losses = AnyStyle(objective, net, region_share)
-        run = Run(
+        run = TrainingRun(
             accelerator,
             StyleNetwork(net, guided_filter, name, published or {}, colour_map=colour_map),
             losses,

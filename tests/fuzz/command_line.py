@@ -155,7 +155,7 @@ def bench(folder: Path):
         stack.enter_context(patch.dict(os.environ, {"HOME": str(folder)}))
         for function, stand_in in (
             ("data.training.stream.start_server", Mock()),
-            ("feedforward.run.Run.train", Mock(side_effect=KeyboardInterrupt)),
+            ("feedforward.training_run.TrainingRun.train", Mock(side_effect=KeyboardInterrupt)),
             ("app.server._page", Mock(side_effect=KeyboardInterrupt)),
             ("optimize.callbacks.ProgressBar.__call__", Mock(side_effect=KeyboardInterrupt)),
         ):

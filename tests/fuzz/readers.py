@@ -20,11 +20,11 @@ from photostyle.data.colour_space import adobe_rgb_profile
 from photostyle.data.cube_file import load_cube, save_cube
 from photostyle.data.vips import libvips, to_vips
 from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints
-from photostyle.feedforward.run import tensors_fit
 from photostyle.feedforward.style_network import StyleNetwork, load_network
 from photostyle.feedforward.style_source import StyleSource
 from photostyle.feedforward.style_statistics import load_style, save_style
 from photostyle.feedforward.stylize_photos import stylize_photos
+from photostyle.feedforward.training_run import tensors_fit
 from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import UniversalNet
 from photostyle.ops import GuidedFilter

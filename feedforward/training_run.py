@@ -82,7 +82,7 @@ def tensors_fit(net: nn.Module, tensors: dict[str, Tensor]) -> bool:
     return all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-class Run:
+class TrainingRun:
     """A network on its way, and everything that a checkpoint holds."""
 
     def __init__(
