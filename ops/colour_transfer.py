@@ -187,7 +187,7 @@ class _Curve:
         slopes = tone_slope(self.cells, self.curvature)[:, None]
         slopes = slopes / tone_slope(y, self.curvature)[:, :, None]
         matrix = matrix * slopes
-        if self.bend is not None:
+        if self.bend is not None:  # the exact map is meant as it is
             matrix = _not_raising(matrix)
         offset = y - (matrix * self.cells[:, None]).sum(2)
         return torch.cat([matrix, offset[:, :, None]], 2)
