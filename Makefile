@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 NETWORKS := dusk sunset autumn golden overcast monochrome
 
-.PHONY: stylize demo app test lint docs gpu-evidence clean
+.PHONY: stylize demo app test test-page lint docs gpu-evidence clean
 
 stylize: .venv/installed
 	$(BIN)/python stylize.py content=examples/pavilion.jpg style=examples/sunset.jpg \
@@ -24,6 +24,10 @@ app: .venv/app
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# What of the page needs a browser: Chromium must be installed.
+test-page: .venv/browser
+	REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/app
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -46,6 +50,10 @@ gpu-evidence:
 
 .venv/app: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[app]'
+	touch $@
+
+.venv/browser: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[browser]'
 	touch $@
 
 clean:
