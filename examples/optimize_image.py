@@ -9,7 +9,7 @@ from photostyle.optimize import Descent, optimize_image
 Path("outputs").mkdir(exist_ok=True)
 content = load_image("examples/pavilion.jpg", size=192)
 style = load_image("examples/sunset.jpg", size=192)
-quick = Descent(scales=[1.0], steps=[8])
+quick = Descent(steps=[8])
 
 for name, style_loss in (("transport", Transport()), ("gram", GRAM)):
     objective = StyleObjective(

@@ -4,9 +4,9 @@ Optimising pixels under a heavy photorealism loss is badly conditioned. Instead 
 measured on y = c + P S (x − c), where x is optimised, c is the closed-form colour transfer, S gives
 the nearest map of the content's colours and P is a guided filter, and differentiated through both.
 What is added to c depends on a pixel's colour, not on its place: no haze, no glow. Both c and the
-rest are locally affine in the content: every iterate is a photo, and a few dozen L-BFGS steps are
-enough. P alone, y = P x, would take fine texture away, which has less variance than P's ridge; c
-keeps all of it.
+rest are locally affine in the content: every iterate is a photo, and ten L-BFGS steps are enough.
+P alone, y = P x, would take fine texture away, which has less variance than P's ridge; c keeps all
+of it.
 """
 
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def optimize_image(
             `ops.colour_map.NearestColourMap`; not without a guided filter.
         keep_contrast: give the result the closed form's contrast at last, see
             `ops.colour_transfer.restore_contrast`; not without a guided filter.
-        optimizer: which one, its scales and its steps.
+        optimizer: which one, and its steps at each scale.
         init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"``, the
             ``"style"`` or an image, (1, 3, H, W), values in [0, 1].
         seed: of the noise.
@@ -134,7 +134,8 @@ def optimize_image(
         style_masks = style.new_ones(1, *style.shape[2:])
 
     weights = pixel_weights(content_masks)
-    search = _Search(objective, sum(optimizer.steps), callback)
+    schedule = optimizer.schedule(colour_map and guided_filter is not None)
+    search = _Search(objective, sum(count for _, count in schedule), callback)
     base = colour_transfer(content, style, content_masks, style_masks)
     if isinstance(init, str) and init == "colour_transfer":
         estimate = _Estimate(apply_affine(base, content).clamp(0, 1))
@@ -142,7 +143,7 @@ def optimize_image(
         estimate = _Estimate(_initial(init, content, style, seed))
     stopped, photo = None, None
     try:
-        for scale, count in zip(optimizer.scales, optimizer.steps, strict=True):
+        for scale, count in schedule:
             guide, scaled_style = _scale(content, scale), _scale(style, scale)
             targets = objective.targets(
                 guide,

@@ -18,7 +18,7 @@ from photostyle.data.vips import libvips
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 SIZE = 112
-OPTIMISER = ("method=optimize", "optimizer.steps=[2]", "optimizer.scales=[1.0]", "backend=cpu")
+OPTIMISER = ("method=optimize", "optimizer.steps=[2]", "backend=cpu")
 METHODS = {
     "colour_transfer": ("method=colour_transfer",),
     "optimiser": OPTIMISER,

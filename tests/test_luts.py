@@ -61,7 +61,7 @@ def run(folder, command):
             values = {"style": "style.png", "size": SIZE, "device": "cpu"} | values
         words = [f"{key}={value}" for key, value in values.items() if value is not None]
         if method == "optimize":
-            words += ["optimizer.scales=[1.0]", "optimizer.steps=[1]"]
+            words += ["optimizer.steps=[1]"]
         return command(stylize.main, f"method={method}", *words)
 
     return call

@@ -35,7 +35,6 @@ WIDTH, HEIGHT = 96, 72
 # A long side of 48 pixels, shallow layers and a step or two: a run takes less than a second.
 FAST = {
     "size": 48,
-    "optimizer.scales": "[1.0]",
     "optimizer.steps": "[1]",
     "objective.style_layers": "[colours,relu1_1,relu2_1]",
     "objective.layer_weights": "null",
@@ -44,7 +43,7 @@ FAST = {
     "backend": "cpu",
     "masks": "none",
 }
-THREE_SCALES = {"optimizer.scales": "[0.4,0.7,1.0]", "optimizer.steps": "[2,1,1]"}
+THREE_SCALES = {"optimizer.steps": "[2,1,1]"}
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 Usage = namedtuple("Usage", "total used free")
 
@@ -301,9 +300,8 @@ BAD = {
     "negative seed": ({"seed": -1}, "seed=-1: give a number at least 0"),
     "intermediate_every": ({"intermediate_every": 0}, "intermediate_every=0: give a number at"),
     "learning rate": ({"optimizer.learning_rate": -1}, "learning_rate=-1: give a number at least"),
-    "steps of one scale too many": ({"optimizer.steps": "[2,1]"}, "steps=[2, 1]: give one number"),
+    "steps of no scale": ({"optimizer.steps": "[]"}, "steps=[]: give one number for each of 1 to 6"),
     "no steps": ({"optimizer.steps": "[0]"}, "steps=0: give a number at least 1"),
-    "scale above 1": ({"optimizer.scales": "[2]"}, "scales=2: give a number from 0.01 to 1"),
     "overwrite": ({"overwrite": "maybe"}, "overwrite=maybe: give true or false"),
     "full_resolution": ({"full_resolution": 2}, "full_resolution=2: give true or false"),
     # What another method takes.
@@ -591,7 +589,7 @@ def test_starts_from_the_network(run, folder):
     assert run(fast, output="network.png", masks="none").code == 0
     distances = {}
     for init in ("colour_transfer", "universal"):
-        options = {"optimizer.scales": "[1.0]", "optimizer.steps": "[1]", "init": init}
+        options = {"optimizer.steps": "[1]", "init": init}
         code, _, err = run(options, output=f"{init}.png")
         assert code == 0, err
         difference = pixels(f"{init}.png").astype(float) - pixels("network.png")
@@ -793,7 +791,7 @@ def test_loss_that_is_not_finite(run, folder, monkeypatch):
         return terms + LossTerms({"style": torch.tensor(float("nan"))})
 
     monkeypatch.setattr(StyleObjective, "forward", breaks_down)
-    code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[9]"})
+    code, out, err = run({"optimizer.steps": "[9]"})
     assert code == 1
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
     assert "not finite at step 4" in out
@@ -877,7 +875,7 @@ def test_interrupted_in_this_process(run, folder, monkeypatch):
         return guided_filter(self, p)
 
     monkeypatch.setattr(MattingLaplacian, "guided_filter", interrupts)
-    code, out, err = run({"optimizer.scales": "[1.0]", "optimizer.steps": "[50]"})
+    code, out, err = run({"optimizer.steps": "[50]"})
     assert code == 130
     assert pixels("out.png").shape == (HEIGHT, WIDTH, 3)
     assert "ended early (interrupted)" in out
@@ -967,7 +965,7 @@ def test_signal(folder, numbers):
     try:
         process = start(
             optimizer="adam",
-            **{"optimizer.scales": "[1.0]", "optimizer.steps": "[100000]"},
+            **{"optimizer.steps": "[100000]"},
             intermediate_dir="pictures",
             intermediate_every=3,
         )

@@ -189,7 +189,7 @@ def test_the_defaults_are_those_of_the_classes():
         default.matting_ridge,
     )
     assert instantiate(config.photorealism).guided_filter == GuidedFilter()
-    assert instantiate(config.optimizer) == Descent(scales=[0.5, 1.0], steps=[20, 20])
+    assert instantiate(config.optimizer) == Descent()
     assert instantiate(config.options) == PhotoOptions()
     assert instantiate(compose("train").options) == RunOptions()
     assert tuple(compose("stylize", ["method=colour_transfer"]).gains) == GAINS

@@ -12,7 +12,10 @@ from omegaconf import OmegaConf
 from photostyle import conf, evaluate, stylize, train
 from photostyle.conf.paths import PATHS, quote_path
 
-NO_PATHS = {"batch_size", "device", "masks", "quality", "size", "user", "whole_share", "workers"}
+NO_PATHS = {
+    "batch_size", "device", "masks", "optimizer.steps", "quality", "size", "user", "whole_share",
+    "workers",
+}  # fmt: skip
 """Keys that may be null or must be given, and are no paths."""
 
 NAMES = [

@@ -46,7 +46,7 @@ COMMANDS = {
     "optimize": (
         stylize.main,
         (
-            *_PAIR, *_QUICK, "optimizer.steps=[1]", "optimizer.scales=[1.0]",
+            *_PAIR, *_QUICK, "optimizer.steps=[1]",
             "objective.style_layers=[relu1_1]", "objective.layer_weights=[1]",
         ),
     ),

@@ -84,7 +84,7 @@ def optimize(output: str):
         Files("photos/00.png", "light.png", f"{output}.png", masks="none"),
         objective=_objective(),
         guided_filter=GuidedFilter(2, 1e-4, "cpu"),
-        optimizer=Descent(scales=[1.0], steps=[3]),
+        optimizer=Descent(steps=[3]),
         device="cpu",
     )
 

@@ -24,7 +24,7 @@ from photostyle.ops.tones import from_tones, to_tones
 from photostyle.optimize import Descent, OptimizedImage
 from photostyle.optimize.image_optimizer import INITS
 
-SCHEDULE = {"scales": [0.5, 1.0], "steps": [3, 3]}
+SCHEDULE = {"steps": [3, 3]}
 HEIGHT, WIDTH = 40, 52
 
 
@@ -72,8 +72,7 @@ def optimize_image(*arguments, **options):
     Without the last map of colours: the result is then what the best step has seen.
     """
     options.setdefault("keep_contrast", False)
-    names = {"optimizer": "name", "learning_rate": "learning_rate"}
-    names |= {"scales": "scales", "steps": "steps"}
+    names = {"optimizer": "name", "learning_rate": "learning_rate", "steps": "steps"}
     descent = {names[key]: options.pop(key) for key in names if key in options}
     return optimize.optimize_image(*arguments, optimizer=Descent(**descent), **options)
 
@@ -140,7 +139,6 @@ def test_result(content, style, objective, optimizer):
         content,
         style,
         objective,
-        scales=[1.0],
         steps=[6],
         optimizer=optimizer,
         learning_rate=1.0 if optimizer == "lbfgs" else 0.02,
@@ -181,18 +179,35 @@ def test_callback(content, style, objective):
         assert math.isfinite(step.terms.total)
     # The next scale goes on from the last one's result: it does not start again.
     alone = Recorder()
-    optimize_image(content, style, objective, scales=[1.0], steps=[1], callback=alone)
+    optimize_image(content, style, objective, steps=[1], callback=alone)
     first_of_fine = steps[sizes.index(52)]
     assert float(first_of_fine.terms.total) < float(alone[0].terms.total)
     best = min(float(step.terms.total) for step in steps if step.size == 52)
     assert float(result.terms.total) == best
 
 
+@pytest.mark.parametrize(
+    ("options", "sizes", "total"),
+    [
+        ({}, [52], 10),
+        ({"colour_map": False}, [26, 52], 40),
+        ({"guided_filter": None}, [26, 52], 40),
+        ({"steps": [1, 2, 3]}, [16, 26, 52], 6),  # at least 16 pixels a side
+    ],
+)
+def test_scales_and_steps(content, style, objective, options, sizes, total):
+    """Each scale has twice the size of the one before; a map of colours needs one alone."""
+    steps = Recorder(at=total)
+    optimize_image(content, style, objective, **options, callback=steps)
+    assert list(dict.fromkeys(step.size for step in steps)) == sizes
+    assert {step.total for step in steps} == {total}
+
+
 def test_the_guided_filter_makes_photos(content, style, objective):
     """From noise, which is no photo: what remains of it is affine in the content."""
     laplacian = MattingLaplacian(content, 1, 1e-5)
     free = shallow(matting_weight=0)
-    options = {"scales": [1.0], "steps": [3], "init": "noise"}
+    options = {"steps": [3], "init": "noise"}
     result = optimize_image(content, style, free, **options, guided_filter=GuidedFilter(radius=8))
     noisy = optimize_image(content, style, free, **options, guided_filter=None)
     assert noisy.coefficients is None
@@ -204,7 +219,7 @@ def test_the_guided_filter_makes_photos(content, style, objective):
 def test_a_smoother_filter_follows_the_content_less(content, style, objective):
     """From the content, a larger ridge keeps less of its contrast beyond the closed form's."""
     # Not L-BFGS: how often its line search may look differs between versions of PyTorch.
-    options = {"scales": [1.0], "steps": [1], "init": "content", "optimizer": "adam"}
+    options = {"steps": [1], "init": "content", "optimizer": "adam"}
     errors = [
         float(
             (
@@ -224,7 +239,7 @@ def test_a_smoother_filter_follows_the_content_less(content, style, objective):
 
 @pytest.mark.parametrize("guided_filter", [GuidedFilter(), None], ids=["guided_filter", "none"])
 def test_same_seed_same_bits(content, style, objective, guided_filter):
-    options = {"scales": [1.0], "steps": [2], "init": "noise", "guided_filter": guided_filter}
+    options = {"steps": [2], "init": "noise", "guided_filter": guided_filter}
     first, again, other = (
         optimize_image(content, style, objective, **options, seed=seed) for seed in (1, 1, 2)
     )
@@ -233,7 +248,7 @@ def test_same_seed_same_bits(content, style, objective, guided_filter):
 
 
 def test_the_global_random_state_is_neither_used_nor_changed(content, style, objective):
-    options = {"scales": [1.0], "steps": [1], "init": "noise"}
+    options = {"steps": [1], "init": "noise"}
     torch.manual_seed(1)
     state = torch.get_rng_state()
     first = optimize_image(content, style, objective, **options)
@@ -252,7 +267,6 @@ def test_inits(content, style, objective):
             content,
             style,
             objective,
-            scales=[1.0],
             steps=[1],
             init=init,
             guided_filter=None,
@@ -284,7 +298,7 @@ def test_masks(content, style, objective):
     style = style.clone()
     style[..., style.shape[3] // 2 :] *= 0.2
     masks = {"content_masks": halves(content), "style_masks": halves(style)}
-    options = {"scales": [1.0], "steps": [2]}
+    options = {"steps": [2]}
     result = optimize_image(content, style, objective, **options, **masks)
     left, right = result.image[..., : WIDTH // 2 - 8], result.image[..., WIDTH // 2 + 8 :]
     assert left.mean() > 1.6 * right.mean()
@@ -331,7 +345,7 @@ def test_flat_styles(content, objective, value):
 
 def test_the_default_objective_takes_16_pixels(style):
     result = optimize_image(
-        photo(16, 16, 1), style, StyleObjective(VGGFeatures), scales=[0.5, 1.0], steps=[1, 1]
+        photo(16, 16, 1), style, StyleObjective(VGGFeatures), steps=[1, 1]
     )
     assert result.stopped is None
     assert torch.isfinite(result.image).all()
@@ -344,7 +358,7 @@ def test_the_default_objective_takes_16_pixels(style):
 def test_interrupted(content, style, objective, at):
     """Ctrl-C in the first scale, and in the second: the best so far."""
     steps = Recorder(at)
-    schedule = {"scales": [0.5, 1.0], "steps": [4, 6]}
+    schedule = {"steps": [4, 6]}
     result = optimize_image(content, style, objective, **schedule, callback=steps)
     assert result.stopped == "interrupted"
     assert len(steps) == at
@@ -428,7 +442,6 @@ def test_loss_that_is_not_finite(content, style, objective, optimizer, value):
         content,
         style,
         BreaksDown(objective, 4, value),
-        scales=[1.0],
         steps=[9],
         optimizer=optimizer,
         learning_rate=1.0 if optimizer == "lbfgs" else 0.02,
@@ -444,7 +457,7 @@ def test_loss_that_is_not_finite(content, style, objective, optimizer, value):
 
 def test_keeps_the_contrast_of_the_closed_form(content, style, objective):
     """One affine map after the last step: the mean is that of the closed form, blacks are black."""
-    options = {"scales": [1.0], "steps": [6], "init": "content"}
+    options = {"steps": [6], "init": "content"}
     plain, kept = (
         optimize_image(content, style, objective, **options, keep_contrast=keep)
         for keep in (False, True)
@@ -459,7 +472,7 @@ def test_keeps_the_contrast_of_the_closed_form(content, style, objective):
 
 def test_adds_a_map_of_colours_and_nothing_else(content, style, objective):
     """What is added to the closed form is nearer to a map of the content's colours."""
-    options = {"scales": [1.0], "steps": [8], "guided_filter": GuidedFilter(2, 1e-3)}
+    options = {"steps": [8], "guided_filter": GuidedFilter(2, 1e-3)}
     base = apply_affine(colour_transfer(content, style), content)
     left = []
     for colour_map in (True, False):
@@ -532,7 +545,7 @@ def test_untouched_it_is_the_colour_transfer(content, style, objective):
     content = 0.9 * content + texture
     seen = Recorder()
     style = 0.25 + 0.5 * style
-    options = {"scales": [1.0], "steps": [1], "guided_filter": GuidedFilter(8, 1e-1)}
+    options = {"steps": [1], "guided_filter": GuidedFilter(8, 1e-1)}
     optimize_image(content, style, objective, **options, callback=seen)
     expected = apply_affine(colour_transfer(content, style), content)
     assert 0 < expected.min() < expected.max() < 1
@@ -552,15 +565,14 @@ def test_another_error_is_not_swallowed(content, style, objective):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scales": [1.0], "steps": [1, 1]}, r"^steps=\[1, 1\]: give one number for each of the"),
-        ({"scales": [], "steps": []}, r"^steps=\[\]: give one number for each"),
+        ({"steps": []}, r"^steps=\[\]: give one number for each of 1 to 6 scales"),
+        ({"steps": [1] * 7}, r"^steps=\[1, 1, 1, 1, 1, 1, 1\]: give one number for each of 1 to 6"),
+        ({"steps": 3}, "^steps=3: give a list, one number for each scale"),
+        ({"steps": "33"}, "^steps=33: give a list, one number for each scale"),
         ({"steps": [0, 1]}, "^steps=0: give a number at least 1"),
         ({"steps": [1, True]}, "^steps=True: give a whole number of at least 1"),
         ({"steps": [1, -1]}, "^steps=-1: give a number"),
         ({"steps": [1, 1.5]}, r"^steps=1\.5: give a whole number"),
-        ({"scales": [0, 1.0]}, r"^scales=0: give a number from 0\.01 to 1"),
-        ({"scales": [0.5, 1.01]}, r"^scales=1\.01: give a number from 0\.01 to 1"),
-        ({"scales": ["half", 1]}, r"^scales=half: give a number"),
         ({"optimizer": "sgd"}, r"^optimizer=sgd: unknown; choose one of lbfgs, adam"),
         ({"init": "zeros"}, r"^init=zeros: unknown; choose one of colour_transfer, content, noise"),
         ({"learning_rate": -1}, r"^learning_rate=-1: give a number at least 0"),
@@ -590,7 +602,7 @@ def test_wrong_value(content, style, objective, arguments, message):
 def test_a_plain_photo_in_black():
     """Relative to black every error is infinite; it still gets as near as it may."""
     plain, black = torch.full((1, 3, 24, 32), 0.5), torch.zeros(1, 3, 24, 32)
-    found = optimize_image(plain, black, StyleObjective(), scales=[0.5, 1.0], steps=[3, 3])
+    found = optimize_image(plain, black, StyleObjective(), steps=[3, 3])
     assert found.stopped is None
     torch.testing.assert_close(
         found.image, torch.full_like(plain, reachable(plain, black)), rtol=0, atol=0.02
