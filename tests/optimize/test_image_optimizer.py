@@ -344,9 +344,7 @@ def test_flat_styles(content, objective, value):
 
 
 def test_the_default_objective_takes_16_pixels(style):
-    result = optimize_image(
-        photo(16, 16, 1), style, StyleObjective(VGGFeatures), steps=[1, 1]
-    )
+    result = optimize_image(photo(16, 16, 1), style, StyleObjective(VGGFeatures), steps=[1, 1])
     assert result.stopped is None
     assert torch.isfinite(result.image).all()
 
