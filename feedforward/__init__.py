@@ -12,7 +12,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "train": ["RunOptions", "train_network"],
         "training_run": ["TrainingReport"],
         "transform_net": ["TransformNet"],
-        "universal_image": ["universal_image"],
         "universal_net": ["StyleStatistics", "UniversalNet"],
     },
 )

@@ -2,15 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from photostyle.data.paths import check_folder
 from photostyle.data.photo_pair import Files, PhotoPair
-from photostyle.ops import GuidedFilter, StyleObjective
+from photostyle.ops import StyleObjective
 from photostyle.ops.devices import convolution_dtype, select_device
 from photostyle.ops.errors import check_choice, check_whole
 from photostyle.optimize.callbacks import (
@@ -19,7 +15,7 @@ from photostyle.optimize.callbacks import (
     ProgressBar,
     TensorBoardLog,
 )
-from photostyle.optimize.image_optimizer import INITS, OptimizedImage, Step, optimize_image
+from photostyle.optimize.image_optimizer import INITS, OptimizedImage, optimize_image
 from photostyle.optimize.report import Report
 
 logger = logging.getLogger(__name__)
@@ -29,7 +25,6 @@ def stylize_photo(
     files: Files,
     *,
     init: str = "colour_transfer",
-    networks: Mapping[str, Callable[..., Tensor]] | None = None,
     device: str = "auto",
     precision: str = "auto",
     log_dir: str | Path | None = None,
@@ -44,7 +39,8 @@ def stylize_photo(
 
     Args:
         files: both photos, their masks and the result.
-        init, networks, device, precision: see `optimize_pair`.
+        init: see `optimize.optimize_image`.
+        device, precision: see `optimize_pair`.
         log_dir: folder for TensorBoard.
         intermediate_dir: folder for a picture every ``intermediate_every`` steps; those of an
             earlier run are replaced only where the output may be.
@@ -54,7 +50,7 @@ def stylize_photo(
         ArgumentError: for anything the caller got wrong, before anything is written.
     """
     start = time.monotonic()
-    check_choice("init", init, (*INITS, *(networks or {})))
+    check_choice("init", init, INITS)
     check_whole("intermediate_every", intermediate_every, 1)
     check_folder("log_dir", log_dir)
     check_folder("intermediate_dir", intermediate_dir)
@@ -75,7 +71,6 @@ def stylize_photo(
         result = optimize_pair(
             pair,
             init=init,
-            networks=networks,
             device=device,
             precision=precision,
             seed=files.seed,
@@ -95,13 +90,8 @@ def optimize_pair(
     pair: PhotoPair,
     *,
     objective: StyleObjective,
-    guided_filter: GuidedFilter | None,
-    init: str = "colour_transfer",
-    networks: Mapping[str, Callable[..., Tensor]] | None = None,
     device: str = "auto",
     precision: str = "auto",
-    seed: int = 0,
-    callback: Callable[[Step], None] | None = None,
     **optimisation,
 ) -> OptimizedImage:
     """What `stylize_photo` does between reading and writing, on the device.
@@ -110,39 +100,22 @@ def optimize_pair(
         pair: both photos and their masks.
         objective: the losses and their weights; its encoder a `ops.VGGFeatures`, or another
             with ``convolve_in(dtype)``.
-        guided_filter: ``None`` leaves it out; the result then has the working size,
-            since nothing ties it to the photo's own pixels.
-        init: see `optimize.optimize_image`, or a name in ``networks``.
-        networks: functions of both photos and their masks that return an image to start from, by
-            name.
         device: see `ops.devices.select_device`.
         precision: of the encoder's convolutions, see `ops.devices.convolution_dtype`; it is
             the objective's from then on.
-        seed: of every random number.
-        callback: told of each step; a `KeyboardInterrupt` that it raises ends the search as
-            Ctrl-C does.
-        optimisation: passed on to `optimize.optimize_image`.
+        optimisation: passed on to `optimize.optimize_image`: the guided filter and where to start,
+            for two.
 
     Raises:
         ArgumentError: for values other than these.
     """
-    networks = networks or {}
     device = select_device(device)
     objective.encoder.convolve_in(convolution_dtype(precision, device))
-    content, style = pair.content.to(device), pair.style.to(device)
-    masks = pair.masks.content.to(device), pair.masks.style.to(device)
-    if init in networks:
-        init = networks[init](content, style, *masks)
-    torch.manual_seed(seed)
     return optimize_image(
-        content,
-        style,
+        pair.content.to(device),
+        pair.style.to(device),
         objective.to(device),
-        content_masks=masks[0],
-        style_masks=masks[1],
-        guided_filter=guided_filter,
-        init=init,
-        seed=seed,
-        callback=callback,
+        content_masks=pair.masks.content.to(device),
+        style_masks=pair.masks.style.to(device),
         **optimisation,
     )
