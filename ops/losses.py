@@ -26,7 +26,8 @@ def content_loss(features: Tensor, target: Tensor, weights: Tensor | None = None
     if weights is not None:
         error, scale = error * weights, scale * weights
         count = len(target[0]) * weights.sum()
-    error, scale = error.flatten(1).sum(1), scale.flatten(1).sum(1)
+    # Not flattened, for what an encoder gives lies channels_last and would be copied.
+    error, scale = error.sum((1, 2, 3)), scale.sum((1, 2, 3))
     return (error / scale.clamp(min=DARKEST * count)).mean()
 
 
