@@ -4,12 +4,11 @@ from pathlib import Path
 
 from photostyle.data import load_image, save_image
 from photostyle.ops import GRAM, GuidedFilter, StyleObjective, Transport
-from photostyle.optimize import Descent, optimize_image
+from photostyle.optimize import optimize_image
 
 Path("outputs").mkdir(exist_ok=True)
 content = load_image("examples/pavilion.jpg", size=192)
 style = load_image("examples/sunset.jpg", size=192)
-quick = Descent(steps=[8])
 
 for name, style_loss in (("transport", Transport()), ("gram", GRAM)):
     objective = StyleObjective(
@@ -18,8 +17,6 @@ for name, style_loss in (("transport", Transport()), ("gram", GRAM)):
         layer_weights=None,
         style_weight=100.0,
     )
-    result = optimize_image(
-        content, style, objective, guided_filter=GuidedFilter(radius=8), optimizer=quick
-    )
+    result = optimize_image(content, style, objective, guided_filter=GuidedFilter(radius=8))
     save_image(result.image, f"outputs/optimised_{name}.jpg")
     print(name, result.terms)
