@@ -48,12 +48,8 @@ gpu-evidence:
 	$(BIN)/pip install --quiet --editable '.[docs,test]'
 	touch $@
 
-.venv/app: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[app]'
-	touch $@
-
-.venv/browser: .venv/installed
-	$(BIN)/pip install --quiet --editable '.[browser]'
+.venv/app .venv/browser: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[$(@F)]'
 	touch $@
 
 clean:

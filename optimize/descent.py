@@ -20,9 +20,9 @@ class Descent:
     Attributes:
         name: ``"lbfgs"`` (strong Wolfe line search) or ``"adam"``.
         learning_rate: of the optimiser.
-        steps: evaluations of the objective at each scale, six scales at most. Each has twice the
-            size of the one before, the last one is the working size. ``None``: (10,), without a map
-            of colours (20, 20).
+        steps: evaluations of the objective at each of 1 to 6 scales, at least 1 each. A scale has
+            twice the size of the one before, the last one is the working size. ``None``: (10,),
+            without a map of colours (20, 20).
 
     Raises:
         ArgumentError: for values other than these.
@@ -50,6 +50,9 @@ class Descent:
 
         Args:
             colour_map: whether a map of colours is looked for.
+
+        Returns:
+            From coarse to fine; shares are 1 for the last, 0.5 for the one before, and so on.
         """
         steps = self.steps or (STEPS_TO_MAP if colour_map else STEPS)
         return [(0.5**halvings, steps[-1 - halvings]) for halvings in reversed(range(len(steps)))]

@@ -104,7 +104,7 @@ def optimize_image(
         init: start from the per-mask ``"colour_transfer"``, the ``"content"``, ``"noise"``, the
             ``"style"`` or an image, (1, 3, H, W), values in [0, 1].
         seed: of the noise.
-        callback: told of each step.
+        callback: told of each step; a `KeyboardInterrupt` that it raises ends as Ctrl-C does.
 
     Returns:
         The result of the best step. Ctrl-C and a loss that is not finite end early with the best so
