@@ -5,9 +5,10 @@ over blacks, a darker one drives shadows into black and makes whites grey. So to
 their ends, as by the characteristic curve of a film. With l the lightness of tones, m its median
 and e its black or white point,
 
-    h(l) = l + k (e − m) c (2t − c),    t = (l − m) / (e − m),    c = t limited to [0, 1],
+    h(l) = m + s (l − m + k (e − m) c (2t − c)),    t = (l − m) / (e − m),    c = t in [0, 1],
 
-a parabola from m to e and a line beyond, with slopes from 1 at m to 1 + 2k at e.
+a parabola from m to e and a line beyond, with slopes from s at m to s (1 + 2k) at e. The contrast s
+is 1 unless toe or shoulder would be too flat.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,13 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from photostyle.ops.tones import CURVATURE, to_tones
-from photostyle.ops.transport import Moments
-
 END = 0.01
 """Share of a photo's pixels that its black point is not exceeded by, and its white point by."""
-SPREAD = 2.0
-"""Deviations from the mean to the ends of a style, of which the moments alone are known."""
-SLOPES = (0.5, 2.0)
-"""At the ends. Flatter ones lose the texture of shadows, steeper ones show their noise."""
+SLOPES = (0.6, 2.0)
+"""At the ends, over those of the middle. Flatter ones lose the texture of shadows, steeper ones
+show their noise."""
+LEAST_CONTRAST = 0.85
+"""From black to white, over the content's, that is left: below, photos look veiled."""
 LARGEST_SHIFT = 0.4
 """Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
 
@@ -39,6 +38,11 @@ def at_shares(values: Tensor, shares: Sequence[float], weights: Tensor | None) -
         values = values[..., weights.flatten() >= 0.5 * weights.max()]
     ranks = [max(1, round(share * values.shape[-1])) for share in shares]
     return torch.stack([values.kthvalue(rank).values for rank in ranks], -1)
+
+
+def black_and_white(lightness: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The ends of tones, (B, 2), of lightness (B, N); weights as of `at_shares`."""
+    return at_shares(lightness, (END, 1 - END), weights)
 
 
 def reachable_mean(content: Tensor, style: Tensor) -> Tensor:
@@ -57,11 +61,13 @@ class ToneCurve(NamedTuple):
     Attributes:
         middle: m, (B, 1).
         ends: e, of black and of white, (B, 2).
+        contrast: s, (B, 1).
         bends: k, of black and of white, (B, 2).
     """
 
     middle: Tensor
     ends: Tensor
+    contrast: Tensor
     bends: Tensor
 
     @classmethod
@@ -69,28 +75,33 @@ class ToneCurve(NamedTuple):
         cls,
         moved: Tensor,
         content: Tensor,
-        style: Moments,
+        style_ends: Tensor,
         weights: Tensor | None,
-        curvature: float = CURVATURE,
     ) -> Self:
         """The curve that brings each end of what was moved between the content's and the style's.
 
+        Black is no lighter than the content's, whatever the style's is: that would be a veil.
+
         Args:
             moved, content: lightness of their tones, (B, N).
-            style: moments of its tones, (B, M, 3) and (B, M, 3, 3), of one style or of B.
+            style_ends: `black_and_white` of the style's, (B, 2) or (1, 2).
             weights: of the pixels, (H, W) in [0, 1]; ``None``: all alike.
-            curvature: of the scale of tones.
         """
         middle = at_shares(moved, (0.5,), weights)
-        ends, of_content = (at_shares(x, (END, 1 - END), weights) for x in (moved, content))
-        of_style = _ends_of(style, curvature).to(ends)
-        belongs = ends.clamp(
-            torch.minimum(of_content, of_style), torch.maximum(of_content, of_style)
-        )
-        least, greatest = ((slope - 1) / 2 for slope in SLOPES)
-        bends = (belongs - ends) / (ends - middle)
+        ends, of_content = (black_and_white(x, weights) for x in (moved, content))
+        of_style = style_ends.to(ends)
+        lowest = torch.minimum(of_content, of_style)
+        highest = torch.maximum(of_content, of_style)
+        highest[:, 0] = of_content[:, 0]
+        wanted = ends.clamp(lowest, highest)
         # A photo of one colour has no ends to be moved.
-        return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
+        reach = ((wanted - middle) / (ends - middle)).nan_to_num(1, 1, 1)
+        least, greatest = ((slope - 1) / 2 for slope in SLOPES)
+        least_contrast = LEAST_CONTRAST * (of_content.diff() / ends.diff()).nan_to_num(1)
+        contrast = (reach / (1 + least)).amin(1, keepdim=True)
+        contrast = contrast.maximum(least_contrast).clamp(max=1)
+        bends = (reach / contrast - 1).nan_to_num(0).clamp(least, greatest)
+        return cls(middle, ends, contrast, bends)
 
     def __call__(self, tones: Tensor) -> Tensor:
         """Tones (B, 3, ...) of lightness h(l), less saturated where the curve is flat."""
@@ -101,18 +112,20 @@ class ToneCurve(NamedTuple):
     def slopes(self, tones: Tensor) -> tuple[Tensor, Tensor]:
         """Of lightness, h', and of what differs from it, (B, 1, ...), at tones (B, 3, ...)."""
         slope = self._at(tones.mean(1, keepdim=True))[1]
-        return slope, _saturation(slope)
+        contrast = self.contrast.view(-1, *[1] * (slope.dim() - 1))
+        return contrast * slope, _saturation(slope)
 
     def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
-        """h and h' at (B, 1, ...)."""
+        """h and h'/s at (B, 1, ...)."""
         before, middle = lightness.flatten(1), self.middle
-        bent, slope = before, torch.ones_like(before)
+        bent, slope = before - middle, torch.ones_like(before)
         for end, k in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
             length = end - middle
             t = (before - middle) / torch.where(length == 0, torch.inf, length)
             c = t.clamp(0, 1)
             bent = bent + k * length * c * (2 * t - c)
             slope = slope + 2 * k * c
+        bent = middle + self.contrast * bent
         return bent.view_as(lightness), slope.view_as(lightness)
 
 
@@ -120,12 +133,3 @@ def _saturation(slope: Tensor) -> Tensor:
     """Grey at the least of `SLOPES`: what is black or white but for a tint would show it."""
     least = SLOPES[0]
     return ((slope - least) / (1 - least)).clamp(0, 1)
-
-
-def _ends_of(style: Moments, curvature: float) -> Tensor:
-    """The outermost that its masks have, (B, 2)."""
-    mean = style.mean.mean(-1)
-    spread = SPREAD * style.covariance.mean((-1, -2)).clamp(min=0).sqrt()
-    ends = torch.stack([(mean - spread).amin(-1), (mean + spread).amax(-1)], -1)
-    black, white = to_tones(ends.new_tensor([0, 1]), curvature)
-    return ends.clamp(black, white)
