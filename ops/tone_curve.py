@@ -118,14 +118,14 @@ class ToneCurve(NamedTuple):
     def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
         """h and h'/s at (B, 1, ...)."""
         before, middle = lightness.flatten(1), self.middle
-        bent, slope = before - middle, torch.ones_like(before)
+        bent, slope = before, torch.ones_like(before)
         for end, k in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
             length = end - middle
             t = (before - middle) / torch.where(length == 0, torch.inf, length)
             c = t.clamp(0, 1)
             bent = bent + k * length * c * (2 * t - c)
             slope = slope + 2 * k * c
-        bent = middle + self.contrast * bent
+        bent = middle.lerp(bent, self.contrast)
         return bent.view_as(lightness), slope.view_as(lightness)
 
 
