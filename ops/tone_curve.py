@@ -22,7 +22,7 @@ END = 0.01
 SLOPES = (0.6, 2.0)
 """At the ends, over those of the middle. Flatter ones lose the texture of shadows, steeper ones
 show their noise."""
-LEAST_CONTRAST = 0.85
+LEAST_CONTRAST = 0.7
 """From black to white, over the content's, that is left: below, photos look veiled."""
 LARGEST_SHIFT = 0.4
 """Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
