@@ -469,6 +469,19 @@ def test_shadows_keep_their_texture_in_a_style_of_more_contrast(content):
     assert lightness.std() > 0.6 * before.std()
 
 
+def test_transparent_parts_of_a_style_have_no_black(content):
+    """Black and white are those of its visible pixels, of all regions together."""
+    style = content.clone()
+    style[..., :10] = 0
+    visible = (torch.arange(style.shape[3]) >= 10).double().expand(1, *style.shape[2:])
+    upper = (torch.arange(style.shape[2]) < 9).double()[:, None]
+    masks = torch.cat([visible * upper, visible * (1 - upper)])
+    seen = style[..., 10:]
+    expected = colour_statistics(seen, whole(seen)).ends
+    assert torch.equal(colour_statistics(style, masks).ends, expected)
+    assert expected[0, 0] > colour_statistics(style, whole(style)).ends[0, 0]
+
+
 def test_no_veil_of_a_style_without_black(content):
     """A style in fog lightens the photo and leaves its black."""
     scaled = (content - content.min()) / (content.max() - content.min())
