@@ -32,7 +32,7 @@ from photostyle.ops.colour_transfer import restore_contrast
 from photostyle.ops.devices import select_device
 from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
-from photostyle.ops.tones import check_curvature, to_tones
+from photostyle.ops.tones import check_curvature
 from photostyle.ops.transport import EXACT, check_gains
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -100,7 +100,7 @@ class StyleNetwork:
         if not self.is_universal:
             expected = "has a style of its own; load one that takes any"
             raise ArgumentError("network", self.name, expected)
-        count = style.colours.moments.mean.shape[1]
+        count = style.colours.mean.shape[1]
         if count != (1 if masks is None else len(masks)):
             expected = f"give {count}, one for each mask of the style"
             raise ArgumentError("masks", masks if masks is None else len(masks), expected)
@@ -332,15 +332,11 @@ def _build(architecture: dict) -> TransformNet | UniversalNet:
 
 
 def _weights(architecture: dict, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """In float32; what an earlier version wrote of the style, as this one does."""
+    """In float32; the style's mean on the scale of tones, on which grey is 0."""
     weights = {key: tensor.float() for key, tensor in state.items()}
-    if "kind" in architecture:
+    if architecture.keys() & {"kind", "curvature"}:
         return weights
-    if "curvature" not in architecture:  # on the scale of tones grey is 0
-        weights["style_mean"] = weights["style_mean"] - 0.5
-    curvature = architecture.get("curvature", 0)
-    black_and_white = to_tones(torch.tensor([0.0, 1.0]), curvature)
-    return {"style_ends": black_and_white} | weights
+    return weights | {"style_mean": weights["style_mean"] - 0.5}
 
 
 def _settings(guided_filter: GuidedFilter) -> dict:

@@ -10,21 +10,18 @@ from photostyle.data.reading import refused
 from photostyle.feedforward.tensor_file import check_values, read_tensors
 from photostyle.feedforward.universal_net import LAYERS, StyleStatistics
 from photostyle.ops import ArgumentError
-from photostyle.ops.colour_transfer import ColourStatistics
-from photostyle.ops.style_losses import FeatureStatistics
 from photostyle.ops.transport import Moments
 
-FORMAT = "photostyle style 3"
+FORMAT = "photostyle style 2"
 SUFFIX = ".safetensors"
 LARGEST_FEATURE = 1e5
 TENSORS = {
-    "colours.mean": ((1, 1, 3), 1.0),
-    "colours.covariance": ((1, 1, 3, 3), 1.0),
-    "colours.ends": ((1, 2), 1.0),
-    "relu1_1.mean": ((1, 1, 64), LARGEST_FEATURE),
-    "relu1_1.root": ((1, 1, 64, 64), LARGEST_FEATURE),
-    "relu2_1.mean": ((1, 1, 128), LARGEST_FEATURE),
-    "relu2_1.root": ((1, 1, 128, 128), LARGEST_FEATURE),
+    "colours.mean": ((3,), 1.0),
+    "colours.covariance": ((3, 3), 1.0),
+    "relu1_1.mean": ((64,), LARGEST_FEATURE),
+    "relu1_1.root": ((64, 64), LARGEST_FEATURE),
+    "relu2_1.mean": ((128,), LARGEST_FEATURE),
+    "relu2_1.root": ((128, 128), LARGEST_FEATURE),
 }
 """Their shapes, and the largest size of a number."""
 
@@ -37,11 +34,10 @@ def save_style(
     Raises:
         OSError: the file cannot be written, or is there and ``overwrite`` is false.
     """
-    colours = statistics.colours
-    tensors = {f"colours.{name}": part for name, part in colours.moments._asdict().items()}
-    tensors["colours.ends"] = colours.ends
-    for layer, features in statistics.features.items():
-        tensors |= {f"{layer}.mean": features.mean, f"{layer}.root": features.root}
+    tensors = {"colours.mean": statistics.colours.mean}
+    tensors["colours.covariance"] = statistics.colours.covariance
+    for layer, (mean, root, _) in statistics.features.items():
+        tensors |= {f"{layer}.mean": mean, f"{layer}.root": root}
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     with atomic_file(path, overwrite=overwrite) as file:
         file.write(save(tensors, {"format": FORMAT}))
@@ -61,15 +57,11 @@ def load_style(path: str | os.PathLike, device: str | torch.device = "cpu") -> S
         raise ArgumentError("style", path, f"not '{FORMAT}', but {found}; write it again")
     for name, (shape, most) in TENSORS.items():
         with refused("style", path, f"damaged: nothing usable as {name} ({{}})"):
-            if tensors[name].shape != shape:
+            if tensors[name].shape != (1, 1, *shape):
                 raise ValueError(f"its shape is {tuple(tensors[name].shape)}")
             check_values(name, tensors[name], most)
     read = {name: tensors[name].double().to(device) for name in TENSORS}
-    moments = Moments(read["colours.mean"], read["colours.covariance"])
     return StyleStatistics(
-        ColourStatistics(moments, read["colours.ends"]),
-        {
-            layer: FeatureStatistics(read[f"{layer}.mean"], read[f"{layer}.root"])
-            for layer in LAYERS
-        },
+        Moments(read["colours.mean"], read["colours.covariance"]),
+        {layer: (read[f"{layer}.mean"], read[f"{layer}.root"], None) for layer in LAYERS},
     )

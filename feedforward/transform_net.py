@@ -7,12 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photostyle.ops.affine import apply_affine
-from photostyle.ops.colour_transfer import (
-    GAINS,
-    ColourStatistics,
-    colour_statistics,
-    transfer_to,
-)
+from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_choice, check_whole
 from photostyle.ops.tones import CURVATURE, check_curvature, to_tones
 from photostyle.ops.transport import Moments, check_gains
@@ -50,7 +45,7 @@ class TransformNet(nn.Module):
         base: what the output is added to: ``"colour_transfer"``, the photo with the mean and
             covariance of the style's colours; ``"content"``, the photo itself; or ``"none"``, grey.
         style: (1, 3, H, W), values in [0, 1], for the base ``"colour_transfer"``; ``None``: its
-            statistics are loaded later, with the weights.
+            moments are loaded later, with the weights.
         gains: range of the contrast gains of that colour transfer.
         curvature: of the scale of tones on which it is done, see `ops.tones`; 0: pixel values.
 
@@ -79,15 +74,13 @@ class TransformNet(nn.Module):
         check_curvature("curvature", curvature)
         self.curvature = curvature
         mean, covariance = torch.zeros(3), torch.eye(3)
-        ends = to_tones(torch.tensor([0.0, 1.0]), curvature)
         if style is not None:
             whole = style.new_ones(1, *style.shape[2:])
-            colours = colour_statistics(style, whole, curvature)
-            mean, covariance = (part[0, 0].float() for part in colours.moments)
-            ends = colours.ends[0].float()
+            mean, covariance = (
+                part[0, 0].float() for part in colour_moments(to_tones(style, curvature), whole)
+            )
         self.register_buffer("style_mean", mean)
         self.register_buffer("style_covariance", covariance)
-        self.register_buffer("style_ends", ends)
         self.encode = nn.Sequential(
             ConvNormRelu(reflect_conv(3, width, 9)),
             ConvNormRelu(reflect_conv(width, 2 * width, 3, stride=2)),
@@ -105,7 +98,7 @@ class TransformNet(nn.Module):
 
     @property
     def architecture(self) -> dict:
-        """The arguments that make this network again; weights and statistics fill it."""
+        """The arguments that make this network again; its weights and moments fill it."""
         return {
             "width": self.width,
             "blocks": self.blocks,
@@ -124,9 +117,8 @@ class TransformNet(nn.Module):
         if self.base != "colour_transfer":
             return Start((photo, photo), photo, torch.eye(3, 4).to(photo)[..., None, None])
         masks = photo.new_ones(1, *photo.shape[2:]) if weights is None else weights[None]
-        moments = Moments(self.style_mean[None, None], self.style_covariance[None, None])
-        moments = Moments(*(part.double() for part in moments))
-        style = ColourStatistics(moments, self.style_ends[None])
+        style = Moments(self.style_mean.double(), self.style_covariance.double())
+        style = Moments(*(part[None, None] for part in style))
         with torch.autocast(photo.device.type, enabled=False), torch.no_grad():
             coefficients = transfer_to(
                 style, photo, masks, gains=self.gains, curvature=self.curvature

@@ -15,15 +15,11 @@ from photostyle.feedforward.transform_net import ResizeConv, Start, reflect_conv
 from photostyle.ops import Transport, VGGFeatures
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.checks import check_photos
-from photostyle.ops.colour_transfer import (
-    GAINS,
-    ColourStatistics,
-    colour_statistics,
-    transfer_to,
-)
+from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_whole
 from photostyle.ops.gram import average_down
-from photostyle.ops.style_losses import FeatureStatistics
+from photostyle.ops.tones import to_tones
+from photostyle.ops.transport import Moments
 
 LAYERS = ("relu1_1", "relu2_1")
 """Deeper ones made the loss 1 % lower and each photo half as long again."""
@@ -39,12 +35,13 @@ class StyleStatistics(NamedTuple):
     """What the network needs to know of B styles under M masks.
 
     Attributes:
-        colours: of their tones, see `ops.colour_transfer.colour_statistics`.
-        features: by layer, what `ops.Transport.statistics` returns, without Gram matrices.
+        colours: means (B, M, 3) and covariances (B, M, 3, 3) of tones, float64.
+        features: by layer, what `ops.Transport.statistics` returns: means (B, M, C) and roots of
+            covariances (B, M, C, C), float64, and no Gram matrices.
     """
 
-    colours: ColourStatistics
-    features: dict[str, FeatureStatistics]
+    colours: Moments
+    features: dict[str, tuple[Tensor, Tensor, None]]
 
 
 class UniversalNet(nn.Module):
@@ -122,7 +119,7 @@ class UniversalNet(nn.Module):
         features = self.encoder(_halved(style))
         with torch.autocast(style.device.type, enabled=False):
             return StyleStatistics(
-                colour_statistics(style, masks),
+                colour_moments(to_tones(style), masks),
                 {
                     layer: self.transport.statistics(
                         layer, maps, average_down(masks, maps.shape[2:])

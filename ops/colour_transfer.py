@@ -1,7 +1,5 @@
 """The linear Monge-Kantorovich colour transfer, of a whole photo or region by region."""
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +8,7 @@ from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.checks import check_masks, check_photo, check_photos
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.guided_filter import GuidedFilter
-from photostyle.ops.tone_curve import END, ToneCurve, at_shares, black_and_white, reachable_mean
+from photostyle.ops.tone_curve import END, ToneCurve, at_shares, reachable_mean
 from photostyle.ops.tones import CURVATURE, check_curvature, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
     EXACT,
@@ -38,33 +36,6 @@ BORDER_RIDGE = 1e-2
 """Its ridge: maps change where the photo does, and elsewhere so slowly that no halo is seen."""
 CURVES = GuidedFilter(radius=4)
 """That of what is left of tone curves: in small windows they are nearly affine."""
-
-
-class ColourStatistics(NamedTuple):
-    """What is known of the tones of B styles under M masks, float64.
-
-    Attributes:
-        moments: means (B, M, 3) and covariances (B, M, 3, 3).
-        ends: black and white of each style as a whole, see `ops.tone_curve`, (B, 2).
-    """
-
-    moments: Moments
-    ends: Tensor
-
-
-def colour_statistics(
-    style: Tensor, masks: Tensor, curvature: float = CURVATURE
-) -> ColourStatistics:
-    """What `transfer_to` needs to know of styles.
-
-    Args:
-        style: (B, 3, H, W), values in [0, 1].
-        masks: (M, H, W), weights in [0, 1], none of them empty.
-        curvature: of the scale of tones.
-    """
-    tones = to_tones(style, curvature)
-    ends = black_and_white(tones.mean(1).flatten(1), pixel_weights(masks))
-    return ColourStatistics(colour_moments(tones, masks), ends.double())
 
 
 def colour_moments(image: Tensor, masks: Tensor) -> Moments:
@@ -124,22 +95,23 @@ def colour_transfer(
     if content_masks is None:
         content_masks = content.new_ones(1, *content.shape[2:])
         style_masks = style.new_ones(1, *style.shape[2:])
-    wanted = colour_statistics(style, style_masks, curvature)
+    wanted = colour_moments(to_tones(style, curvature), style_masks)
     return transfer_to(wanted, content, content_masks, gains=gains, curvature=curvature)
 
 
 def transfer_to(
-    style: ColourStatistics,
+    style: Moments,
     content: Tensor,
     masks: Tensor,
     *,
     gains: tuple[float, float] = GAINS,
     curvature: float = CURVATURE,
 ) -> Tensor:
-    """As `colour_transfer`, to a style of which the statistics are known.
+    """As `colour_transfer`, to a style of which the moments are known.
 
     Args:
-        style: of one style or of B, see `colour_statistics`.
+        style: (B, M, 3) and (B, M, 3, 3), as of `colour_moments` of the style's tones; of one style
+            or of B.
         content: (B, 3, H, W), values in [0, 1].
         masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight.
         gains: the range of the maps' eigenvalues.
@@ -153,16 +125,14 @@ def transfer_to(
     source = colour_moments(tones, masks)
     # Neither the exact map nor one of pixel values is bent.
     is_bent = gains != EXACT and curvature > 0
-    target = style.moments
-    if is_bent:
-        target = target._replace(mean=reachable_mean(source.mean, target.mean))
+    target = style._replace(mean=reachable_mean(source.mean, style.mean)) if is_bent else style
     maps = _joined(colour_maps(source, target, gains)).to(content.dtype)
     weights = _carried_to_edges(masks, content).to(content.dtype)
     bend = None
     if is_bent:
         moved = (weights.flatten(2) * _lightness(tones, maps)).sum(1)
         before = tones.mean(1).flatten(1)
-        bend = ToneCurve.between(moved, before, style.ends, pixel_weights(masks))
+        bend = ToneCurve.between(moved, before, style, pixel_weights(masks), curvature)
     curve = _Curve(content, tones, curvature, bend)
     # Blending the maps equals blending their results.
     return sum(

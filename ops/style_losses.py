@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from photostyle.ops.colour_transfer import GAINS
 from photostyle.ops.errors import check_number
 from photostyle.ops.gram import gram_matrix, mean_std, pixel_vectors, pixel_weights
 from photostyle.ops.losses import content_loss, style_loss
-from photostyle.ops.tone_curve import ToneCurve, black_and_white, reachable_mean
+from photostyle.ops.tone_curve import ToneCurve, reachable_mean
 from photostyle.ops.tones import from_tones, to_tones
 from photostyle.ops.transport import (
     EXACT,
@@ -79,22 +79,6 @@ GRAM = Statistics(gram_matrix)
 MEAN_STD = Statistics(mean_std)
 
 
-class FeatureStatistics(NamedTuple):
-    """What `Transport` keeps of the features of B styles under M masks, float64.
-
-    Attributes:
-        mean: (B, M, C).
-        root: of the covariances, (B, M, C, C).
-        gram: Gram matrices, (B, M, C, C); ``None`` where they have no weight.
-        ends: of the colours, black and white, (B, 2), see `ops.tone_curve`.
-    """
-
-    mean: Tensor
-    root: Tensor
-    gram: Tensor | None = None
-    ends: Tensor | None = None
-
-
 @dataclass(frozen=True)
 class Transport:
     """Every feature of the content has a place of its own to go to.
@@ -130,40 +114,41 @@ class Transport:
         check_number("gram_weight", self.gram_weight, 0)
         check_number("shrinkage", self.shrinkage, 0)
 
-    def statistics(self, layer: str, features: Tensor, masks: Tensor) -> FeatureStatistics:
-        """Of styles (B, C, H, W) under masks (M, H, W)."""
-        pixels = _vectors(layer, features)
-        style = moments(pixels, masks.flatten(1))
+    def statistics(
+        self, layer: str, features: Tensor, masks: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Means (1, M, C), roots of covariances (1, M, C, C), float64; Gram matrices or None."""
+        style = moments(_vectors(layer, features), masks.flatten(1))
         gram = GRAM.statistics(layer, features, masks) if self.gram_weight else None
-        ends = black_and_white(pixels.mean(-1), pixel_weights(masks)) if layer == COLOURS else None
-        return FeatureStatistics(style.mean, root(style, self.shrinkage), gram, ends)
+        return style.mean, root(style, self.shrinkage), gram
 
     def target(
-        self, layer: str, features: Tensor, masks: Tensor, statistics: FeatureStatistics
+        self, layer: str, features: Tensor, masks: Tensor, statistics: tuple
     ) -> tuple[Tensor, Tensor | None, tuple | None]:
         """F*, (B, C, H, W), at least float32; weights (H, W); and what the Gram loss takes.
 
         Features are at least 0, as a ReLU lets them through, and colours in [0, 1]. The weights
         are the masks' sums, ``None`` where these are 1 everywhere.
         """
+        *style, gram = statistics
         pixels = _vectors(layer, features)
         weights = masks.flatten(1)
         gains = self.colour_gains if layer == COLOURS else self.feature_gains
         source = moments(pixels, weights)
         axes = self._contrast_axes(layer, source) if gains[0] else None
-        mean = statistics.mean
+        mean, root = style
         if is_bent := layer == COLOURS and gains != EXACT:
             mean = reachable_mean(source.mean, mean)
-        maps = map_to_root(source, mean, statistics.root, gains, self.shrinkage, axes)
+        maps = map_to_root(source, mean, root, gains, self.shrinkage, axes)
         target = blend(pixels, shares(weights), maps).mT
         if is_bent:
-            before, weights = pixels.mean(-1).to(target), pixel_weights(masks)
-            curve = ToneCurve.between(target.mean(1), before, statistics.ends, weights)
+            colours = Moments(style[0], root @ root)
+            before = pixels.mean(-1).to(target)
+            curve = ToneCurve.between(target.mean(1), before, colours, pixel_weights(masks))
             target = curve(target)
         target = target.unflatten(2, features.shape[2:])
         target = from_tones(target).clamp(0, 1) if layer == COLOURS else target.clamp(min=0)
         target = target.to(memory_format=torch.channels_last)
-        gram = statistics.gram
         gram = gram if gram is None else GRAM.target(layer, features, masks, gram)
         return target, pixel_weights(masks), gram
 

@@ -17,8 +17,13 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from photostyle.ops.tones import CURVATURE, to_tones
+from photostyle.ops.transport import Moments
+
 END = 0.01
 """Share of a photo's pixels that its black point is not exceeded by, and its white point by."""
+SPREAD = 2.0
+"""Deviations from the mean to the ends of a style, of which the moments alone are known."""
 SLOPES = (0.6, 2.0)
 """At the ends, over those of the middle. Flatter ones lose the texture of shadows, steeper ones
 show their noise."""
@@ -38,11 +43,6 @@ def at_shares(values: Tensor, shares: Sequence[float], weights: Tensor | None) -
         values = values[..., weights.flatten() >= 0.5 * weights.max()]
     ranks = [max(1, round(share * values.shape[-1])) for share in shares]
     return torch.stack([values.kthvalue(rank).values for rank in ranks], -1)
-
-
-def black_and_white(lightness: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The ends of tones, (B, 2), of lightness (B, N); weights as of `at_shares`."""
-    return at_shares(lightness, (END, 1 - END), weights)
 
 
 def reachable_mean(content: Tensor, style: Tensor) -> Tensor:
@@ -75,8 +75,9 @@ class ToneCurve(NamedTuple):
         cls,
         moved: Tensor,
         content: Tensor,
-        style_ends: Tensor,
+        style: Moments,
         weights: Tensor | None,
+        curvature: float = CURVATURE,
     ) -> Self:
         """The curve that brings each end of what was moved between the content's and the style's.
 
@@ -84,12 +85,13 @@ class ToneCurve(NamedTuple):
 
         Args:
             moved, content: lightness of their tones, (B, N).
-            style_ends: `black_and_white` of the style's, (B, 2) or (1, 2).
+            style: moments of its tones, (B, M, 3) and (B, M, 3, 3), of one style or of B.
             weights: of the pixels, (H, W) in [0, 1]; ``None``: all alike.
+            curvature: of the scale of tones.
         """
         middle = at_shares(moved, (0.5,), weights)
-        ends, of_content = (black_and_white(x, weights) for x in (moved, content))
-        of_style = style_ends.to(ends)
+        ends, of_content = (at_shares(x, (END, 1 - END), weights) for x in (moved, content))
+        of_style = _ends_of(style, curvature).to(ends)
         lowest = torch.minimum(of_content, of_style)
         highest = torch.maximum(of_content, of_style)
         highest[:, 0] = of_content[:, 0]
@@ -133,3 +135,12 @@ def _saturation(slope: Tensor) -> Tensor:
     """Grey at the least of `SLOPES`: what is black or white but for a tint would show it."""
     least = SLOPES[0]
     return ((slope - least) / (1 - least)).clamp(0, 1)
+
+
+def _ends_of(style: Moments, curvature: float) -> Tensor:
+    """The outermost that its masks have, (B, 2)."""
+    mean = style.mean.mean(-1)
+    spread = SPREAD * style.covariance.mean((-1, -2)).clamp(min=0).sqrt()
+    ends = torch.stack([(mean - spread).amin(-1), (mean + spread).amax(-1)], -1)
+    black, white = to_tones(ends.new_tensor([0, 1]), curvature)
+    return ends.clamp(black, white)

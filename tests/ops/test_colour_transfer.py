@@ -15,7 +15,6 @@ from photostyle.ops.colour_transfer import (
     NOISE_VARIANCE,
     colour_maps,
     colour_moments,
-    colour_statistics,
     colour_transfer,
     match_colours,
     restore_contrast,
@@ -430,7 +429,7 @@ def test_regions_of_a_batch(content, style):
     batch = torch.cat([content, content.flip(3) ** 2])
     left = (torch.arange(content.shape[3]) < 20).float().expand(1, *content.shape[2:])
     masks = torch.cat([left, 1 - left])
-    wanted = colour_statistics(style, torch.ones(2, *style.shape[2:]) / 2)
+    wanted = colour_moments(to_tones(style), torch.ones(2, *style.shape[2:]) / 2)
     together = transfer_to(wanted, batch, masks)
     alone = torch.cat([transfer_to(wanted, photo, masks) for photo in batch.split(1)])
     torch.testing.assert_close(together, alone)
@@ -458,28 +457,14 @@ def test_black_stays_black_in_a_lighter_style(content):
 
 
 def test_shadows_keep_their_texture_in_a_style_of_more_contrast(content):
-    """The style has no black; the content's shadows must not be driven into it."""
-    style = 0.1 + 0.8 * (content.flip(3) > content.median())
-    photo = 0.1 + 0.6 * content
-    result = transfer(photo, style.double(), gains=GAINS, curvature=CURVATURE)
+    """A greatest gain of 1.8 must not drive what is dark into black."""
+    style = (content.flip(3) > content.median()).double()
+    photo = 0.1 + 0.8 * content
+    result = transfer(photo, style, gains=GAINS, curvature=CURVATURE)
     assert result.std() > 1.2 * photo.std()
     dark = photo.mean(1) < photo.mean(1).flatten().quantile(0.1)
-    lightness, before = (x.mean(1)[dark].clamp(0, 1) for x in (result, photo))
-    assert lightness.min() > 0.05
-    assert lightness.std() > 0.6 * before.std()
-
-
-def test_transparent_parts_of_a_style_have_no_black(content):
-    """Black and white are those of its visible pixels, of all regions together."""
-    style = content.clone()
-    style[..., :10] = 0
-    visible = (torch.arange(style.shape[3]) >= 10).double().expand(1, *style.shape[2:])
-    upper = (torch.arange(style.shape[2]) < 9).double()[:, None]
-    masks = torch.cat([visible * upper, visible * (1 - upper)])
-    seen = style[..., 10:]
-    expected = colour_statistics(seen, whole(seen)).ends
-    assert torch.equal(colour_statistics(style, masks).ends, expected)
-    assert expected[0, 0] > colour_statistics(style, whole(style)).ends[0, 0]
+    after, before = (image.mean(1)[dark].clamp(0, 1).std() for image in (result, photo))
+    assert after > 0.6 * before  # with a toe alone 0.42
 
 
 def test_no_veil_of_a_style_without_black(content):
@@ -505,11 +490,11 @@ def test_bent_tones_are_curves_too(content):
     style = load_image(EXAMPLES / "picos_de_europa.jpg", 48).double() ** 0.3
     tones = to_tones(content)
     source = colour_moments(tones, whole(content))
-    moments, ends = colour_statistics(style, whole(style))
+    moments = colour_moments(to_tones(style), whole(style))
     target = moments._replace(mean=reachable_mean(source.mean, moments.mean))
     matrix, offset = (part[0, 0] for part in colour_maps(source, target, GAINS))
     moved = (matrix @ tones.flatten(2) + offset[:, None]).view_as(tones)
-    curve = ToneCurve.between(moved.mean(1).flatten(1), tones.mean(1).flatten(1), ends, None)
+    curve = ToneCurve.between(moved.mean(1).flatten(1), tones.mean(1).flatten(1), moments, None)
     assert curve.bends.abs().max() > 0.1
     error = transfer(content, style, gains=GAINS, curvature=CURVATURE) - from_tones(curve(moved))
     assert error.square().mean().sqrt() < 5 / 255
