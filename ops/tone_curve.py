@@ -5,10 +5,9 @@ over blacks, a darker one drives shadows into black and makes whites grey. So to
 their ends, as by the characteristic curve of a film. With l the lightness of tones, m its median
 and e its black or white point,
 
-    h(l) = m + s (l − m + k (e − m) c (2t − c)),    t = (l − m) / (e − m),    c = t in [0, 1],
+    h(l) = l + k (e − m) c (2t − c),    t = (l − m) / (e − m),    c = t limited to [0, 1],
 
-a parabola from m to e and a line beyond, with slopes from s at m to s (1 + 2k) at e. The contrast s
-is 1 unless toe or shoulder would be too flat.
+a parabola from m to e and a line beyond, with slopes from 1 at m to 1 + 2k at e.
 """
 
 from collections.abc import Sequence
@@ -24,11 +23,8 @@ END = 0.01
 """Share of a photo's pixels that its black point is not exceeded by, and its white point by."""
 SPREAD = 2.0
 """Deviations from the mean to the ends of a style, of which the moments alone are known."""
-SLOPES = (0.6, 2.0)
-"""At the ends, over those of the middle. Flatter ones lose the texture of shadows, steeper ones
-show their noise."""
-LEAST_CONTRAST = 0.7
-"""From black to white, over the content's, that is left: below, photos look veiled."""
+SLOPES = (0.5, 2.0)
+"""At the ends. Flatter ones lose the texture of shadows, steeper ones show their noise."""
 LARGEST_SHIFT = 0.4
 """Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
 
@@ -61,13 +57,11 @@ class ToneCurve(NamedTuple):
     Attributes:
         middle: m, (B, 1).
         ends: e, of black and of white, (B, 2).
-        contrast: s, (B, 1).
         bends: k, of black and of white, (B, 2).
     """
 
     middle: Tensor
     ends: Tensor
-    contrast: Tensor
     bends: Tensor
 
     @classmethod
@@ -81,8 +75,6 @@ class ToneCurve(NamedTuple):
     ) -> Self:
         """The curve that brings each end of what was moved between the content's and the style's.
 
-        Black is no lighter than the content's, whatever the style's is: that would be a veil.
-
         Args:
             moved, content: lightness of their tones, (B, N).
             style: moments of its tones, (B, M, 3) and (B, M, 3, 3), of one style or of B.
@@ -92,18 +84,13 @@ class ToneCurve(NamedTuple):
         middle = at_shares(moved, (0.5,), weights)
         ends, of_content = (at_shares(x, (END, 1 - END), weights) for x in (moved, content))
         of_style = _ends_of(style, curvature).to(ends)
-        lowest = torch.minimum(of_content, of_style)
-        highest = torch.maximum(of_content, of_style)
-        highest[:, 0] = of_content[:, 0]
-        wanted = ends.clamp(lowest, highest)
-        # A photo of one colour has no ends to be moved.
-        reach = ((wanted - middle) / (ends - middle)).nan_to_num(1, 1, 1)
+        belongs = ends.clamp(
+            torch.minimum(of_content, of_style), torch.maximum(of_content, of_style)
+        )
         least, greatest = ((slope - 1) / 2 for slope in SLOPES)
-        least_contrast = LEAST_CONTRAST * (of_content.diff() / ends.diff()).nan_to_num(1)
-        contrast = (reach / (1 + least)).amin(1, keepdim=True)
-        contrast = contrast.maximum(least_contrast).clamp(max=1)
-        bends = (reach / contrast - 1).nan_to_num(0).clamp(least, greatest)
-        return cls(middle, ends, contrast, bends)
+        bends = (belongs - ends) / (ends - middle)
+        # A photo of one colour has no ends to be moved.
+        return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
 
     def __call__(self, tones: Tensor) -> Tensor:
         """Tones (B, 3, ...) of lightness h(l), less saturated where the curve is flat."""
@@ -114,11 +101,10 @@ class ToneCurve(NamedTuple):
     def slopes(self, tones: Tensor) -> tuple[Tensor, Tensor]:
         """Of lightness, h', and of what differs from it, (B, 1, ...), at tones (B, 3, ...)."""
         slope = self._at(tones.mean(1, keepdim=True))[1]
-        contrast = self.contrast.view(-1, *[1] * (slope.dim() - 1))
-        return contrast * slope, _saturation(slope)
+        return slope, _saturation(slope)
 
     def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
-        """h and h'/s at (B, 1, ...)."""
+        """h and h' at (B, 1, ...)."""
         before, middle = lightness.flatten(1), self.middle
         bent, slope = before, torch.ones_like(before)
         for end, k in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
@@ -127,7 +113,6 @@ class ToneCurve(NamedTuple):
             c = t.clamp(0, 1)
             bent = bent + k * length * c * (2 * t - c)
             slope = slope + 2 * k * c
-        bent = middle.lerp(bent, self.contrast)
         return bent.view_as(lightness), slope.view_as(lightness)
 
 

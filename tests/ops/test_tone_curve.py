@@ -5,7 +5,6 @@ import torch
 
 from photostyle.ops.tone_curve import (
     LARGEST_SHIFT,
-    LEAST_CONTRAST,
     SLOPES,
     ToneCurve,
     at_shares,
@@ -39,13 +38,11 @@ def ends(tones):
 # Lowest and highest tones of what was moved and of the content; mean and deviation of the style;
 # the black and white that are expected. Ends are a hundredth of the pixels away from the extremes.
 CASES = {
-    "already between": ((-0.4, 0.4), (-0.3, 0.5), (-0.1, 0.2), (-0.392, 0.392)),
-    "a veil over black": ((-0.2, 0.5), (-0.3, 0.5), (0.15, 0.2), (-0.292, 0.493)),
-    "a style without black": ((-0.2, 0.5), (-0.3, 0.5), (0.3, 0.1), (-0.292, 0.493)),
+    "already between": ((-0.4, 0.4), (-0.5, 0.5), (0.0, 0.15), (-0.392, 0.392)),
+    "a veil over black": ((-0.2, 0.5), (-0.5, 0.5), (0.15, 0.2), (-0.25, 0.493)),
     "white beyond white": ((-0.4, 0.7), (-0.4, 0.4), (0.0, 0.4), (-0.392, WHITE)),
     "grey where both are white": ((-0.4, 0.3), (-0.4, 0.5), (0.0, 0.2), (-0.393, 0.4)),
     "black beyond both": ((-0.45, 0.1), (-0.4, 0.4), (-0.3, 0.05), (-0.4, 0.094)),
-    "both ends beyond both": ((-0.6, 0.8), (-0.4, 0.5), (0.05, 0.2), (-0.391, 0.491)),
 }
 
 
@@ -60,7 +57,7 @@ def test_ends_come_between_those_of_content_and_style(case):
 
 def test_what_is_between_them_stays_exactly():
     moved = tones(-0.3, 0.3)
-    bent = curve(moved, tones(-0.2, 0.4), grey_style(-0.1, 0.15))
+    bent = curve(moved, tones(-0.4, 0.4), grey_style(0, 0.1))
     assert torch.equal(bent(moved), moved)
     for slope in bent.slopes(moved):
         assert torch.equal(slope, torch.ones(1, 1, 1001, dtype=torch.float64))
@@ -74,28 +71,10 @@ def test_slopes_are_limited(moved, content, slopes):
     moved = tones(*moved)
     bent = curve(moved, tones(*content), grey_style(0.0, 0.3))
     found, saturation = (part[0, 0] for part in bent.slopes(moved))
-    contrast = bent.contrast.item()
-    assert (found[0] / contrast, found[-1] / contrast) == pytest.approx(slopes)
+    assert (found[0], found[-1]) == pytest.approx(slopes)
     assert (bent(moved)[0, 0].diff() > 0).all()
     assert saturation[0] == pytest.approx(float(slopes[0] > 1))  # a lifted black is grey
     assert saturation[500] == pytest.approx(1, abs=0.01)
-
-
-def test_contrast_gives_way_before_shadows_are_flat():
-    """Three times the content's contrast: no toe brings its black back but a flat one."""
-    content, moved = tones(-0.3, 0.3), tones(-0.9, 0.9)
-    bent = curve(moved, content, grey_style(0.0, 0.15))
-    slopes = bent.slopes(moved)[0][0, 0]
-    assert slopes[500] < 0.45
-    assert slopes.min() > 0.99 * SLOPES[0] * slopes[500]
-    assert ends(bent(moved))[::2] == pytest.approx(ends(content)[::2], abs=0.01)
-
-
-def test_contrast_that_is_none_of_the_styles_stays():
-    """What is only darkened keeps `LEAST_CONTRAST`, or it would be a veil."""
-    content, moved = tones(-0.4, 0.4), tones(-1.2, -0.4)
-    bent = curve(moved, content, grey_style(-0.1, 0.2))
-    assert bent.contrast.item() == pytest.approx(LEAST_CONTRAST)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -153,15 +132,6 @@ def test_a_photo_of_one_colour_stays():
     bent = curve(flat, tones(-0.5, 0.5), grey_style(-0.4, 0.0))
     assert torch.equal(bent(flat), flat)
     assert torch.isfinite(bent(tones(-1, 1))).all()
-
-
-def test_rounding_of_a_photo_of_one_colour():
-    """A moved colour has a range of its rounding; where it belongs is far away."""
-    flat = torch.full((1, 3, 50), 0.2, dtype=torch.float64)
-    flat[..., ::2] += 1e-16
-    bent = curve(flat, torch.full_like(flat, -0.3), grey_style(-0.3, 0.05))
-    assert torch.isfinite(bent(tones(-1, 1))).all()
-    torch.testing.assert_close(bent(flat), flat)
 
 
 def test_a_colour_of_no_lightness_has_no_spread():
