@@ -30,7 +30,7 @@ MATRIX = f"explicit matrix, {'cuSPARSE' if DEVICE == 'cuda' else 'PyTorch'}"
 EPSILON = 1e-7
 FUSED_BYTES = 36
 """Per pixel with three channels in float32, at r = 1: guide and p read once, the result written."""
-TILED_BYTES = 212
+TILED_BYTES = 200
 """At any other r: statistics and models come and go, too."""
 WARM_SECONDS = 0.05
 BUSY_BYTES = 2**30

@@ -8,6 +8,7 @@ Needs NVRTC, which comes with PyTorch's CUDA build, and no GPU. ``nvdisasm -c FO
 
 import argparse
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,15 @@ class Resources:
 
 
 def compile_kernels(
-    architecture: str, cubins: Path | None = None
+    architecture: str, cubins: Path | None = None, radius: int = 8
 ) -> tuple[dict[str, Resources], str]:
     """Compile all kernels for an architecture such as ``"sm_90"``.
 
     Args:
         architecture: one of `LIMITS`.
-        cubins: a folder for the machine code, ``sm_90.cubin`` for example.
+        cubins: a folder for the machine code: of kernels with tiles of one shape, say
+            ``sm_90_8_3_16_3.cubin``, and of those without tiles ``sm_90.cubin``.
+        radius: of the kernels for any radius, which are compiled for tiles of one shape.
 
     Returns:
         The resources of each of `ops.matting.cuda.KERNELS`, and what else the compiler says.
@@ -50,6 +53,33 @@ def compile_kernels(
         RuntimeError: it refuses the source; the message is its log.
         ImportError: cuda-bindings or NVRTC is missing.
     """
+    together = defaultdict(list)
+    for name in _cuda.KERNELS:
+        tiles = tiles_of(name, radius)
+        together[tiles and tiles.arguments].append(name)
+    kernels, messages = {}, []
+    for arguments, names in together.items():
+        options = _cuda.compile_options(_cuda.THREADS, tiles_of(names[0], radius))
+        code, log, symbols = _compile(names, options, architecture)
+        if cubins is not None:
+            file = "_".join([architecture, *map(str, arguments or ())])
+            (cubins / f"{file}.cubin").write_bytes(code)
+        kernels |= {name: _resources(log, symbols[name]) for name in names}
+        messages += (line for line in log.splitlines() if not line.startswith("ptxas"))
+    return kernels, "\n".join(messages)
+
+
+def tiles_of(kernel: str, radius: int) -> _cuda.Tiling | None:
+    """The tiles of a kernel for any radius, for p of three channels; ``None`` of the others."""
+    if kernel not in _cuda.SHARED_BYTES:
+        return None
+    return _cuda.tiling(kernel, radius, 1 if kernel.startswith("window_statistics") else 3)
+
+
+def _compile(
+    names: list[str], options: tuple[str, ...], architecture: str
+) -> tuple[bytes, str, dict[str, str]]:
+    """The machine code of some kernels, the compiler's log, and the kernels' symbols."""
     from cuda.bindings import nvrtc
 
     try:
@@ -63,29 +93,25 @@ def compile_kernels(
         return values[0] if values else None
 
     program = check(*nvrtc.nvrtcCreateProgram(_cuda.source().encode(), b"kernels.cu", 0, [], []))
-    for name in _cuda.KERNELS:
+    for name in names:
         check(*nvrtc.nvrtcAddNameExpression(program, name.encode()))
-    options = [option.encode() for option in _cuda.compile_options(_cuda.THREADS)]
-    options += [f"--gpu-architecture={architecture}".encode(), b"--ptxas-options=-v"]
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    # Of constants that only kernels need that are left out it would say they are unused.
+    own = f"--gpu-architecture={architecture}", "--ptxas-options=-v", "--diag-suppress=177"
+    words = [option.encode() for option in (*options, *own)]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(words), words)
     # NVRTC writes into it. One byte more than it needs: Python shares bytes of length one.
     buffer = bytes(check(*nvrtc.nvrtcGetProgramLogSize(program)) + 1)
     check(*nvrtc.nvrtcGetProgramLog(program, buffer))
     log = buffer.rstrip(b"\0 \n").decode()
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise RuntimeError(log)
-    lowered = {
-        name: check(*nvrtc.nvrtcGetLoweredName(program, name.encode())).decode()
-        for name in _cuda.KERNELS
+    symbols = {
+        name: check(*nvrtc.nvrtcGetLoweredName(program, name.encode())).decode() for name in names
     }
-    if cubins is not None:
-        code = bytes(check(*nvrtc.nvrtcGetCUBINSize(program)))
-        check(*nvrtc.nvrtcGetCUBIN(program, code))
-        (cubins / f"{architecture}.cubin").write_bytes(code)
+    code = bytes(check(*nvrtc.nvrtcGetCUBINSize(program)))
+    check(*nvrtc.nvrtcGetCUBIN(program, code))
     check(*nvrtc.nvrtcDestroyProgram(program))
-    return {name: _resources(log, symbol) for name, symbol in lowered.items()}, "\n".join(
-        line for line in log.splitlines() if not line.startswith("ptxas")
-    )
+    return code, log, symbols
 
 
 def _resources(log: str, symbol: str) -> Resources:
@@ -103,10 +129,8 @@ _SPILLS = ("stores", "loads")
 
 def shared_memory(kernel: str, resources: Resources, radius: int) -> int:
     """Bytes for a block: those of the machine code, and those asked for at the launch."""
-    channels = 1 if kernel.startswith("window_statistics") else 3  # of p
-    tiled = kernel in _cuda.SHARED_BYTES
-    dynamic = _cuda.tiling(kernel, radius, channels).shared if tiled else 0
-    return resources.shared + dynamic
+    tiles = tiles_of(kernel, radius)
+    return resources.shared + (tiles.shared if tiles else 0)
 
 
 def occupancy(resources: Resources, shared: int, threads: int, architecture: str) -> float:
@@ -127,14 +151,15 @@ def main() -> None:
     parser.add_argument("--radius", type=int, default=8, help="of the kernels for any radius")
     arguments = parser.parse_args()
     architectures = arguments.architectures
-    compiled = {name: compile_kernels(name, arguments.cubins)[0] for name in architectures}
+    radius, cubins = arguments.radius, arguments.cubins
+    compiled = {name: compile_kernels(name, cubins, radius)[0] for name in architectures}
     rows = []
     for kernel in _cuda.KERNELS:
         threads = 32 if kernel.startswith("fused_radius_1") else _cuda.THREADS
         row = [f"`{kernel}`"]
         for architecture in architectures:
             used = compiled[architecture][kernel]
-            shared = shared_memory(kernel, used, arguments.radius)
+            shared = shared_memory(kernel, used, radius)
             share = 100 * occupancy(used, shared, threads, architecture)
             row += [used.registers, used.spilled, f"{share:.0f} %"]
         rows.append([*row, shared])

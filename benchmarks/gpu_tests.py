@@ -15,6 +15,8 @@ from benchmarks.findings import Findings, parser, report
 from benchmarks.limited import end_of, run_limited
 
 PYTEST = [sys.executable, "-m", "pytest", "--quiet", "-m", "gpu"]
+# Most of the time kernels are compiled. pytest-benchmark would warn, and warnings are errors.
+PROCESSES = ["--numprocesses", "8", "-p", "no:benchmark"]
 FILE = "tests/ops/test_cuda.py"
 # Calls of CUDA that fail and are tried in another way are PyTorch's and CuPy's matter.
 SANITIZERS = {"memcheck": ["--report-api-errors", "no"], "racecheck": []}
@@ -35,7 +37,8 @@ def find_sanitizer() -> str | None:
 
 def checks(small: bool) -> dict[str, tuple[list[str], float]]:
     """Each check's command line and its time limit in seconds."""
-    found = {"pytest, tests/ops": ([*PYTEST, "--continue-on-collection-errors", "tests/ops"], 120)}
+    words = PYTEST + (PROCESSES if importlib.util.find_spec("xdist") else [])
+    found = {"pytest, tests/ops": ([*words, "--continue-on-collection-errors", "tests/ops"], 120)}
     if importlib.util.find_spec("hydra"):
         found["pytest, the other folders"] = ([*PYTEST, "tests", "--ignore", "tests/ops"], 60)
     sanitizer = find_sanitizer()

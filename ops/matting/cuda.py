@@ -20,40 +20,40 @@ THREADS = 96
 """Of a block of the kernels for any radius."""
 CHANNELS_AT_ONCE = 3
 """Of p, in one of their blocks: they read the same colours."""
-SHARED_MEMORY = 48 * 1024
-"""Bytes that a block can have on every GPU without asking for more."""
-LARGEST_RADIUS = 340
+SHARED_MEMORY = 64 * 1024
+"""Bytes that a block can have on every GPU, where it must ask for more than 48 KiB."""
+LARGEST_RADIUS = 454
 """Beyond it a tile of one window does not fit into them, for a guide of three channels."""
 FUSED_STRIP = 30
 """Columns of pixels that a block, one warp, of the kernel for r = 1 computes."""
 FUSED_WARPS = 12
 """So many of them a multiprocessor runs at once."""
-FUSED_ROWS = 8, 192
-"""Of a block's pixels, at least and at most; it computes the windows of two more. In long strips
-neighbours drift apart, and what they share is read twice."""
+FUSED_ROWS = 8, 64
+"""Of a block's pixels, at least and at most; it computes the windows of two more. Longer strips, whose
+neighbours drift apart, took longer on an H100."""
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
 
 
-def _shared_bytes() -> dict[str, tuple[int, int]]:
+def _shared_bytes() -> dict[str, tuple[int, int, int]]:
     bytes_of = {}
     for dtype, scalar in _SCALARS.items():
         for channels in (1, 3):
             pairs = channels * (channels + 1) // 2
             template = f"{scalar}, {channels}"
-            statistics = (channels + pairs) * torch.float64.itemsize, 0
+            statistics = (channels + pairs) * torch.float64.itemsize, 0, 0
             bytes_of[f"window_statistics<{template}>"] = statistics
-            coefficients, size = (channels + 1) * dtype.itemsize, dtype.itemsize
-            bytes_of[f"window_coefficients<{template}>"] = coefficients, 0
+            coefficients, colour = (channels + 1) * dtype.itemsize, channels * dtype.itemsize
+            bytes_of[f"window_coefficients<{template}>"] = coefficients, 0, 0
             for mode in ("PRODUCT", "FIT", "GUIDED_FILTER"):
-                bytes_of[f"sum_windows<{template}, {mode}>"] = coefficients, size
-            bytes_of[f"sum_windows<{template}, COEFFICIENTS>"] = coefficients, coefficients
+                bytes_of[f"sum_windows<{template}, {mode}>"] = coefficients, colour, dtype.itemsize
+            bytes_of[f"sum_windows<{template}, COEFFICIENTS>"] = coefficients, colour, coefficients
     return bytes_of
 
 
 SHARED_BYTES = _shared_bytes()
 """Of the kernels for any radius: bytes of shared memory for each row and column that a tile reads,
-and for each of its results."""
+for each of the pixels where its results are, and for each result."""
 
 KERNELS = (
     *SHARED_BYTES,
@@ -72,32 +72,38 @@ def source() -> str:
     return resources.files(__package__).joinpath("kernels.cu").read_text("utf-8")
 
 
-def compile_options(threads: int) -> tuple[str, ...]:
-    """What the source needs from the compiler."""
-    return "--std=c++17", f"-DTHREADS={threads}"
-
-
 @dataclass(frozen=True)
 class Tiling:
     """How a kernel for any radius shares out its results.
 
     Attributes:
+        radius: r.
         channels: that a block works on at once.
-        side: of a tile of results. All windows of a tile must have a pixel in common.
+        side: of a tile of results. Tiles are parts of cells of 2r x 2r, often whole ones.
         tiles: in a block: of each of its channels, and side by side.
         shared: bytes of shared memory for a block.
     """
 
+    radius: int
     channels: int
     side: int
     tiles: int
     shared: int
 
+    @property
+    def arguments(self) -> tuple[int, int, int, int]:
+        """As the kernels know it."""
+        return self.radius, self.channels, self.side, self.tiles
+
     def blocks(self, images: int, channels: int, rows: int, columns: int) -> int:
         """How many the results, planes of ``rows`` x ``columns``, need."""
-        span = self.side * (self.tiles // self.channels)
         groups = -(-channels // self.channels)
-        return images * groups * -(-rows // self.side) * -(-columns // span)
+        across = -(-self._tiles_along(columns) // (self.tiles // self.channels))
+        return images * groups * self._tiles_along(rows) * across
+
+    def _tiles_along(self, length: int) -> int:
+        cells, rest = divmod(length, 2 * self.radius)
+        return cells * -(-2 * self.radius // self.side) + -(-rest // self.side)
 
 
 @functools.cache
@@ -112,22 +118,38 @@ def tiling(kernel: str, radius: int, channels: int = 1) -> Tiling:
         radius: r, at most `LARGEST_RADIUS`.
         channels: of p.
     """
-    column_bytes, result_bytes = SHARED_BYTES[kernel]
+    column_bytes, pixel_bytes, result_bytes = SHARED_BYTES[kernel]
 
-    def shared(side: int, tiles: int) -> int:
-        pitch = tiles * (side + 2 * radius) | 1
-        return side * (column_bytes * pitch + result_bytes * side * tiles)
+    def shared(side: int, tiles: int, at_once: int) -> int:
+        return side * (
+            column_bytes * _spread(tiles * (side + 2 * radius))
+            + pixel_bytes * _spread(tiles // at_once * side)
+            + result_bytes * _spread(tiles * side)
+        )
 
-    side = 2 * radius
-    while shared(side, 1) > SHARED_MEMORY:
-        side -= 1
+    parts = 1  # of a cell, along each axis
+    while shared(side := -(-2 * radius // parts), 1, 1) > SHARED_MEMORY:
+        parts += 1
     at_once = min(channels, CHANNELS_AT_ONCE)
-    if shared(side, at_once) > SHARED_MEMORY:
+    if shared(side, at_once, at_once) > SHARED_MEMORY:
         at_once = 1
     tiles = at_once * max(1, THREADS // (at_once * (side + 2 * radius)))
-    while shared(side, tiles) > SHARED_MEMORY:
+    while shared(side, tiles, at_once) > SHARED_MEMORY:
         tiles -= at_once
-    return Tiling(at_once, side, tiles, shared(side, tiles))
+    return Tiling(radius, at_once, side, tiles, shared(side, tiles, at_once))
+
+
+def _spread(columns: int) -> int:
+    """So far rows of so many values are apart in shared memory: twice an odd number."""
+    return (columns + 1) & ~1 | 2
+
+
+def compile_options(threads: int, tiles: Tiling | None = None) -> tuple[str, ...]:
+    """What the source needs from the compiler; with ``tiles``, for these only, and faster."""
+    options = "--std=c++17", f"-DTHREADS={threads}"
+    if tiles is None:
+        return options
+    return *options, f"-DTILING={','.join(map(str, tiles.arguments))}"
 
 
 @functools.cache
@@ -186,8 +208,8 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
 
     Returns:
         Of use to this module only, (B, values): for each image the colours of its pixels, four
-        values where C is 3, then per window the colour of the centre pixel, the mean minus it, and
-        the lower triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
+        values where C is 3, then for each window its mean minus the colour of a certain pixel in
+        it, and the lower triangle of W with WᵀW = (Σ + ε/|w| Id)⁻¹.
 
     Raises:
         ArgumentError: for a radius beyond `LARGEST_RADIUS`.
@@ -198,12 +220,12 @@ def window_statistics(guide: Tensor, radius: int, epsilon: float) -> Tensor:
     batch, guide_channels, height, width = guide.shape
     windows = height - 2 * radius, width - 2 * radius
     of_pixels = height * width * (1 if guide_channels == 1 else 4)
-    of_windows = math.prod(windows) * guide_channels * (guide_channels + 5) // 2
-    statistics = guide.new_empty((batch, of_pixels + of_windows))
+    of_windows = math.prod(windows) * guide_channels * (guide_channels + 3) // 2
+    statistics = guide.new_empty((batch, -(-(of_pixels + of_windows) // 4) * 4))
     colours = statistics[:, :of_pixels].view(batch, height, width, -1)
     colours[..., :guide_channels] = guide.movedim(1, -1)
     colours[..., guide_channels:] = 0
-    arguments = guide, statistics, float(epsilon), height, width, radius
+    arguments = guide, statistics, float(epsilon), height, width
     _launch_tiles(_instance("window_statistics", guide), (batch, 1, *windows), radius, arguments)
     return statistics
 
@@ -252,7 +274,7 @@ def apply(p: Tensor, guide: Tensor, statistics: Tensor, radius: int, mode: str) 
     """
     batch, channels, height, width = p.shape
     windows = height - 2 * radius, width - 2 * radius
-    size = channels, height, width, radius
+    size = channels, height, width
     maps = batch, channels, guide.shape[1] + 1
 
     coefficients = p.new_empty((batch, channels, *windows, guide.shape[1] + 1))
@@ -277,17 +299,19 @@ def _launch_tiles(
 ) -> None:
     """Run a kernel for any radius, for so many images, channels, rows and columns of results."""
     tiles = tiling(name, radius, results[1])
-    arguments = *arguments, tiles.channels, tiles.side, tiles.tiles
-    _launch(name, tiles.blocks(*results), THREADS, arguments, tiles.shared)
+    _launch(name, tiles.blocks(*results), THREADS, (*arguments, *tiles.arguments), tiles)
 
 
-def _launch(name: str, blocks: int, threads: int, arguments: tuple, shared: int = 0) -> None:
+def _launch(
+    name: str, blocks: int, threads: int, arguments: tuple, tiles: Tiling | None = None
+) -> None:
     """Run a kernel on the device and the current stream of its first argument."""
     device = arguments[0].device
     stream = torch.cuda.current_stream(device).cuda_stream
     values = tuple(map(_kernel_argument, arguments))
+    shared = tiles.shared if tiles else 0
     with torch.cuda.device(device), _stream(stream, device):
-        _kernel(name, device.index)((blocks,), (threads,), values, shared_mem=shared)
+        _kernel(name, tiles, device.index)((blocks,), (threads,), values, shared_mem=shared)
 
 
 def _kernel_argument(value: Tensor | int | float):
@@ -308,15 +332,18 @@ def _stream(handle: int, device: torch.device):
 
 
 @functools.cache
-def _kernel(name: str, device_index: int):
+def _kernel(name: str, tiles: Tiling | None, device_index: int):
     """The kernel on the current device, which is ``device_index``: the key for the cache only.
 
-    Each is compiled when it is first needed, in a second or two, and kept on disk: all of them
-    would take half a minute.
+    Each is compiled when it is first needed, for the tiles at hand, in a second or two, and kept on
+    disk.
     """
     import cupy
 
     module = cupy.RawModule(
-        code=source(), options=compile_options(THREADS), name_expressions=(name,)
+        code=source(), options=compile_options(THREADS, tiles), name_expressions=(name,)
     )
-    return module.get_function(name)
+    kernel = module.get_function(name)
+    if tiles:
+        kernel.max_dynamic_shared_size_bytes = tiles.shared
+    return kernel

@@ -9,7 +9,7 @@
 #include "kernels.cu"
 
 // What __shared__ declares in the kernels, and what must not be touched behind it.
-constexpr unsigned SHARED_VALUES = 48 * 1024 / sizeof(double), GUARD_VALUES = 1024;
+constexpr unsigned SHARED_VALUES = 64 * 1024 / sizeof(double), GUARD_VALUES = 1024;
 double shared_memory[SHARED_VALUES + GUARD_VALUES];
 
 namespace {
