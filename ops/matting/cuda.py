@@ -29,8 +29,8 @@ FUSED_STRIP = 30
 FUSED_WARPS = 12
 """So many of them a multiprocessor runs at once."""
 FUSED_ROWS = 8, 64
-"""Of a block's pixels, at least and at most; it computes the windows of two more. Longer strips, whose
-neighbours drift apart, took longer on an H100."""
+"""Of a block's pixels, at least and at most; it computes the windows of two more. Longer strips,
+whose neighbours drift apart, took longer on an H100."""
 
 _SCALARS = {torch.float32: "float", torch.float64: "double"}
 

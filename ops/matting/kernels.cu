@@ -109,6 +109,11 @@ struct Axis {
         const int first = first_of(tile);
         return max(0, min(min(side, cell_of(tile) + cell - first), length - first));
     }
+    // Whether that is `side`. By comparing it the compiler (ptxas 13.0 for sm_90) gets a predicate
+    // from its VIMNMX.RELU that an H100 leaves false.
+    __device__ bool whole(int tile) const {
+        return first_of(tile) + side <= min(cell_of(tile) + cell, length);
+    }
 };
 
 // Where a block of the three works.
@@ -117,6 +122,7 @@ struct Block : Tiling {
     int channels, channel;     // of p, and the block's first one
     int first_tile;            // along the rows
     int top_cell, top, rows;   // where its cell and its tiles begin, and the rows of results
+    bool all_rows;             // whether these are `side`
     Index image;
     int reach;  // lines of the other image, pixels or windows, that a tile needs
     int pitch;  // of the table
@@ -131,6 +137,7 @@ struct Block : Tiling {
         top_cell = down.cell_of(tile);
         top = down.first_of(tile);
         rows = down.count_of(tile);
+        all_rows = down.whole(tile);
         image = place / across / down.tiles();
         reach = side + 2 * radius;
         pitch = spread(tiles * reach);
@@ -156,7 +163,7 @@ struct Block : Tiling {
     // Whether all of its tiles are wholly there, and as large as they come.
     __device__ bool full() const {
         const int last = first_tile + tiles / at_once - 1;
-        return rows == side && along.count_of(last) == side && along.count_of(first_tile) == side &&
+        return all_rows && along.whole(first_tile) && along.whole(last) &&
                channel + at_once <= channels;
     }
 };
@@ -245,8 +252,8 @@ __device__ inline Real* shared_table() {
     return reinterpret_cast<Real*>(shared_memory);
 }
 
-// So many lines are read at a time: what bounds these kernels is waiting for memory. Not more than
-// a tile has: loops of a known length that are unrolled further gave wrong results (NVRTC 13.0).
+// So many lines are read at a time, if a tile has so many: what bounds these kernels is waiting for
+// memory.
 template <typename Real>
 constexpr int AT_A_TIME = KNOWN.side < 32 / int(sizeof(Real)) ? KNOWN.side : 32 / sizeof(Real);
 
@@ -356,7 +363,7 @@ __device__ inline void sum_over_windows(const Block& block, Real* table, ColumnO
                     for (int v = 0; v < VALUES; ++v) out[v * step + row * block.pitch] += sums[v];
                 });
         };
-        if (block.rows == block.side)
+        if (block.all_rows)
             walk(block.side);  // which the compiler may know
         else
             walk(block.rows);
