@@ -5,9 +5,10 @@ over blacks, a darker one drives shadows into black and makes whites grey. So to
 their ends, as by the characteristic curve of a film. With l the lightness of tones, m its median
 and e its black or white point,
 
-    h(l) = l + k (e − m) c (2t − c),    t = (l − m) / (e − m),    c = t limited to [0, 1],
+    h(l) = l + k (e − m) c (t − c²/3),    t = (l − m) / (e − m),    c = t limited to [0, 1],
 
-a parabola from m to e and a line beyond, with slopes from 1 at m to 1 + 2k at e.
+a cubic from m to e and a line beyond, of slopes 1 + k c (2 − c): 1 at m, 1 + k at e, and most of
+the bend near m, so that little of it is left for the ends, where it would be flat.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ END = 0.01
 """Share of a photo's pixels that its black point is not exceeded by, and its white point by."""
 SPREAD = 2.0
 """Deviations from the mean to the ends of a style, of which the moments alone are known."""
-SLOPES = (0.5, 2.0)
+SLOPES = (0.4, 2.0)
 """At the ends. Flatter ones lose the texture of shadows, steeper ones show their noise."""
 LARGEST_SHIFT = 0.4
 """Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
@@ -87,8 +88,8 @@ class ToneCurve(NamedTuple):
         belongs = ends.clamp(
             torch.minimum(of_content, of_style), torch.maximum(of_content, of_style)
         )
-        least, greatest = ((slope - 1) / 2 for slope in SLOPES)
-        bends = (belongs - ends) / (ends - middle)
+        least, greatest = (slope - 1 for slope in SLOPES)
+        bends = 1.5 * (belongs - ends) / (ends - middle)
         # A photo of one colour has no ends to be moved.
         return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
 
@@ -111,8 +112,8 @@ class ToneCurve(NamedTuple):
             length = end - middle
             t = (before - middle) / torch.where(length == 0, torch.inf, length)
             c = t.clamp(0, 1)
-            bent = bent + k * length * c * (2 * t - c)
-            slope = slope + 2 * k * c
+            bent = bent + k * length * c * (t - c**2 / 3)
+            slope = slope + k * c * (2 - c)
         return bent.view_as(lightness), slope.view_as(lightness)
 
 

@@ -456,6 +456,17 @@ def test_black_stays_black_in_a_lighter_style(content):
     assert at_shares(result.mean(1).flatten(1), (0.01,), None) < 0.16  # a shift leaves 0.33
 
 
+def test_shadows_keep_their_texture_in_a_style_of_more_contrast(content):
+    """A greatest gain of 1.8 must not drive what is dark into black."""
+    style = (content.flip(3) > content.median()).double()
+    photo = 0.1 + 0.8 * content
+    result = transfer(photo, style, gains=GAINS, curvature=CURVATURE)
+    assert result.std() > 1.2 * photo.std()
+    dark = photo.mean(1) < photo.mean(1).flatten().quantile(0.1)
+    after, before = (image.mean(1)[dark].clamp(0, 1).std() for image in (result, photo))
+    assert after > 0.6 * before  # with a parabola, of slopes from 0.5, 0.37
+
+
 def test_daylight_stays_to_be_seen_in_a_style_by_night(content):
     light = 0.25 + 0.75 * content
     night = 0.1 * content.flip(3) ** 2
