@@ -67,14 +67,18 @@ class Masks:
     def with_whole(self, share: float) -> Self:
         """The same and one more label, everywhere in both photos, with ``share`` of each pixel.
 
-        It makes regions that do not belong together mild. A single label is everywhere already.
+        It makes regions that do not belong together mild. A single label is everywhere already;
+        at a share of 1 no other is left.
         """
         if share == 0 or len(self.labels) == 1:
             return self
-        content = share * self.content.sum(0, keepdim=True)
+        content = self.content.sum(0, keepdim=True)
+        style = torch.ones_like(self.style[:1])
+        if share == 1:
+            return type(self)(content, style, ("whole photo",))
         return type(self)(
-            torch.cat([(1 - share) * self.content, content]),
-            torch.cat([self.style, torch.ones_like(self.style[:1])]),
+            torch.cat([(1 - share) * self.content, share * content]),
+            torch.cat([self.style, style]),
             (*self.labels, "whole photo"),
         )
 

@@ -25,6 +25,15 @@ def test_whole_photo_as_one_more_mask():
     assert whole.with_whole(0.5) is whole
 
 
+def test_nothing_but_the_whole_photo():
+    """Regions without a share have no say, not even in where the style's black is."""
+    masks = Masks(torch.tensor([[[0.5, 0.0]], [[0.0, 1.0]]]), torch.ones(2, 1, 1), ("a", "b"))
+    only = masks.with_whole(1)
+    assert only.labels == ("whole photo",)
+    assert torch.equal(only.content, torch.tensor([[[0.5, 1.0]]]))
+    assert torch.equal(only.style, torch.ones(1, 1, 1))
+
+
 def test_the_whole_photo_has_a_share_of_each_weight():
     masks = Masks(torch.tensor([[[0.5, 0.0]], [[0.0, 1.0]]]), torch.ones(2, 1, 1), ("a", "b"))
     more = masks.with_whole(0.25)
