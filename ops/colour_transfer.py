@@ -8,6 +8,7 @@ from photostyle.ops.affine import apply_affine, resize_affine
 from photostyle.ops.checks import check_masks, check_photo, check_photos
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.guided_filter import GuidedFilter
+from photostyle.ops.matrix_functions import identity_like, limit_eigenvalues
 from photostyle.ops.tone_curve import END, ToneCurve, at_shares, reachable_mean
 from photostyle.ops.tones import CURVATURE, check_curvature, from_tones, to_tones, tone_slope
 from photostyle.ops.transport import (
@@ -24,6 +25,8 @@ from photostyle.ops.transport import (
 # Added to the colour variances: one 8-bit level of noise. A flat region then stays flat, where the
 # exact map would stretch its noise to the contrast of the style.
 NOISE_VARIANCE = (1 / 255) ** 2
+# To that of a style that has none, one in black and white: no colour is left, and nothing singular.
+LEAST_VARIANCE = 1e-4 * NOISE_VARIANCE
 GAINS = (0.85, 1.8)
 """Of contrast: below, photos look veiled; above, noise and JPEG blocks show. Saturation may go."""
 CONTRAST_GAINS = (1.0, 1.6)
@@ -50,9 +53,12 @@ def colour_moments(image: Tensor, masks: Tensor) -> Moments:
 
 def colour_maps(source: Moments, target: Moments, gains: tuple[float, float] = EXACT) -> AffineMaps:
     """The maps of least motion that turn colour moments into others; (..., 3, 3) and (..., 3)."""
-    noise = NOISE_VARIANCE * torch.eye(3).to(source.covariance)
-    noisy = (Moments(part.mean, part.covariance + noise) for part in (source, target))
-    return monge_kantorovich(*noisy, gains=gains, axes=GREY_AXIS)
+    noise = NOISE_VARIANCE * identity_like(source.covariance)
+    # All of it from half a level on.
+    of_target = limit_eigenvalues(4 * target.covariance, LEAST_VARIANCE, NOISE_VARIANCE)
+    source = source._replace(covariance=source.covariance + noise)
+    target = target._replace(covariance=target.covariance + of_target)
+    return monge_kantorovich(source, target, gains=gains, axes=GREY_AXIS)
 
 
 def colour_transfer(

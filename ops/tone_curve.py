@@ -26,6 +26,8 @@ SPREAD = 2.0
 """Deviations from the mean to the ends of a style, of which the moments alone are known."""
 SLOPES = (0.4, 2.0)
 """At the ends. Flatter ones lose the texture of shadows, steeper ones show their noise."""
+GREY_SLOPE = 0.625
+"""At an end that is grey: what is black or white but for a tint would show it."""
 LARGEST_SHIFT = 0.4
 """Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
 
@@ -94,33 +96,28 @@ class ToneCurve(NamedTuple):
         return cls(middle, ends, bends.nan_to_num(0, 0, 0).clamp(least, greatest))
 
     def __call__(self, tones: Tensor) -> Tensor:
-        """Tones (B, 3, ...) of lightness h(l), less saturated where the curve is flat."""
+        """Tones (B, 3, ...) of lightness h(l), less saturated towards a flat end."""
         lightness = tones.mean(1, keepdim=True)
-        bent, slope = self._at(lightness)
-        return bent + _saturation(slope) * (tones - lightness)
+        bent, _, saturation = self._at(lightness)
+        return bent + saturation * (tones - lightness)
 
     def slopes(self, tones: Tensor) -> tuple[Tensor, Tensor]:
         """Of lightness, h', and of what differs from it, (B, 1, ...), at tones (B, 3, ...)."""
-        slope = self._at(tones.mean(1, keepdim=True))[1]
-        return slope, _saturation(slope)
+        _, slope, saturation = self._at(tones.mean(1, keepdim=True))
+        return slope, saturation
 
-    def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor]:
-        """h and h' at (B, 1, ...)."""
+    def _at(self, lightness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """h, h' and saturation at (B, 1, ...)."""
         before, middle = lightness.flatten(1), self.middle
-        bent, slope = before, torch.ones_like(before)
+        bent, slope, saturation = before, torch.ones_like(before), torch.ones_like(before)
         for end, k in zip(self.ends.split(1, 1), self.bends.split(1, 1), strict=True):
             length = end - middle
             t = (before - middle) / torch.where(length == 0, torch.inf, length)
             c = t.clamp(0, 1)
             bent = bent + k * length * c * (t - c**2 / 3)
             slope = slope + k * c * (2 - c)
-        return bent.view_as(lightness), slope.view_as(lightness)
-
-
-def _saturation(slope: Tensor) -> Tensor:
-    """Grey at the least of `SLOPES`: what is black or white but for a tint would show it."""
-    least = SLOPES[0]
-    return ((slope - least) / (1 - least)).clamp(0, 1)
+            saturation = saturation - c * (-k / (1 - GREY_SLOPE)).clamp(0, 1)
+        return tuple(part.view_as(lightness) for part in (bent, slope, saturation))
 
 
 def _ends_of(style: Moments, curvature: float) -> Tensor:

@@ -186,6 +186,17 @@ def test_what_is_hidden_counts_nothing(run, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_style_in_black_and_white(run, method):
+    """Nothing of the photo's colours is left, by eye or by number."""
+    grey = np.asarray(Image.fromarray(example("sunset")).convert("L"))
+    save_photo("content.png", Photo(example("pavilion")))
+    save_photo("grey.png", Photo(np.stack([grey] * 3, -1)))
+    result = run(method, "content.png", "grey.png", "out.png")
+    assert np.ptp(result.pixels.astype(int), axis=-1).max() <= 1
+    assert result.pixels.std() > 40
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_nothing_to_be_seen(command, tmp_path, monkeypatch, method):
     monkeypatch.chdir(tmp_path)
     pixels = example("sunset")

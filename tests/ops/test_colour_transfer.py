@@ -319,6 +319,17 @@ def test_a_flat_style_flattens(content):
     torch.testing.assert_close(transfer_whole(flat, flat), flat, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("gains", [EXACT, GAINS])
+def test_a_style_in_black_and_white_takes_all_colour(content, style, gains):
+    grey = style.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    coefficients = colour_transfer(content, grey, gains=gains)
+    result = apply_affine(coefficients, content).clamp(0, 1)
+    assert float(result.amax(1).sub(result.amin(1)).max()) < 0.2 / 255
+    assert result.std() > 0.8 * grey.std()
+    faded = restore_contrast(content, result)
+    assert float(faded.amax(1).sub(faded.amin(1)).max()) < 0.2 / 255
+
+
 def test_grey_photos_have_no_colour_to_invert(content, style):
     grey = content.mean(1, keepdim=True).expand(-1, 3, -1, -1)
     result = transfer_whole(grey, style)
