@@ -8,7 +8,8 @@ and e its black or white point,
     h(l) = l + k (e − m) c (t − c²/3),    t = (l − m) / (e − m),    c = t limited to [0, 1],
 
 a cubic from m to e and a line beyond, of slopes 1 + k c (2 − c): 1 at m, 1 + k at e, and most of
-the bend near m, so that little of it is left for the ends, where it would be flat.
+the bend near m, so that little of it is left for the ends, where it would be flat. Towards a flat
+end saturation falls with c, to none where the slope is g at most.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ SPREAD = 2.0
 SLOPES = (0.4, 2.0)
 """At the ends. Flatter ones lose the texture of shadows, steeper ones show their noise."""
 GREY_SLOPE = 0.625
-"""At an end that is grey: what is black or white but for a tint would show it."""
+"""g: of an end that is grey. What is black or white but for a tint would show it."""
 LARGEST_SHIFT = 0.4
 """Of lightness, in tones, of which black and white are 1.2 apart: a photo stays to be seen."""
 
