@@ -39,6 +39,8 @@ BORDER_RIDGE = 1e-2
 """Its ridge: maps change where the photo does, and elsewhere so slowly that no halo is seen."""
 CURVES = GuidedFilter(radius=4)
 """That of what is left of tone curves: in small windows they are nearly affine."""
+COLOURED_NOISE = GuidedFilter(radius=16, ridge=2.25 * NOISE_VARIANCE)
+"""What it takes away from a photo is its noise, up to the blotches of JPEG files and of sensors."""
 
 
 def colour_moments(image: Tensor, masks: Tensor) -> Moments:
@@ -141,10 +143,11 @@ def transfer_to(
         bend = ToneCurve.between(moved, before, style, pixel_weights(masks), curvature)
     curve = _Curve(content, tones, curvature, bend)
     # Blending the maps equals blending their results.
-    return sum(
+    blended = sum(
         weight[:, None, None] * curve.coefficients(part)
         for weight, part in zip(weights.unbind(1), maps.unbind(1), strict=True)
     )
+    return _without_coloured_noise(blended, content) if is_bent else blended
 
 
 class _Curve:
@@ -206,6 +209,21 @@ def _not_raising(matrix: Tensor) -> Tensor:
     grey_gain = 3 * grey.mean(1, keepdim=True)
     coloured_gain = (coloured.square().sum((1, 2), keepdim=True) / 2).sqrt()
     return grey / grey_gain.clamp(min=1) + coloured / coloured_gain.clamp(min=1)
+
+
+def _without_coloured_noise(maps: Tensor, photo: Tensor) -> Tensor:
+    """Maps (B, 3, 4, H, W) that take colour from the smooth photo, and lightness from the photo.
+
+    A' I + b' being the smooth photo, A I + b becomes A I + b + C A (A' I + b' − I), where C takes
+    the mean of the channels away. On a plain wall and in the sky one sees coloured noise at once.
+    """
+    if min(photo.shape[2:]) < 3:
+        return maps
+    smooth = COLOURED_NOISE.laplacian(photo).coefficients(photo)
+    change = smooth - torch.eye(3, 4).to(smooth)[:, :, None, None]
+    matrix = maps[:, :, :3]
+    coloured = matrix - matrix.mean(1, keepdim=True)
+    return maps + torch.einsum("bijhw,bjkhw->bikhw", coloured, change)
 
 
 def match_colours(

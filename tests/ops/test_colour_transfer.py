@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 
 from photostyle.data import load_image
 from photostyle.ops import ArgumentError
@@ -456,6 +457,25 @@ def test_half_precision(content, style, dtype, curvature):
 def share_of_black(image):
     """Of the pixels: darker than 0.03."""
     return float((image.clamp(0, 1).mean(1) < 0.03).double().mean())
+
+
+def test_coloured_noise_of_a_plain_wall_is_not_carried(content, style):
+    """Blotches of a level lose their colour, not their lightness."""
+    noise = torch.randn(1, 3, 60, 200, generator=torch.Generator().manual_seed(0)).double()
+    noise = F.avg_pool2d(noise, 5, 1, 2)
+    photo = torch.tensor([0.6, 0.55, 0.45]).double().view(1, 3, 1, 1) + noise / noise.std() / 255
+    photo[..., :80] = F.interpolate(content, (60, 80))
+    result = transfer(photo, style, gains=GAINS, curvature=CURVATURE)
+
+    def deviations(image):
+        """Of lightness and of colour."""
+        light = image.mean(1, keepdim=True)
+        return float(light.std()), float((image - light).square().sum(1).mean().sqrt())
+
+    wall = [image[..., 110:] for image in (photo, result)]
+    wall = [deviations(part - part.mean((2, 3), keepdim=True)) for part in wall]
+    assert wall[1][0] > 0.8 * wall[0][0]
+    assert wall[1][1] < 0.12 * wall[0][1]  # 0.25 where it is carried
 
 
 def test_black_stays_black_in_a_lighter_style(content):
