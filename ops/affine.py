@@ -18,7 +18,11 @@ def resize_affine(coefficients: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.unflatten(1, coefficients.shape[1:3])
 
 
+def identity_affine(coefficients: Tensor) -> Tensor:
+    """The map that changes nothing, (C, C+1, 1, 1), beside coefficients (B, C, C+1, H, W)."""
+    return torch.eye(*coefficients.shape[1:3]).to(coefficients)[:, :, None, None]
+
+
 def blend_affine(coefficients: Tensor, strength: float) -> Tensor:
     """Maps (B, C, C+1, H, W) between the identity, ``strength`` 0, and themselves, 1."""
-    identity = torch.eye(coefficients.shape[1], coefficients.shape[2]).to(coefficients)
-    return torch.lerp(identity[:, :, None, None], coefficients, strength)
+    return torch.lerp(identity_affine(coefficients), coefficients, strength)

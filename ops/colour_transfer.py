@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photostyle.ops.affine import apply_affine, resize_affine
+from photostyle.ops.affine import apply_affine, identity_affine, resize_affine
 from photostyle.ops.checks import check_masks, check_photo, check_photos
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.guided_filter import GuidedFilter
@@ -158,11 +158,11 @@ class _Curve:
         self.tones = tones
         self.curvature = curvature
         self.bend = bend
-        # A line has no windows, and without curvature all tangents are the same.
-        has_windows = curvature > 0 and min(photo.shape[2:]) >= 3
-        self.laplacian = CURVES.laplacian(photo) if has_windows else None
+        # Without curvature all tangents are the same.
+        is_curved = curvature > 0 and _has_windows(photo)
+        self.laplacian = CURVES.laplacian(photo) if is_curved else None
         self.cells = photo
-        if has_windows:
+        if is_curved:
             sides = [-(-side // self.laplacian.radius) for side in photo.shape[2:]]
             self.cells = F.interpolate(photo, sides, mode="area")
 
@@ -217,10 +217,10 @@ def _without_coloured_noise(maps: Tensor, photo: Tensor) -> Tensor:
     A' I + b' being the smooth photo, A I + b becomes A I + b + C A (A' I + b' − I), where C takes
     the mean of the channels away. On a plain wall and in the sky one sees coloured noise at once.
     """
-    if min(photo.shape[2:]) < 3:
+    if not _has_windows(photo):
         return maps
     smooth = COLOURED_NOISE.laplacian(photo).coefficients(photo)
-    change = smooth - torch.eye(3, 4).to(smooth)[:, :, None, None]
+    change = smooth - identity_affine(smooth)
     matrix = maps[:, :, :3]
     coloured = matrix - matrix.mean(1, keepdim=True)
     return maps + torch.einsum("bijhw,bjkhw->bikhw", coloured, change)
@@ -271,6 +271,11 @@ def restore_contrast(image: Tensor, base: Tensor, weights: Tensor | None = None)
     lift = (lifted - black) / (1 - black).clamp(min=1 / 255)
     slope = 1 / (1 - lift.clamp(0, LARGEST_LIFT))
     return (1 - slope[..., None] * (1 - image)).clamp(0, 1)
+
+
+def _has_windows(photo: Tensor) -> bool:
+    """A line has none."""
+    return min(photo.shape[2:]) >= 3
 
 
 def _joined(maps: AffineMaps) -> Tensor:
