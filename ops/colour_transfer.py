@@ -76,7 +76,8 @@ def colour_transfer(
 
     Each region has the linear Monge-Kantorovich map of its colour moments, Pitié and Kokaram
     (2007), with bounded gains, on the scale of `ops.tones`. A guided filter carries the regions to
-    the photo's edges.
+    the photo's edges. Unless the gains are `EXACT` or the curvature is 0, black and white are bent
+    back, see `ops.tone_curve`, and the colour of noise on plain surfaces is not carried along.
 
     Args:
         content: (B, 3, H, W), values in [0, 1]; each photo has maps of its own.
