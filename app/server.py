@@ -82,6 +82,8 @@ def _check_access(host: str, user: str | None, password: str | None) -> None:
     for argument, value in (("user", user), ("password", password)):
         if value is None and (host not in LOCAL or (user, password) != (None, None)):
             expected = f"required with host={host}; give user and password"
+            if host in LOCAL:
+                expected = "user and password go together; give both or neither"
             raise ArgumentError(argument, None, expected)
 
 

@@ -151,14 +151,21 @@ def _arguments_as_keys(config: dict) -> Iterator[None]:
 def _key_of(argument: str, value: object, config: dict) -> str:
     """The key that gave an argument its value, or else the argument itself.
 
-    Of several keys whose last part is the argument, one of the same value, and the shortest.
+    Of several keys whose last part is the argument, or which such a key refers to, one of the same
+    value, and the shortest.
     """
-    keys = {
-        key: (str(given) != str(value), key.count("."))
-        for key, given in items(config)
-        if key.rpartition(".")[2] == argument and not str(given).startswith("${")
-    }
-    return min(keys, key=keys.get, default=argument)
+    given = dict(items(config))
+    named = (key for key in given if key.rpartition(".")[2] == argument)
+    keys = {_source(key, given) for key in named} & given.keys()
+    order = {key: (str(given[key]) != str(value), key.count("."), key) for key in keys}
+    return min(order, key=order.get, default=argument)
+
+
+def _source(key: str, given: dict[str, object]) -> str:
+    """The key whose value a key has: ``seed`` of ``options.seed: ${seed}``."""
+    while reference := re.fullmatch(r"\$\{([\w.]+)\}", str(given.get(key))):
+        key = reference[1]
+    return key
 
 
 def _refuse_old_names(words: list[str]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-FREE = frozenset({
+NOT_RECORDED = frozenset({
     "output", "options", "resume", "device", "backend", "data.root", "styles", "data.workers",
     "data.photos", "data.validation", "photorealism.guided_filter.backend",
     "objective.backend", "intervals.log",
@@ -20,7 +20,7 @@ PRIVATE = frozenset({"style", "init", "encoder.weights", "objective.encoder.weig
 
 def training_settings(config: DictConfig) -> dict[str, dict]:
     """``settings`` and ``published`` for `feedforward.train_network`."""
-    settings = _without(OmegaConf.to_container(config, resolve=True), FREE)
+    settings = _without(OmegaConf.to_container(config, resolve=True), NOT_RECORDED)
     return {"settings": settings, "published": _without(settings, PRIVATE)}
 
 

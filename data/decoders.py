@@ -60,9 +60,9 @@ another thread's, or gone."""
 _ATTEMPTS = 10
 _LARGEST_PIXEL, _LARGEST_REST = 16, 1 << 28
 """Bytes in a file: of a pixel, four floats; of all that editors keep beside the photo."""
-# Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
 LARGEST_TEXT = 64 << 20
 """Bytes of a profile or a text in a PNG file, unpacked; Pillow takes no more of all together."""
+# Pillow's limit is a module variable: two threads at once could restore the wrong one for good.
 _PILLOW_STATE = threading.Lock()
 
 

@@ -3,7 +3,9 @@
 import itertools
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -11,12 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from photostyle.data.paths import atomic_file
 from photostyle.data.photo import to_pixels
 from photostyle.ops.errors import ArgumentError, check_choice, check_number
-from photostyle.ops.regions import Described, segment_described, segment_together
+from photostyle.ops.features import VGGFeatures
+from photostyle.ops.regions import Described, describe, segment_together
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +141,7 @@ def automatic_masks(
     *,
     opacities: tuple[Tensor | None, Tensor | None] = (None, None),
     seed: int = 0,
+    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
 ) -> Masks:
     """Masks of the regions that both photos have, see `ops.regions.segment_together`.
 
@@ -147,16 +151,17 @@ def automatic_masks(
         opacities: of both, (H, W) and (H', W') in [0, 1]; ``None``: opaque. What is transparent
             belongs to some region, but decides on none; see `Masks.visible`.
         seed: of the first centres of k-means.
+        encoder: see `ops.regions.describe`.
     """
-    return _named(*segment_together(content, style, weights=opacities, seed=seed))
+    encoder = cache(encoder)  # its weights are read once
+    photos = zip((content, style), opacities, strict=True)
+    described = (describe(photo, opacity, encoder=encoder) for photo, opacity in photos)
+    return masks_of_described(*described, seed=seed)
 
 
 def masks_of_described(content: Described, style: Described, *, seed: int = 0) -> Masks:
     """As `automatic_masks`, of photos that `ops.regions.describe` has described."""
-    return _named(*segment_described(content, style, seed=seed))
-
-
-def _named(content: Tensor, style: Tensor) -> Masks:
+    content, style = segment_together(content, style, seed=seed)
     names = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
     return Masks(content, style, tuple(names[: len(content)]))
 

@@ -105,7 +105,7 @@ class Photo:
         """How much each pixel of `tensor` counts, (h, w) in [0, 1]; ``None``: all of them 1."""
         if self.is_opaque:
             return None
-        return torch.from_numpy(self._opacity(*self.size_within(size)))
+        return torch.from_numpy(self._seen(*self.size_within(size)))
 
     def with_pixels(self, pixels: np.ndarray) -> Self:
         """The same photo with other pixels, (h, w, 3); alpha takes on their size and depth."""
@@ -133,13 +133,15 @@ class Photo:
         return tuple(sides if scale == 1 else (max(MIN_SIDE, round(s * scale)) for s in sides))
 
     def _opacity(self, height: int, width: int) -> np.ndarray:
-        opacity = resize(self.alpha.astype(np.float32) / self.white, (width, height)).clip(0, 1)
-        opacity[opacity < FAINT] = 0
-        return opacity
+        return resize(self.alpha.astype(np.float32) / self.white, (width, height)).clip(0, 1)
+
+    def _seen(self, height: int, width: int) -> np.ndarray:
+        opacity = self._opacity(height, width)
+        return np.where(opacity < FAINT, 0, opacity)
 
     def _visible(self, height: int, width: int) -> np.ndarray:
         """(height, width, 3) of the pixels' dtype."""
-        opacity = self._opacity(height, width)
+        opacity = self._seen(height, width)
         if not opacity.any():
             return np.full((height, width, 3), self.white // 2, self.pixels.dtype)
         # Resized with their weight: no colour comes from where nothing is seen.

@@ -187,7 +187,10 @@ class Files:
         return result
 
     def save_lut(self, pair: "PhotoPair", image: Tensor) -> SavedLut | None:
-        """Write the result as a LUT, if ``lut`` says where; takes what `save` takes.
+        """Write the result as a LUT, if ``lut`` says where.
+
+        Args:
+            pair, image: see `save`.
 
         Raises:
             ArgumentError: it could not be written.

@@ -26,6 +26,9 @@ def refused(argument: str, path: str | os.PathLike, expected: str) -> Iterator[N
     """
     try:
         yield
+    except MemoryError as error:
+        found = f"takes more memory than there is, or is damaged ({in_one_line(error)})"
+        raise ArgumentError(argument, path, f"{found}; give a smaller one") from error
     except Exception as error:
         if isinstance(error, ArgumentError) and error.argument == argument:
             raise

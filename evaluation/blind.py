@@ -103,17 +103,22 @@ def write_sheets(
     found = [pair for pair in found if pair.name in ours]
     theirs = _other_results(other, found) if of_folder else {p.name: p.baseline for p in found}
     output = prepare_output(output, _OWN_FILE, "a blind comparison", overwrite)
-    for name in ("key.json", "answers.csv"):  # an earlier one would be taken for that of new sheets
-        (output / name).unlink(missing_ok=True)
     shuffle = random.Random(seed)
     shuffle.shuffle(found)
-    sheets, key = [], {}
+    drawn, key = [], {}
     for number, pair in enumerate(tqdm(found, "sheets", unit="pair", file=standard_error()), 1):
         first = shuffle.choice(SIDES)
-        files = [ours[pair.name], theirs[pair.name]][:: 1 if first == "A" else -1]
-        sheet = _sheet(pair, files, size, number)
-        sheets.append(write_picture(output / f"sheet_{number:02d}.png", sheet))
+        sides = dict(zip(SIDES if first == "A" else SIDES[::-1], ("results", "blind"), strict=True))
+        files = {"results": ours[pair.name], "blind": theirs[pair.name]}
+        drawn.append(_sheet(pair, files, sides, size, number))
         key[str(number)] = {"pair": pair.name, "results": first}
+    # All can be read, so an earlier comparison may go; its key would be taken for that of new ones.
+    for name in ("key.json", "answers.csv"):
+        (output / name).unlink(missing_ok=True)
+    sheets = [
+        write_picture(output / f"sheet_{number:02d}.png", sheet)
+        for number, sheet in enumerate(drawn, 1)
+    ]
     for path in {*own_files(output, _OWN_FILE)} - {*sheets}:  # of an earlier comparison
         path.unlink()
     write_text(output / "key.json", json.dumps(key, indent=2) + "\n")
@@ -209,15 +214,17 @@ def _other_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Pa
     return files
 
 
-def _sheet(pair: Pair, files: list[Path], size: int, number: int):
+def _sheet(pair: Pair, files: dict[str, Path], sides: dict[str, str], size: int, number: int):
+    """The picture of a pair, of which ``files`` and ``sides`` say whose is where, by argument."""
     photo = load_photo(pair.content, argument="pairs")
     content = photo.tensor(size)
     pictures = {
         f"{number}  content": content,
         "style": load_image(pair.style, size, argument="pairs"),
-        "A": load_like(photo, content, files[0], "results"),
-        "B": load_like(photo, content, files[1], "results"),
     }
+    for side in SIDES:
+        argument = sides[side]
+        pictures[side] = load_like(photo, content, files[argument], argument)
     cells = [cell(image, title, width=CELL_WIDTH) for title, image in pictures.items()]
     return stack([stack(cells[:2], axis=1), stack(cells[2:], axis=1)], axis=0)
 

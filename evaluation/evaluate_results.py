@@ -15,7 +15,13 @@ from photostyle.data.masks import WHOLE_SHARE, Masks
 from photostyle.data.painted_masks import load_masks
 from photostyle.data.photo import MIN_SIDE, Photo, to_pixels
 from photostyle.evaluation.pairs import Pair, find_pairs
-from photostyle.evaluation.report import sheet_row, to_csv, to_json, write_sheets, write_text
+from photostyle.evaluation.report import (
+    sheet_row,
+    to_csv,
+    to_json,
+    write_contact_sheets,
+    write_text,
+)
 from photostyle.evaluation.results import find_results, load_like, own_files, prepare_output
 from photostyle.evaluation.scores import (
     COLOUR_TRANSFER,
@@ -133,7 +139,7 @@ def evaluate_results(
     written = [
         write_text(output / "evaluation.json", to_json(evaluation, settings)),
         write_text(output / "evaluation.csv", to_csv(evaluation)),
-        *write_sheets(output, rows),
+        *write_contact_sheets(output, rows),
     ]
     for path in set(stale) - set(written):
         path.unlink()

@@ -87,7 +87,7 @@ def _cell(image: Tensor, title: str, numbers: tuple[str, ...]) -> Image.Image:
     return cell(image, title, "   ".join(numbers))
 
 
-def write_sheets(folder: Path, rows: list[Image.Image]) -> list[Path]:
+def write_contact_sheets(folder: Path, rows: list[Image.Image]) -> list[Path]:
     """Write the rows to one sheet, or to several numbered ones."""
     pages = [rows[start : start + ROWS_PER_PAGE] for start in range(0, len(rows), ROWS_PER_PAGE)]
     numbers = [""] if len(pages) == 1 else [f"_{number + 1}" for number in range(len(pages))]

@@ -124,7 +124,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def _check_values(name: str, value: object) -> None:
-    checked(name, value, VALUES, optional={"contents"})  # earlier ones have none
+    checked(name, value, VALUES)
 
 
 FIELDS: dict[str, Check] = {"values": _check_values, "settings": check_mapping}

@@ -33,14 +33,10 @@ from photostyle.ops.devices import select_device
 from photostyle.ops.errors import check_choice, check_flag, check_number, check_whole
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.tones import check_curvature
-from photostyle.ops.transport import EXACT, check_gains
+from photostyle.ops.transport import check_gains
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = "photostyle network 2"
-EARLIER = "photostyle network 1"
-EARLIER_KEYS = {"projection": "guided_filter", "quality": "metrics"}
-EARLIER_BASE = {"gains": EXACT, "curvature": 0}
-"""Of networks whose file does not say: a colour transfer without limits, of pixel values."""
 UNIVERSAL = "universal"
 """In a file: the kind of a network of any style."""
 LARGEST_WEIGHT = 65504.0
@@ -231,20 +227,17 @@ def load_network(
     device = select_device(str(device))
     check_choice("dtype", dtype, (torch.float32, torch.bfloat16))
     header, state = read_tensors(_find(network), "network", "network file")
-    if header.get("format") == EARLIER:
-        header = {EARLIER_KEYS.get(key, key): header[key] for key in header}
-    elif header.get("format") != FORMAT:
+    if header.get("format") != FORMAT:
         raise ArgumentError("network", network, "safetensors, but no network of ours")
     with refused("network", network, "damaged network file ({})"):
-        fields = header_fields(header, FIELDS, optional={"colour_map"})
+        fields = header_fields(header, FIELDS)
         for key, tensor in state.items():
             check_values(key, tensor, LARGEST_WEIGHT)
         _check_size(fields["architecture"], state)
-        weights = _weights(fields["architecture"], state)
         # Not on the meta device, which takes a second to import.
         with torch.random.fork_rng(devices=[]):
             net = _build(fields["architecture"])
-        net.load_state_dict(weights, assign=True)
+        net.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
         guided_filter = fields["guided_filter"]
         net.to(device, memory_format=torch.channels_last).convolve_in(dtype)
         return StyleNetwork(
@@ -253,7 +246,7 @@ def load_network(
             header["name"],
             fields["config"],
             fields["metrics"],
-            fields.get("colour_map", True),
+            fields["colour_map"],
         )
 
 
@@ -277,7 +270,7 @@ def _find(network: str | os.PathLike) -> Path:
 def _check_architecture(name: str, value: object) -> None:
     kind = value.get("kind") if isinstance(value, dict) else None
     schema = ONE_STYLE if kind is None else ANY_STYLE
-    checked(name, value, schema, optional=EARLIER_BASE.keys())
+    checked(name, value, schema)
 
 
 def _check_guided_filter(name: str, value: object) -> None:
@@ -328,15 +321,7 @@ def _check_size(architecture: dict, state: dict[str, Tensor]) -> None:
 def _build(architecture: dict) -> TransformNet | UniversalNet:
     if architecture.pop("kind", None) == UNIVERSAL:
         return UniversalNet(**architecture)
-    return TransformNet(**{**EARLIER_BASE, **architecture})
-
-
-def _weights(architecture: dict, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """In float32; the style's mean on the scale of tones, on which grey is 0."""
-    weights = {key: tensor.float() for key, tensor in state.items()}
-    if architecture.keys() & {"kind", "curvature"}:
-        return weights
-    return weights | {"style_mean": weights["style_mean"] - 0.5}
+    return TransformNet(**architecture)
 
 
 def _settings(guided_filter: GuidedFilter) -> dict:

@@ -67,7 +67,7 @@ def stylize_photos(
         options: how photos are read and results are written; a network without a guided filter
             gives the working size all the same.
         batch_size: of photos: how many a worker reads, to show the network those of equal size at
-            once; ``None`` for 1 on a CPU and 4 on a GPU.
+            once; ``None`` for 1 on a CPU and 4 on a GPU. One, where each has regions of its own.
         workers: of photos: how many threads read, compute and write, each its own; ``None`` for as
             many as PyTorch would use. Memory grows with ``batch_size`` times ``workers``.
         report: ``.csv`` file to which a line is added for each photo, see `data.run_log`.
@@ -84,6 +84,10 @@ def stylize_photos(
             check_whole(argument, value, 1)
     shards = shards_of(content)
     single = not shards and is_one(content)
+    own_regions = style.masks == "auto"
+    if own_regions and batch_size not in (None, 1):
+        expected = "with masks=auto each photo has regions of its own; leave one of them out"
+        raise ArgumentError("batch_size", batch_size, expected)
     if network is None and style.style is None:
         expected = "required: a photo whose style to take; or give network=NAME_OR_FILE"
         raise ArgumentError("style", None, expected)
@@ -112,9 +116,7 @@ def stylize_photos(
     stylist = _Stylist(styled, device, photos, lut)
     if trained.guided_filter is None and options.full_resolution:
         logger.info("without a guided filter the results have the working size")
-    if style.masks == "auto":  # each photo has regions of its own
-        batch_size = 1
-    batch_size = batch_size or (1 if device.type == "cpu" else GPU_BATCH)
+    batch_size = batch_size or (1 if own_regions or device.type == "cpu" else GPU_BATCH)
     done = photos.run(stylist, batch_size, workers, report)
     failures = done.failures
     try:

@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from safetensors.torch import load
 from torch import Tensor
@@ -40,21 +40,17 @@ def read_tensors(
         return json.loads(content[8 : 8 + length]).get("__metadata__") or {}, tensors
 
 
-def header_fields(
-    header: dict[str, str], schema: Mapping[str, Check], optional: Collection[str] = ()
-) -> dict:
+def header_fields(header: dict[str, str], schema: Mapping[str, Check]) -> dict:
     """What a header says as JSON, see `checked`; other texts are left out.
 
     Raises:
         ValueError: something is missing, no JSON, or other than the schema wants it.
     """
     fields = {key: json.loads(text) for key, text in header.items() if key in schema}
-    return checked("header", fields, schema, optional)
+    return checked("header", fields, schema)
 
 
-def checked(
-    name: str, fields: object, schema: Mapping[str, Check], optional: Collection[str] = ()
-) -> dict:
+def checked(name: str, fields: object, schema: Mapping[str, Check]) -> dict:
     """Fields of a header, each as its schema wants it, and no others.
 
     Raises:
@@ -62,7 +58,7 @@ def checked(
     """
     if not isinstance(fields, dict):
         raise ArgumentError(name, fields, "give fields by name")
-    if missing := schema.keys() - fields.keys() - set(optional):
+    if missing := schema.keys() - fields.keys():
         raise ArgumentError(name, list(fields), f"without {', '.join(sorted(missing))}")
     if unknown := fields.keys() - schema.keys():
         raise ArgumentError(name, list(fields), f"no such thing as {', '.join(sorted(unknown))}")

@@ -16,12 +16,12 @@ from photostyle.data.held_files import locked
 from photostyle.data.paths import check_folder
 from photostyle.data.training import TrainingPhotos
 from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints, check_same_settings
-from photostyle.feedforward.contents import FILES, contents
+from photostyle.feedforward.contents import contents
 from photostyle.feedforward.schedule import Intervals, Schedule
 from photostyle.feedforward.style_network import UNIVERSAL, StyleNetwork, load_network
 from photostyle.feedforward.training_objective import AnyStyle, OneStyle
 from photostyle.feedforward.training_run import (
-    FREE,
+    MAY_DIFFER,
     NETWORK_FILE,
     TrainingReport,
     TrainingRun,
@@ -31,7 +31,7 @@ from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import UniversalNet
 from photostyle.feedforward.validation import Validation
 from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
-from photostyle.ops.devices import PRECISIONS
+from photostyle.ops.devices import PRECISIONS, has_bfloat16
 from photostyle.ops.errors import check_choice, check_flag, check_whole
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class RunOptions:
             self.precision == "auto"
             and self.device != "cpu"
             and torch.cuda.is_available()
-            and torch.cuda.is_bf16_supported()
+            and has_bfloat16(torch.device("cuda"))
         )
         # Else a run before this one in the same process would decide on the device and precision.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -186,14 +186,15 @@ def train_network(
 
         torch.manual_seed(options.seed)
         net = network(**({} if style_image is None else {"style": style_image}))
-        # Of shards each worker reads its own.
         if settings is None:
             settings = {"network": {k: _plain(v) for k, v in net.architecture.items()}}
-        settings = settings | ({} if streams[0].size else {"workers": streams[0].workers})
+        # Of shards each worker reads its own.
+        workers = [stream.workers for stream in streams if stream.size is None]
+        settings = settings | ({"workers": workers} if workers else {})
 
         def fits(found: Checkpoint) -> bool:
             # Under other settings, which are not damage, the tensors may be others as well.
-            check_same_settings(settings, found.settings, FREE.union(*FILES.values()))
+            check_same_settings(settings, found.settings, MAY_DIFFER)
             return tensors_fit(net, found.tensors)
 
         checkpoint = checkpoints.newest(fits) if options.resume else None

@@ -1,6 +1,7 @@
 """What a network minimises."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from photostyle.feedforward.transform_net import TransformNet
 from photostyle.feedforward.universal_net import UniversalNet
 from photostyle.ops import LossTerms, StyleObjective, Targets
 from photostyle.ops.errors import check_number
+from photostyle.ops.features import VGGFeatures
+from photostyle.ops.gram import whole_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +78,11 @@ class OneStyle(TrainingObjective):
 
     def __init__(self, objective: StyleObjective, net: TransformNet, style: Tensor):
         super().__init__(objective, net)
-        self.statistics = objective.style_statistics(style, _whole(style))
+        self.statistics = objective.style_statistics(style, whole_mask(style))
 
     def example(self, photo: Tensor, style: Tensor | None = None) -> Example:
         """See `TrainingObjective.example`; the style is the network's own."""
-        targets = self.objective.content_targets(photo, _whole(photo), self.statistics)
+        targets = self.objective.content_targets(photo, whole_mask(photo), self.statistics)
         start = self.net.start(photo)
         return Example(photo, start.inputs, [targets], start.base)
 
@@ -100,10 +103,11 @@ class AnyStyle(TrainingObjective):
         check_number("region_share", region_share, 0, 1)
         super().__init__(objective, net)
         self.region_share = region_share
+        self.encoder = cache(VGGFeatures)  # of regions: read once, not for each photo
 
     def example(self, photo: Tensor, style: Tensor | None = None) -> Example:
         """See `TrainingObjective.example`."""
-        return self._example(photo, style, Masks(_whole(photo), _whole(style), ("all",)))
+        return self._example(photo, style, Masks(whole_mask(photo), whole_mask(style), ("all",)))
 
     def training_example(self, photo: Tensor, style: Tensor | None = None) -> Example:
         """See `TrainingObjective.example`; some with regions, by PyTorch's random numbers."""
@@ -111,7 +115,8 @@ class AnyStyle(TrainingObjective):
             return self.example(photo, style)
         parts = []
         for content, one_style in zip(photo.split(1), style.split(1), strict=True):
-            masks = automatic_masks(content, one_style).with_whole(WHOLE_SHARE["automatic"])
+            masks = automatic_masks(content, one_style, encoder=self.encoder)
+            masks = masks.with_whole(WHOLE_SHARE["automatic"])
             parts.append(self._example(content, one_style, masks))
         photos, bases, targets = zip(*(part.inputs for part in parts), strict=True)
         merged = {layer: torch.cat([target[layer] for target in targets]) for layer in targets[0]}
@@ -123,7 +128,3 @@ class AnyStyle(TrainingObjective):
         start = self.net.start(photo, statistics, masks.content)
         targets = self.objective.targets(photo, style, masks.content, masks.style)
         return Example(photo, start.inputs, [targets], start.base)
-
-
-def _whole(photo: Tensor) -> Tensor:
-    return photo.new_ones(1, *photo.shape[2:])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from photostyle.data.training import TrainingPhotos
-from photostyle.feedforward.checkpoint import Checkpoint, check_same_settings, flat
+from photostyle.feedforward.checkpoint import Checkpoint, flat
 from photostyle.feedforward.contents import FILES, check_same_contents
 from photostyle.feedforward.interrupt import Interrupt
 from photostyle.feedforward.schedule import Intervals
@@ -29,8 +29,9 @@ MAX_SKIPPED_IN_A_ROW = 10
 """Steps without a finite gradient; so many are no accident."""
 ADAM_EPSILON = 1e-6
 """Below gradients, about 1e-4, and above their rounding, of which Adam would make steps."""
-FREE = {"steps", "schedule.steps", "init"}
-"""Settings that may be others in a resumed run: it may go on for longer, and it has begun."""
+MAY_DIFFER = {"steps", "schedule.steps", "init"}.union(*FILES.values())
+"""Settings that may be others in a resumed run: it may go on for longer, it has begun, and files
+are compared by content."""
 
 
 @dataclass(frozen=True)
@@ -338,12 +339,8 @@ class TrainingRun:
         logger.info("going on from step %d", self.step)
 
     def _check_same_run(self, checkpoint: Checkpoint, style: str | Path | None) -> None:
-        # Earlier checkpoints have the paths alone.
-        contents = checkpoint.values.get("contents")
-        free = FREE if contents is None else FREE.union(*FILES.values())
-        check_same_settings(self.settings, checkpoint.settings, free)
-        if contents is not None:
-            check_same_contents(self.contents, contents, {**flat(self.settings), "style": style})
+        given = {**flat(self.settings), "style": style}
+        check_same_contents(self.contents, checkpoint.values["contents"], given)
         processes = checkpoint.values["processes"]
         if processes != self.accelerator.num_processes:
             expected = f"the run has {processes} processes, not {self.accelerator.num_processes}"

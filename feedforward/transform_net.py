@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_choice, check_whole
+from photostyle.ops.gram import whole_mask
 from photostyle.ops.tones import CURVATURE, check_curvature, to_tones
 from photostyle.ops.transport import Moments, check_gains
 
@@ -75,7 +76,7 @@ class TransformNet(nn.Module):
         self.curvature = curvature
         mean, covariance = torch.zeros(3), torch.eye(3)
         if style is not None:
-            whole = style.new_ones(1, *style.shape[2:])
+            whole = whole_mask(style)
             mean, covariance = (
                 part[0, 0].float() for part in colour_moments(to_tones(style, curvature), whole)
             )
@@ -116,7 +117,7 @@ class TransformNet(nn.Module):
         """
         if self.base != "colour_transfer":
             return Start((photo, photo), photo, torch.eye(3, 4).to(photo)[..., None, None])
-        masks = photo.new_ones(1, *photo.shape[2:]) if weights is None else weights[None]
+        masks = whole_mask(photo) if weights is None else weights[None]
         style = Moments(self.style_mean.double(), self.style_covariance.double())
         style = Moments(*(part[None, None] for part in style))
         with torch.autocast(photo.device.type, enabled=False), torch.no_grad():

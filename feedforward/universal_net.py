@@ -17,7 +17,7 @@ from photostyle.ops.affine import apply_affine
 from photostyle.ops.checks import check_photos
 from photostyle.ops.colour_transfer import GAINS, colour_moments, transfer_to
 from photostyle.ops.errors import check_whole
-from photostyle.ops.gram import average_down
+from photostyle.ops.gram import average_down, whole_mask
 from photostyle.ops.tones import to_tones
 from photostyle.ops.transport import Moments
 
@@ -115,7 +115,7 @@ class UniversalNet(nn.Module):
             ArgumentError: for a style other than these.
         """
         check_photos("style", style)
-        masks = _whole(style) if masks is None else masks
+        masks = whole_mask(style) if masks is None else masks
         features = self.encoder(_halved(style))
         with torch.autocast(style.device.type, enabled=False):
             return StyleStatistics(
@@ -138,7 +138,7 @@ class UniversalNet(nn.Module):
             masks: (M, H, W), values in [0, 1], whose sum is the pixel's weight, for the M of
                 ``style``; ``None``: one, everywhere.
         """
-        masks = _whole(photo) if masks is None else masks
+        masks = whole_mask(photo) if masks is None else masks
         features = self.encoder(_halved(photo))
         with torch.autocast(photo.device.type, enabled=False):
             gains = self.transport.colour_gains
@@ -183,10 +183,6 @@ class UniversalNet(nn.Module):
             module.to(dtype)
         self.encoder.convolve_in(dtype)
         return self
-
-
-def _whole(photo: Tensor) -> Tensor:
-    return photo.new_ones(1, *photo.shape[2:])
 
 
 def _halved(photo: Tensor) -> Tensor:

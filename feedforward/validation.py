@@ -13,6 +13,7 @@ from photostyle.data import load_image
 from photostyle.feedforward.style_network import StyleNetwork
 from photostyle.feedforward.training_objective import TrainingObjective
 from photostyle.ops import ArgumentError
+from photostyle.ops.gram import whole_mask
 from photostyle.ops.metrics import StyleDistance, edge_ssim
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Validation:
                     self.starts[number] = float(self.objective(example, example.base).total)
                 starts.append(self.starts[number])
             image = result.clamp(0, 1)
-            masks = (x.new_ones(1, *x.shape[2:]) for x in (image, style))
+            masks = (whole_mask(photo) for photo in (image, style))
             distance = self.style_distance(image, style, *masks)
             figures.append((loss, distance, edge_ssim(example.photo.cpu(), image.cpu())))
         if not figures:

@@ -12,6 +12,7 @@ from torch import Tensor
 from photostyle.ops.checks import check_mask_shape
 from photostyle.ops.colour_transfer import colour_maps
 from photostyle.ops.errors import ArgumentError
+from photostyle.ops.gram import whole_mask
 from photostyle.ops.lattice import SIZE, lattice
 from photostyle.ops.transport import moments
 
@@ -49,7 +50,7 @@ class NearestColourMap:
         if photo.dtype not in (torch.float32, torch.float64):
             raise ArgumentError("photo", photo.dtype, "give float32 or float64")
         if masks is None:
-            masks = photo.new_ones(1, *photo.shape[2:])
+            masks = whole_mask(photo)
         check_mask_shape("masks", masks, photo)
         if pixel_weights is not None:
             check_mask_shape("pixel_weights", pixel_weights[None], photo)

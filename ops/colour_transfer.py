@@ -6,7 +6,7 @@ from torch import Tensor
 
 from photostyle.ops.affine import apply_affine, identity_affine, resize_affine
 from photostyle.ops.checks import check_masks, check_photo, check_photos
-from photostyle.ops.gram import pixel_weights
+from photostyle.ops.gram import pixel_weights, whole_mask
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.matrix_functions import identity_like, limit_eigenvalues
 from photostyle.ops.tone_curve import END, ToneCurve, at_shares, reachable_mean
@@ -102,8 +102,7 @@ def colour_transfer(
     check_photo("style", style)
     check_masks(content_masks, style_masks, content, style)
     if content_masks is None:
-        content_masks = content.new_ones(1, *content.shape[2:])
-        style_masks = style.new_ones(1, *style.shape[2:])
+        content_masks, style_masks = whole_mask(content), whole_mask(style)
     wanted = colour_moments(to_tones(style, curvature), style_masks)
     return transfer_to(wanted, content, content_masks, gains=gains, curvature=curvature)
 

@@ -60,7 +60,7 @@ class VGGFeatures(nn.Module):
         for layer in layers:
             if layer not in modules:
                 raise ArgumentError(
-                    "layer", layer, f"unknown in {model}; choose among {', '.join(modules)}"
+                    "layers", layer, f"unknown in {model}; choose among {', '.join(modules)}"
                 )
         state, caffe = _load_weights(model, weights)
         self.layers = tuple(layers)

@@ -47,6 +47,11 @@ def pixel_vectors(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def whole_mask(photo: Tensor) -> Tensor:
+    """Ones, (1, H, W), of the dtype and on the device of photos (B, C, H, W)."""
+    return photo.new_ones(1, *photo.shape[2:])
+
+
 def pixel_weights(masks: Tensor) -> Tensor | None:
     """The sums (H, W) of masks (M, H, W): how much each pixel counts; ``None``: all of them 1."""
     weights = at_least_float32(masks).sum(0)

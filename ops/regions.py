@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from photostyle.ops.devices import convolution_dtype
 from photostyle.ops.features import VGGFeatures
-from photostyle.ops.gram import average_down
+from photostyle.ops.gram import average_down, whole_mask
 from photostyle.ops.guided_filter import GuidedFilter
 from photostyle.ops.transport import shares
 
@@ -49,85 +49,6 @@ FAINT = 0.05
 """Below it a mask is 0: its share of a pixel costs as much as a whole one."""
 
 
-@torch.no_grad()
-def segment_together(
-    content: Tensor,
-    style: Tensor,
-    *,
-    weights: tuple[Tensor | None, Tensor | None] = (None, None),
-    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
-    seed: int = 0,
-) -> tuple[Tensor, Tensor]:
-    """Regions that both photos have, by k-means of both photos' features together.
-
-    Features are normalised within each photo, so that day and night meet, and reduced by a
-    principal component analysis of both. Regions that one of the photos lacks are merged into what
-    is nearest to them by Ward's criterion. Of a plain photo, a wall, all is one region: normalised,
-    its noise would be parts. Nor is an even surface of the content parted, the sky around a kite.
-    At last the masks are projected onto what is locally affine in their photo, which moves their
-    borders to its edges.
-
-    Args:
-        content: (1, 3, H, W), values in [0, 1].
-        style: (1, 3, H', W'), values in [0, 1].
-        weights: how much each pixel of both counts, (H, W) and (H', W') in [0, 1]; ``None``: all
-            alike. Where it is less than a half nothing is compared.
-        encoder: makes a network of features from names of layers, with ``convolve_in(dtype)``, as
-            `VGGFeatures` has.
-        seed: of the first centres.
-
-    Returns:
-        Soft masks of both, (M, H, W) and (M, H', W') in [0, 1], at most five, sum 1 at every pixel,
-        by falling area in the content.
-    """
-    network = _network(encoder, content)
-    described = (
-        _described(network, photo, weight)
-        for photo, weight in zip((content, style), weights, strict=True)
-    )
-    return segment_described(*described, seed=seed)
-
-
-@torch.no_grad()
-def describe(
-    photo: Tensor,
-    weights: Tensor | None = None,
-    *,
-    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
-) -> "Described":
-    """What `segment_described` needs of a photo, for one that is met with several others.
-
-    Args:
-        photo: (1, 3, H, W), values in [0, 1].
-        weights, encoder: see `segment_together`.
-    """
-    return _described(_network(encoder, photo), photo, weights)
-
-
-@torch.no_grad()
-def segment_described(
-    content: "Described", style: "Described", *, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """As `segment_together`, of photos that have been described."""
-    photos = content, style
-    if any(photo.is_plain for photo in photos):
-        whole = (photo.image.new_ones(1, *photo.image.shape[2:]) for photo in photos)
-        return tuple(whole)
-    with torch.autocast(content.image.device.type, enabled=False):
-        points = _points([photo.cells for photo in photos])
-        split = int(content.cells.counted.sum())
-        clusters = _clusters(points, REGIONS, seed).numpy()
-        labels = _without_counterpart_merged(points.numpy(), clusters, split)
-        labels = _even_merged(labels, split, content.cells)
-        found = np.unique(labels)
-        masks = [
-            _masks(part, photo.cells.counted, found, photo.image)
-            for part, photo in zip((labels[:split], labels[split:]), photos, strict=True)
-        ]
-    order = masks[0].flatten(1).sum(1).argsort(descending=True)
-    return masks[0][order], masks[1][order]
-
-
 class _Cells(NamedTuple):
     """The cells of relu4_3's grid: features (N, channels), colours (N, 3) and heights (N,), from -1
     to 1, of those N that are counted, (height, width); and as they are, relu4_3's square roots and
@@ -149,10 +70,65 @@ class Described(NamedTuple):
     is_plain: bool
 
 
-def _network(encoder: Callable[[tuple[str, ...]], nn.Module], photo: Tensor) -> nn.Module:
+@torch.no_grad()
+def describe(
+    photo: Tensor,
+    weights: Tensor | None = None,
+    *,
+    encoder: Callable[[tuple[str, ...]], nn.Module] = VGGFeatures,
+) -> Described:
+    """What `segment_together` needs of a photo, which may be met with several others.
+
+    Args:
+        photo: (1, 3, H, W), values in [0, 1].
+        weights: how much each pixel counts, (H, W) in [0, 1]; ``None``: all alike. Where it is less
+            than a half nothing is compared.
+        encoder: makes a network of features from names of layers, with ``convolve_in(dtype)``, as
+            `VGGFeatures` has; it computes in bfloat16 where the hardware does. Of several photos
+            ``functools.cache(VGGFeatures)`` reads its weights once.
+    """
     network = encoder(LAYERS).to(photo.device)
     network.convolve_in(convolution_dtype("auto", photo.device))
-    return network
+    return _described(network, photo, weights)
+
+
+@torch.no_grad()
+def segment_together(
+    content: Described, style: Described, *, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Regions that both photos have, by k-means of both photos' features together.
+
+    Features are normalised within each photo, so that day and night meet, and reduced by a
+    principal component analysis of both. Regions that one of the photos lacks are merged into what
+    is nearest to them by Ward's criterion. Of a plain photo, a wall, all is one region: normalised,
+    its noise would be parts. Nor is an even surface of the content parted, the sky around a kite.
+    At last the masks are projected onto what is locally affine in their photo, which moves their
+    borders to its edges.
+
+    Args:
+        content, style: of (1, 3, H, W) and (1, 3, H', W'), as `describe` returns them.
+        seed: of the first centres.
+
+    Returns:
+        Soft masks of both, (M, H, W) and (M, H', W') in [0, 1], at most five, sum 1 at every pixel,
+        by falling area in the content.
+    """
+    photos = content, style
+    if any(photo.is_plain for photo in photos):
+        return whole_mask(content.image), whole_mask(style.image)
+    with torch.autocast(content.image.device.type, enabled=False):
+        points = _points([photo.cells for photo in photos])
+        split = int(content.cells.counted.sum())
+        clusters = _clusters(points, REGIONS, seed).numpy()
+        labels = _without_counterpart_merged(points.numpy(), clusters, split)
+        labels = _even_merged(labels, split, content.cells)
+        found = np.unique(labels)
+        masks = [
+            _masks(part, photo.cells.counted, found, photo.image)
+            for part, photo in zip((labels[:split], labels[split:]), photos, strict=True)
+        ]
+    order = masks[0].flatten(1).sum(1).argsort(descending=True)
+    return masks[0][order], masks[1][order]
 
 
 def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Described:

@@ -22,7 +22,7 @@ from photostyle.ops.checks import check_masks, check_photo
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer, restore_contrast
 from photostyle.ops.errors import ArgumentError, check_choice, check_flag
-from photostyle.ops.gram import at_least_float32, average_down, pixel_weights
+from photostyle.ops.gram import at_least_float32, average_down, pixel_weights, whole_mask
 from photostyle.ops.interrupts import interrupts_held
 from photostyle.optimize.descent import Descent
 
@@ -88,8 +88,8 @@ def optimize_image(
     """Find the content photo with the style's colours.
 
     Args:
-        content: (1, 3, H, W), values in [0, 1]; its size is the working size. Half precision is
-            computed in float32.
+        content: (1, 3, H, W), values in [0, 1]; its size is the working size, with a guided filter
+            at least 3 x 3. Half precision is computed in float32.
         style: (1, 3, H', W'), values in [0, 1].
         objective: the losses and their weights, on the content's device.
         content_masks, style_masks: (M, H, W) and (M, H', W'), values in [0, 1]; the style is taken
@@ -117,6 +117,9 @@ def optimize_image(
     check_flag("keep_contrast", keep_contrast)
     check_photo("content", content)
     check_photo("style", style)
+    if guided_filter is not None and min(content.shape[2:]) < 3:
+        expected = "give at least 3 x 3 pixels, or no guided_filter"
+        raise ArgumentError("content", tuple(content.shape), expected)
     if not isinstance(init, Tensor):
         check_choice("init", init, INITS)
     elif init.shape != content.shape:
@@ -130,8 +133,7 @@ def optimize_image(
     # A copy: of what inference mode has made PyTorch keeps nothing for a gradient.
     content, style = at_least_float32(content).clone(), at_least_float32(style)
     if content_masks is None:
-        content_masks = content.new_ones(1, *content.shape[2:])
-        style_masks = style.new_ones(1, *style.shape[2:])
+        content_masks, style_masks = whole_mask(content), whole_mask(style)
 
     weights = pixel_weights(content_masks)
     schedule = optimizer.schedule(colour_map and guided_filter is not None)

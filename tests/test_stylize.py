@@ -222,10 +222,10 @@ BAD = {
     "log_dir below a file": ({"log_dir": "text.png/a/b"}, "log_dir=text.png/a/b:"),
     "intermediate_dir is a file": ({"intermediate_dir": "text.png"}, "intermediate_dir=text.png:"),
     # Names.
-    "style layer": ({"objective.style_layers": "[relu9_1]"}, "layer=relu9_1: unknown in vgg16;"),
+    "style layer": ({"objective.style_layers": "[relu9_1]"}, "layers=relu9_1: unknown in vgg16;"),
     "content layer": (
         {"objective.content_layers": "[fc6]", "objective.content_weight": 1},
-        "layer=fc6: unknown in vgg16; choose",
+        "layers=fc6: unknown in vgg16; choose",
     ),
     "layers that are no list": (
         {"objective.style_layers": "relu1_1"},
@@ -265,6 +265,10 @@ BAD = {
     "GPU that is not there": ({"device": "cuda:99"}, "device=cuda:99: PyTorch sees"),
     "backend": ({"backend": "numpy"}, "backend=numpy: unknown; choose one of auto, cuda, cpu"),
     # Numbers.
+    "negative transport weight": (
+        {"photorealism.transport_weight": -1},
+        "photorealism.transport_weight=-1: give a number at least 0",
+    ),
     "negative style weight": ({"objective.style_weight": -1}, "style_weight=-1: give a number at"),
     "weight that is no number": ({"objective.content_weight": "much"}, "content_weight=much: give"),
     "infinite weight": (

@@ -210,7 +210,7 @@ BAD = {
     "width": ({"network.width": 0}, "width=0: give a number from 1 to 1024"),
     "blocks": ({"network.blocks": -1}, "blocks=-1: give a number from 0 to 1024"),
     "base": ({"network.base": "style"}, "base=style: unknown; choose one of colour_transfer, con"),
-    "layer": ({"objective.style_layers": "[relu9_1]"}, "layer=relu9_1: unknown in vgg16; choose"),
+    "layer": ({"objective.style_layers": "[relu9_1]"}, "layers=relu9_1: unknown in vgg16; choose"),
     "style weight": ({"objective.style_weight": -1}, "style_weight=-1: give a number at least 0"),
     "no weights": (
         {

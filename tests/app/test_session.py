@@ -402,7 +402,10 @@ def test_settings_are_those_of_the_command_line(settings):
         (["host=0.0.0.0", "user=me"], "error: password=None: required with host=0.0.0.0"),
         (["host=3", "user=me", "password=x"], "error: host=3: give a name or an IPv4 address"),
         (["host=::1"], "error: host=::1: give a name or an IPv4 address; IPv6 is not served"),
-        (["password=secret"], "error: user=None: required with host=127.0.0.1"),
+        (
+            ["password=secret"],
+            "error: user=None: user and password go together; give both or neither",
+        ),
         (["port=70000"], "error: port=70000: give a number from 1 to 65535"),
         (["people=0"], "error: people=0: give a number at least 1"),
         (["max_megabytes=0"], "error: max_megabytes=0: give a number at least 1"),

@@ -405,7 +405,7 @@ class TestBadInput:
         (tmp_path / "a.png").write_bytes(content[:start] + content[start + 12 + length :])
         self.check(tmp_path / "a.png", "damaged")
 
-    @pytest.mark.parametrize("fault", [KeyError("IHDR"), MemoryError(), ZeroDivisionError("0")])
+    @pytest.mark.parametrize("fault", [KeyError("IHDR"), ZeroDivisionError("0")])
     def test_whatever_a_library_makes_of_it(self, tmp_path, pixels, monkeypatch, fault):
         path = save(tmp_path / "a.png", pixels)
 

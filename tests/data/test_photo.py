@@ -121,6 +121,13 @@ class TestTransparency:
         expected = disc()[::2, ::2] / 255
         assert np.abs(result.alpha / np.iinfo(dtype).max - expected).mean() < 0.03
 
+    def test_faint_alpha_is_kept(self):
+        """It counts for nothing, but is what the photo has."""
+        alpha = np.full((HEIGHT, WIDTH), 7 * 257, np.uint16)
+        photo = Photo(smooth(np.uint16), alpha)
+        assert photo.opacity().max() == 0
+        assert (photo.in_srgb().alpha == 7).all()
+
 
 class TestTensor:
     def test_values_and_layout(self, pixels):

@@ -14,7 +14,6 @@ FAULTS = {
     "AttributeError": lambda: None.shape,
     "ZeroDivisionError": lambda: 1 // 0,
     "UnicodeDecodeError": lambda: b"\xff".decode(),
-    "MemoryError": lambda: np.empty(1 << 60, np.uint8),
     "RecursionError": lambda: _without_end(),
     "several lines": lambda: _raise(RuntimeError("first\n  last\n\n")),
     "no text": lambda: _raise(RuntimeError()),
@@ -40,6 +39,15 @@ def test_whatever_is_raised_is_one_error(fault):
     assert caught.value.argument == "photo"
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def test_too_little_memory_need_not_be_damage():
+    message = r"^photo=a\.png: takes more memory than there is, or is damaged \(.+\); give a small"
+    with (
+        pytest.raises(ArgumentError, match=message),
+        refused("photo", "a.png", "damaged ({})"),
+    ):
+        np.empty(1 << 60, np.uint8)
 
 
 def test_what_says_what_is_wrong_already_passes():

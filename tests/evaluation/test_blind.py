@@ -119,6 +119,16 @@ def test_new_sheets_never_stand_beside_an_old_key(folders, monkeypatch):
     assert not {"key.json", "answers.csv"} & {*os.listdir(folders / "blind")}
 
 
+def test_a_picture_that_does_not_fit_leaves_an_earlier_comparison_alone(folders):
+    sheets(folders)
+    fill_in(folders, "blind/answers.csv", ALIKE)
+    before = {path.name: path.read_bytes() for path in (folders / "blind").iterdir()}
+    save(folders / "theirs" / f"{NAMES[-1]}.png", (0, 200, 0), (80, 120))
+    with pytest.raises(ArgumentError, match=rf"^blind=.*theirs.{NAMES[-1]}\.png: is 80 x 120"):
+        sheets(folders, overwrite=True)
+    assert {path.name: path.read_bytes() for path in (folders / "blind").iterdir()} == before
+
+
 def test_what_lies_beside_the_sheets(folders):
     sheets(folders)
     assert "1 (not at all) to 5 (fully)" in (folders / "blind" / "question.txt").read_text()

@@ -19,6 +19,7 @@ VALUES = {
     "skipped": 2,
     "metrics": {"loss": 0.1, "style_distance": float("inf")},
     "processes": 1,
+    "contents": {"data.root": "0123456789abcdef"},
 }
 
 
@@ -214,7 +215,7 @@ from photostyle.feedforward.checkpoint import Checkpoint, Checkpoints
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
 checkpoints = Checkpoints(sys.argv[1], 1)
-values = {"skipped": 0, "metrics": {}, "processes": 1}
+values = {"skipped": 0, "metrics": {}, "processes": 1, "contents": {}}
 checkpoints.save(Checkpoint(1, {"small": torch.ones(1000)}, values, {}))
 try:
     checkpoints.save(Checkpoint(2, {"large": torch.ones(100_000)}, {}, {}))

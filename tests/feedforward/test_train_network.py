@@ -390,7 +390,7 @@ def test_workers_of_shards(photos, folder):
                 file.add(path, path.name)
     values = {"held_out": 0, "steps": 1}
     train("{0..1}.tar", workers=1, **values)
-    with pytest.raises(ArgumentError, match=r"^resume=true: .* workers is 2, was 1"):
+    with pytest.raises(ArgumentError, match=r"^resume=true: .* workers is \[2\], was \[1\]"):
         train("{0..1}.tar", workers=2, **values, resume=True)
     train(photos, workers=1, **values, output="folder")
     train(photos, workers=2, **values, output="folder", resume=True)
@@ -1031,26 +1031,6 @@ def test_resumed_with_another_style(photos, folder, begun):
     with pytest.raises(ArgumentError, match=message):
         train(photos, steps=3, resume=True, **begun)
     assert checkpoints().newest().step == 3
-
-
-def without_contents():
-    """The checkpoint as it was when runs were known by the paths of their files."""
-    newest = checkpoints().newest()
-    del newest.values["contents"]
-    checkpoints().save(newest)
-
-
-def test_resumed_from_an_earlier_checkpoint(photos, folder, begun):
-    """By path, and from then on by content."""
-    without_contents()
-    Image.open("light.png").save("other.png")
-    values = {"steps": 3, "resume": True, "checkpoint": 3}
-    with pytest.raises(
-        ArgumentError, match=r"^resume=true: .* style is other\.png, was light\.png"
-    ):
-        train(photos, style="other.png", settings={"style": "other.png"}, **values)
-    train(photos, settings={"style": "light.png"}, **values)
-    train(photos, style="other.png", settings={"style": "other.png"}, **values)
 
 
 def test_resumed_with_the_encoder_elsewhere(photos, folder):

@@ -32,7 +32,7 @@ from photostyle.feedforward import (
 from photostyle.feedforward.train import held_out_styles
 from photostyle.feedforward.training_objective import AnyStyle
 from photostyle.feedforward.universal_net import LAYERS
-from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective
+from photostyle.ops import ArgumentError, GuidedFilter, StyleObjective, VGGFeatures
 from photostyle.ops.affine import apply_affine
 from photostyle.ops.colour_map import NearestColourMap
 from photostyle.ops.colour_transfer import colour_transfer
@@ -450,6 +450,10 @@ BAD = {
         "content_mask=a.png: painted masks are those of one photo",
     ),
     "masks": ({"masks": "some"}, "masks=some: unknown; choose one of auto, none"),
+    "batches and regions": (
+        {"content": "trip", "output": "o", "masks": "auto", "batch_size": 2},
+        "batch_size=2: with masks=auto each photo has regions of its own; leave one of them out",
+    ),
     "whole_share": ({"whole_share": 2}, "whole_share=2: give a number from 0 to 1"),
     "share and statistics": (
         {"style": "warm.safetensors", "whole_share": 0.5},
@@ -615,6 +619,37 @@ def test_regions_are_a_share_of_the_batches(photos):
             raw = losses.net(*example.inputs)
             assert raw.shape == batch[0].shape
             assert losses(example, raw).total.isfinite()
+
+
+def test_the_encoder_of_regions_is_read_once(photos, monkeypatch):
+    made = []
+
+    def counted(layers):
+        made.append(layers)
+        return VGGFeatures(layers)
+
+    monkeypatch.setattr("photostyle.feedforward.training_objective.VGGFeatures", counted)
+    objective = StyleObjective(style_layers=["relu1_1"], layer_weights=None, backend="cpu")
+    losses = AnyStyle(objective, universal(), 1.0)
+    for _ in range(2):
+        losses.training_example(*(torch.cat([tensor(i), tensor(i + 1)]) for i in (0, 5)))
+    assert len(made) == 1
+
+
+def test_other_workers_for_shards_of_styles(photos, tmp_path):
+    """They decide which style comes when."""
+    with tarfile.open(tmp_path / "0.tar", "w") as file:
+        for path in sorted(photos.iterdir()):
+            file.add(path, path.name)
+    for workers in (1, 0):
+        styles = partial(TrainingPhotos, tmp_path / "0.tar", crop=64, batch_size=2, workers=workers)
+        options = RunOptions(64, device="cpu", resume=not workers)
+        values = {"styles": styles, "options": options, "steps": 1}
+        if workers:
+            trained(photos, tmp_path / "run", **values)
+            continue
+        with pytest.raises(ArgumentError, match=r"^resume=true: .* workers is \[0\], was \[1\]"):
+            trained(photos, tmp_path / "run", **values)
 
 
 def test_stopped_and_resumed(photos, tmp_path):

@@ -171,8 +171,11 @@ def test_builds_no_deeper_than_asked():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": ["relu9_9"]}, r"^layer=relu9_9: unknown in vgg16; choose among conv1_1, relu1"),
-        ({"layers": ["relu3_3"], "model": "vgg11"}, "^layer=relu3_3: unknown in vgg11"),
+        (
+            {"layers": ["relu9_9"]},
+            r"^layers=relu9_9: unknown in vgg16; choose among conv1_1",
+        ),
+        ({"layers": ["relu3_3"], "model": "vgg11"}, "^layers=relu3_3: unknown in vgg11"),
         (
             {"layers": ["relu1_1"], "model": "resnet"},
             "^model=resnet: unknown; choose one of vgg11, vgg13, vgg16, vgg19, vgg11_bn",

@@ -296,10 +296,12 @@ def test_what_is_no_style_loss(encoder, value):
 
 
 def test_unknown_layer():
-    with pytest.raises(ArgumentError, match=r"^layer=relu7_1: unknown in vgg16; choose among conv"):
+    with pytest.raises(
+        ArgumentError, match=r"^layers=relu7_1: unknown in vgg16; choose among conv"
+    ):
         StyleObjective(style_layers=["relu1_1", "relu7_1"], layer_weights=None)
     encoder = partial(VGGFeatures, model="vgg16")
-    with pytest.raises(ArgumentError, match=r"^layer=relu3_4: unknown in vgg16"):
+    with pytest.raises(ArgumentError, match=r"^layers=relu3_4: unknown in vgg16"):
         StyleObjective(encoder, content_layers=["relu3_4"], content_weight=1)
 
 

@@ -16,7 +16,7 @@ from photostyle.ops.colour_transfer import (
 from photostyle.ops.gram import pixel_weights
 from photostyle.ops.losses import content_loss, edge_loss
 from photostyle.ops.objective import StyleObjective
-from photostyle.ops.regions import segment_together
+from photostyle.ops.regions import describe, segment_together
 from photostyle.ops.style_losses import COLOURS, GRAM
 from photostyle.ops.transport import shares
 
@@ -165,11 +165,11 @@ def test_regions():
     content = torch.cat([sky, ground], 1)[None].clamp(0, 1)
     hidden = torch.ones(192, 128)
     hidden[96:] = 0
-    whole, _ = segment_together(content, content, seed=0)
-    seen, style = segment_together(content, content, weights=(hidden, hidden), seed=0)
+    whole, _ = segment_together(describe(content), describe(content))
+    seen, style = segment_together(describe(content, hidden), describe(content, hidden))
     for masks in (whole, seen, style):
         torch.testing.assert_close(masks.sum(0), torch.ones(192, 128))
     other = content.clone()
     other[:, :, 140:] = 0.5
-    again, _ = segment_together(other, content, weights=(hidden, hidden), seed=0)
+    again, _ = segment_together(describe(other, hidden), describe(content, hidden))
     assert (again[:, :60] - seen[:, :60]).abs().mean() < 0.05

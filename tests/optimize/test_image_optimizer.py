@@ -613,6 +613,16 @@ def test_nothing_to_minimise(content, style):
         optimize_image(content, style, nothing)
 
 
+def test_a_line_has_no_windows(style):
+    """It is refused at once; without a guided filter it is a content like any other."""
+    line, steps = torch.rand(1, 3, 40, 1), []
+    with pytest.raises(ArgumentError, match=r"^content=\(1, 3, 40, 1\): give at least 3 x 3"):
+        optimize_image(line, style, StyleObjective(), steps=[2], callback=steps.append)
+    assert not steps
+    found = optimize_image(line, style, StyleObjective(), steps=[2], guided_filter=None)
+    assert found.image.shape == line.shape
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
