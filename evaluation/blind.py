@@ -78,8 +78,10 @@ def write_sheets(
 ) -> list[Path]:
     """Write what judges need: ``sheet_01.png`` ..., ``question.txt``, an empty ``answers.csv``.
 
-    And ``key.json``, which they must not see: the pair of each sheet, and which side is whose. The
-    order of the sheets and of the two results on each is random.
+    And ``key.json``, which they must not see: the pair of each sheet, and which side is whose. All
+    pairs are shown in random order, with the results on random sides, and then once more in another
+    order with the sides exchanged: of two pictures that are nearly the same, judges prefer that on
+    one side, and most of them the same side.
 
     Args:
         results, pairs, size, overwrite: as in `evaluation.evaluate_results.evaluate_results`.
@@ -88,7 +90,7 @@ def write_sheets(
         seed: of the order.
 
     Returns:
-        The sheets.
+        The sheets, two for each pair.
 
     Raises:
         ArgumentError: as `evaluation.evaluate_results.evaluate_results`; and for fewer results in
@@ -103,11 +105,9 @@ def write_sheets(
     found = [pair for pair in found if pair.name in ours]
     theirs = _other_results(other, found) if of_folder else {p.name: p.baseline for p in found}
     output = prepare_output(output, _OWN_FILE, "a blind comparison", overwrite)
-    shuffle = random.Random(seed)
-    shuffle.shuffle(found)
+    shown = _in_random_order(found, seed)
     drawn, key = [], {}
-    for number, pair in enumerate(tqdm(found, "sheets", unit="pair", file=standard_error()), 1):
-        first = shuffle.choice(SIDES)
+    for number, (pair, first) in enumerate(tqdm(shown, "sheets", file=standard_error()), 1):
         sides = dict(zip(SIDES if first == "A" else SIDES[::-1], ("results", "blind"), strict=True))
         files = {"results": ours[pair.name], "blind": theirs[pair.name]}
         drawn.append(_sheet(pair, files, sides, size, number))
@@ -134,12 +134,16 @@ class Verdict:
 
     Attributes:
         judges: how many there are.
-        preferred: by pair, how many judges prefer the results, the other ones, neither.
+        preferred: by pair, how many judges prefer the results, the other ones, neither. Who prefers
+            both, once each, prefers neither.
+        sides: on how many sheets A and B were preferred, of all judges. Whatever the pictures, that
+            is the same but for what judges have for one side.
         style, artefacts: mean grades, 1 to 5, of the results and of the other ones.
     """
 
     judges: int
     preferred: dict[str, tuple[int, int, int]]
+    sides: tuple[int, int]
     style: tuple[float, float]
     artefacts: tuple[float, float]
 
@@ -158,6 +162,7 @@ class Verdict:
         lines += [
             f"{self.judges} judges, {len(self.preferred)} pairs: results preferred in {ours}, "
             f"other in {theirs}, neither in {ties}",
+            f"A preferred on {self.sides[0]} sheets, B on {self.sides[1]}",
             f"style: results {self.style[0]:.2f}, other {self.style[1]:.2f}",
             f"freedom from artefacts: results {self.artefacts[0]:.2f}, other "
             f"{self.artefacts[1]:.2f}",
@@ -179,20 +184,33 @@ def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike
     sheets = _read_key(folder)
     if not answers:
         raise ArgumentError("answers", list(answers), "give at least one file")
-    votes = {number: [] for number in sheets}
+    pairs = sorted({pair for pair, _ in sheets.values()})
+    preferred = {pair: [0, 0, 0] for pair in pairs}
+    by_side = dict.fromkeys((*SIDES, TIE), 0)
     grades = {"style": [], "artefacts": []}
     for path in answers:
         rows = _read_answers(path, sheets)
-        for number, (_, sides) in sheets.items():
-            votes[number].append([*sides, TIE].index(rows[number]["preferred"]))
+        leads = dict.fromkeys(pairs, 0)
+        for number, (pair, sides) in sheets.items():
+            choice = rows[number]["preferred"]
+            by_side[choice] += 1
+            leads[pair] += {sides[0]: 1, sides[1]: -1, TIE: 0}[choice]
             for name, values in grades.items():
                 values.append([rows[number][f"{name}_{side}"] for side in sides])
-    preferred = {
-        pair: tuple(votes[number].count(choice) for choice in range(3))
-        for number, (pair, _) in sheets.items()
-    }
+        for pair, lead in leads.items():
+            preferred[pair][0 if lead > 0 else 1 if lead < 0 else 2] += 1
     means = {name: tuple(map(float, np.mean(values, 0))) for name, values in grades.items()}
-    return Verdict(len(answers), dict(sorted(preferred.items())), **means)
+    preferred = {pair: tuple(counts) for pair, counts in preferred.items()}
+    return Verdict(len(answers), preferred, (by_side["A"], by_side["B"]), **means)
+
+
+def _in_random_order(pairs: list[Pair], seed: int) -> list[tuple[Pair, str]]:
+    """All pairs and the side of the results, and then all once more, on the other side."""
+    shuffle = random.Random(seed)
+    first = [(pair, shuffle.choice(SIDES)) for pair in shuffle.sample(pairs, len(pairs))]
+    other = {"A": "B", "B": "A"}
+    second = [(pair, other[side]) for pair, side in shuffle.sample(first, len(first))]
+    return first + second
 
 
 def _read_key(folder: str | os.PathLike) -> dict[str, tuple[str, tuple[str, str]]]:

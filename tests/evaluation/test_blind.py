@@ -75,9 +75,12 @@ ALIKE = dict.fromkeys(NAMES, ("tie", (3, 3), (3, 3)))
 @pytest.mark.parametrize("other", ["folder", "file"])
 def test_sheets_show_both_results_where_the_key_says(folders, other):
     paths = sheets(folders, other=folders / "theirs" if other == "folder" else "peer.png")
-    assert [path.name for path in paths] == [f"sheet_{n:02d}.png" for n in range(1, 6)]
+    assert [path.name for path in paths] == [f"sheet_{n:02d}.png" for n in range(1, 11)]
     key = key_of(folders)
-    assert {sheet["pair"] for sheet in key.values()} == set(NAMES)
+    for half in ([*key.values()][:5], [*key.values()][5:]):
+        assert {sheet["pair"] for sheet in half} == set(NAMES)
+    shown = {(sheet["pair"], sheet["results"]) for sheet in key.values()}
+    assert shown == {(name, side) for name in NAMES for side in "AB"}
     for number, path in enumerate(paths, 1):
         pixels = np.asarray(Image.open(path)).astype(int)
         lower = pixels[len(pixels) // 2 :]
@@ -134,7 +137,7 @@ def test_what_lies_beside_the_sheets(folders):
     assert "1 (not at all) to 5 (fully)" in (folders / "blind" / "question.txt").read_text()
     with (folders / "blind" / "answers.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["sheet"] for row in rows] == list("12345")
+    assert [row["sheet"] for row in rows] == [str(number) for number in range(1, 11)]
     assert list(rows[0]) == list(COLUMNS)
     with pytest.raises(
         ArgumentError, match=r"^output=.*: holds a blind comparison; .*overwrite=tr"
@@ -180,6 +183,7 @@ def test_scores(folders):
         "e": (3, 0, 0),
     }
     assert verdict.majority == (3, 1, 1)
+    assert verdict.sides[0] == verdict.sides[1] == 14
     assert verdict.style == pytest.approx((49 / 15, 41 / 15))
     assert verdict.artefacts == pytest.approx((60 / 15, 32 / 15), abs=0.5)
     text = compare_blind(None, None, None, folders / "blind", answers=[str(f) for f in files])
@@ -187,6 +191,26 @@ def test_scores(folders):
     assert compare_blind(None, None, None, folders / "blind", answers=str(files[0])).count(
         "1 judge"
     )
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_judge_who_always_prefers_one_side_prefers_nothing(folders, side):
+    sheets(folders)
+    path = fill_in(folders, "answers.csv", ALIKE)
+    path.write_text(path.read_text().replace(",tie,", f",{side},"))
+    verdict = score_answers(folders / "blind", [path])
+    assert set(verdict.preferred.values()) == {(0, 0, 1)}
+    assert verdict.sides == {"A": (10, 0), "B": (0, 10)}[side]
+
+
+def test_who_prefers_it_once_prefers_it(folders):
+    sheets(folders)
+    path = fill_in(folders, "answers.csv", dict.fromkeys(NAMES, ("ours", (3, 3), (3, 3))))
+    lines = path.read_text().splitlines()
+    second = [",".join([line.split(",")[0], "tie", *line.split(",")[2:]]) for line in lines[6:]]
+    path.write_text("\n".join([*lines[:6], *second]))
+    verdict = score_answers(folders / "blind", [path])
+    assert set(verdict.preferred.values()) == {(1, 0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -197,7 +221,7 @@ def test_scores(folders):
         (",3,", ",6,", r"sheet 1: style_A must be a number from 1 to 5, not 6"),
         (",3,", ",x,", r"sheet 1: style_A must be a number from 1 to 5, not x"),
         (",3,", ",nan,", r"sheet 1: style_A must be a number from 1 to 5, not nan"),
-        ("5,", "9,", r"has no line for sheet 5"),
+        ("\n5,", "\n99,", r"has no line for sheet 5"),
         ("sheet", "page", r"has no line for sheet 1"),
     ],
 )
@@ -240,4 +264,5 @@ def test_fewer_sheets_than_before(folders):
     for name in "bcde":
         (folders / "ours" / f"{name}.png").unlink()
     sheets(folders, overwrite=True)
-    assert sorted(path.name for path in (folders / "blind").glob("*.png")) == ["sheet_01.png"]
+    left = sorted(path.name for path in (folders / "blind").glob("*.png"))
+    assert left == ["sheet_01.png", "sheet_02.png"]
