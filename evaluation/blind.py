@@ -5,7 +5,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +29,8 @@ COLUMNS = (
 )  # fmt: skip
 QUESTION = """\
 Each sheet has a photo (content), a style photo, and two attempts, A and B, to give the photo the
-style's light, colour and mood so that it still looks like a photo. For each sheet fill in a line of
-a copy of answers.csv:
+style's light, colour and mood so that it still looks like a photo. Look at no other sheets than
+those that your file of answers names, and fill in a line of a copy of it for each:
 
 preferred: which of the two you would deliver to a client, A or B, or tie
 style_A, style_B: how far it has taken the style's light and colour, 1 (not at all) to 5 (fully)
@@ -38,7 +38,7 @@ artefacts_A, artefacts_B: how free it is from artefacts, 1 (spoilt) to 5 (free)
 worst_A, worst_B: the worst artefact of each, in a few words
 """
 CELL_WIDTH = 640
-_OWN_FILE = re.compile(r"sheet_\d+\.png|key\.json|answers\.csv|question\.txt")
+_OWN_FILE = re.compile(r"sheet_\d+\.png|key\.json|answers_[12]\.csv|question\.txt")
 
 
 def compare_blind(
@@ -61,8 +61,9 @@ def compare_blind(
         return str(score_answers(output, answers))
     sheets = write_sheets(results, pairs, other, output=output, **options)
     return (
-        f"{output}: {len(sheets)} sheets, question.txt and answers.csv are for the judges, a copy "
-        "for each; key.json is not. Then give the same command with answers=[FILE,FILE,...]"
+        f"{output}: {len(sheets)} sheets. Every other judge gets question.txt, the first half of "
+        "them and a copy of answers_1.csv, the rest the second half and answers_2.csv, nobody "
+        "key.json. Then give the same command with answers=[FILE,FILE,...]"
     )
 
 
@@ -76,12 +77,14 @@ def write_sheets(
     seed: int = 0,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write what judges need: ``sheet_01.png`` ..., ``question.txt``, an empty ``answers.csv``.
+    """Write what judges need: ``sheet_01.png`` ..., ``question.txt``, two empty files of answers.
 
-    And ``key.json``, which they must not see: the pair of each sheet, and which side is whose. All
-    pairs are shown in random order, with the results on random sides, and then once more in another
-    order with the sides exchanged: of two pictures that are nearly the same, judges prefer that on
-    one side, and most of them the same side.
+    And ``key.json``, which they must not see: the pair of each sheet, and which side is whose. The
+    first half of the sheets shows all pairs in random order, with the results on random sides, the
+    second half in another order with the sides exchanged. Each is for half of the judges: of two
+    pictures that are nearly the same they prefer that on one side, and most of them the same side;
+    and who is shown a pair twice remembers it. ``answers_1.csv`` and ``answers_2.csv`` have a line
+    for each sheet of their half.
 
     Args:
         results, pairs, size, overwrite: as in `evaluation.evaluate_results.evaluate_results`.
@@ -113,7 +116,7 @@ def write_sheets(
         drawn.append(_sheet(pair, files, sides, size, number))
         key[str(number)] = {"pair": pair.name, "results": first}
     # All can be read, so an earlier comparison may go; its key would be taken for that of new ones.
-    for name in ("key.json", "answers.csv"):
+    for name in ("key.json", "answers_1.csv", "answers_2.csv"):
         (output / name).unlink(missing_ok=True)
     sheets = [
         write_picture(output / f"sheet_{number:02d}.png", sheet)
@@ -123,8 +126,9 @@ def write_sheets(
         path.unlink()
     write_text(output / "key.json", json.dumps(key, indent=2) + "\n")
     write_text(output / "question.txt", QUESTION)
-    rows = [",".join(COLUMNS), *(f"{number}{',' * (len(COLUMNS) - 1)}" for number in key)]
-    write_text(output / "answers.csv", "\n".join(rows) + "\n")
+    lines = [f"{number}{',' * (len(COLUMNS) - 1)}" for number in key]
+    for half, of_half in enumerate((lines[: len(found)], lines[len(found) :]), 1):
+        write_text(output / f"answers_{half}.csv", "\n".join([",".join(COLUMNS), *of_half]) + "\n")
     return sheets
 
 
@@ -134,10 +138,9 @@ class Verdict:
 
     Attributes:
         judges: how many there are.
-        preferred: by pair, how many judges prefer the results, the other ones, neither. Who prefers
-            both, once each, prefers neither.
-        sides: on how many sheets A and B were preferred, of all judges. Whatever the pictures, that
-            is the same but for what judges have for one side.
+        preferred: by pair, how many judges prefer the results, the other ones, neither.
+        sides: on how many sheets A and B were preferred, of all judges. With as many judges of
+            either half these are alike, whatever the pictures, but for what judges have for a side.
         style, artefacts: mean grades, 1 to 5, of the results and of the other ones.
     """
 
@@ -175,11 +178,11 @@ def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike
 
     Args:
         folder: what it wrote.
-        answers: a filled-in copy of ``answers.csv`` for each judge.
+        answers: a filled-in copy of ``answers_1.csv`` or ``answers_2.csv`` for each judge.
 
     Raises:
-        ArgumentError: ``folder`` has no key; a file of answers cannot be read, lacks a sheet, or
-            has a preference other than A, B and tie or a grade that is not from 1 to 5.
+        ArgumentError: ``folder`` has no key; a file of answers cannot be read, lacks a sheet of its
+            half, or has a preference other than A, B and tie or a grade that is not from 1 to 5.
     """
     sheets = _read_key(folder)
     if not answers:
@@ -189,16 +192,12 @@ def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike
     by_side = dict.fromkeys((*SIDES, TIE), 0)
     grades = {"style": [], "artefacts": []}
     for path in answers:
-        rows = _read_answers(path, sheets)
-        leads = dict.fromkeys(pairs, 0)
-        for number, (pair, sides) in sheets.items():
-            choice = rows[number]["preferred"]
-            by_side[choice] += 1
-            leads[pair] += {sides[0]: 1, sides[1]: -1, TIE: 0}[choice]
+        for number, row in _read_answers(path, list(sheets)).items():
+            pair, sides = sheets[number]
+            by_side[row["preferred"]] += 1
+            preferred[pair][[*sides, TIE].index(row["preferred"])] += 1
             for name, values in grades.items():
-                values.append([rows[number][f"{name}_{side}"] for side in sides])
-        for pair, lead in leads.items():
-            preferred[pair][0 if lead > 0 else 1 if lead < 0 else 2] += 1
+                values.append([row[f"{name}_{side}"] for side in sides])
     means = {name: tuple(map(float, np.mean(values, 0))) for name, values in grades.items()}
     preferred = {pair: tuple(counts) for pair, counts in preferred.items()}
     return Verdict(len(answers), preferred, (by_side["A"], by_side["B"]), **means)
@@ -247,13 +246,16 @@ def _sheet(pair: Pair, files: dict[str, Path], sides: dict[str, str], size: int,
     return stack([stack(cells[:2], axis=1), stack(cells[2:], axis=1)], axis=0)
 
 
-def _read_answers(path: str | os.PathLike, numbers: Iterable[str]) -> dict[str, dict]:
+def _read_answers(path: str | os.PathLike, numbers: list[str]) -> dict[str, dict]:
+    """A judge's lines by the number of the sheet, of that half of ``numbers`` that the file has."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = {row.get("sheet"): row for row in csv.DictReader(file)}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ArgumentError("answers", path, f"cannot be read ({error})") from error
-    for number in numbers:
+    halves = numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]
+    half = max(halves, key=lambda half: len(rows.keys() & {*half}))
+    for number in half:
         if number not in rows:
             raise ArgumentError("answers", path, f"has no line for sheet {number}")
         row = rows[number]
@@ -262,7 +264,7 @@ def _read_answers(path: str | os.PathLike, numbers: Iterable[str]) -> dict[str, 
             raise ArgumentError("answers", path, expected)
         for name in COLUMNS[2:6]:
             row[name] = _grade(path, number, name, row.get(name))
-    return rows
+    return {number: rows[number] for number in half}
 
 
 def _grade(path: str | os.PathLike, number: str, name: str, text: str | None) -> float:

@@ -44,13 +44,13 @@ def key_of(folders):
     return json.loads((folders / "blind" / "key.json").read_text())
 
 
-def fill_in(folders, name, rows):
+def fill_in(folders, name, rows, half=1):
     """``rows``: by pair, (ours, theirs or tie, style and artefacts of ours, of theirs)."""
     path = folders / name
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        for number, sheet in key_of(folders).items():
+        for number, sheet in [*key_of(folders).items()][5 * half - 5 : 5 * half]:
             choice, ours, theirs = rows[sheet["pair"]]
             a, b = (ours, theirs) if sheet["results"] == "A" else (theirs, ours)
             first = sheet["results"]
@@ -119,12 +119,13 @@ def test_new_sheets_never_stand_beside_an_old_key(folders, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         sheets(folders, overwrite=True, seed=1)
     assert written
-    assert not {"key.json", "answers.csv"} & {*os.listdir(folders / "blind")}
+    left = {*os.listdir(folders / "blind")}
+    assert not {"key.json", "answers_1.csv", "answers_2.csv"} & left
 
 
 def test_a_picture_that_does_not_fit_leaves_an_earlier_comparison_alone(folders):
     sheets(folders)
-    fill_in(folders, "blind/answers.csv", ALIKE)
+    fill_in(folders, "blind/answers_1.csv", ALIKE)
     before = {path.name: path.read_bytes() for path in (folders / "blind").iterdir()}
     save(folders / "theirs" / f"{NAMES[-1]}.png", (0, 200, 0), (80, 120))
     with pytest.raises(ArgumentError, match=rf"^blind=.*theirs.{NAMES[-1]}\.png: is 80 x 120"):
@@ -135,10 +136,11 @@ def test_a_picture_that_does_not_fit_leaves_an_earlier_comparison_alone(folders)
 def test_what_lies_beside_the_sheets(folders):
     sheets(folders)
     assert "1 (not at all) to 5 (fully)" in (folders / "blind" / "question.txt").read_text()
-    with (folders / "blind" / "answers.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["sheet"] for row in rows] == [str(number) for number in range(1, 11)]
-    assert list(rows[0]) == list(COLUMNS)
+    for half, expected in ((1, "1 2 3 4 5"), (2, "6 7 8 9 10")):
+        with (folders / "blind" / f"answers_{half}.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["sheet"] for row in rows] == expected.split()
+        assert list(rows[0]) == list(COLUMNS)
     with pytest.raises(
         ArgumentError, match=r"^output=.*: holds a blind comparison; .*overwrite=tr"
     ):
@@ -172,7 +174,8 @@ def test_scores(folders):
     for_us = dict.fromkeys(NAMES, ("ours", (4, 5), (2, 1)))
     split = {**for_us, "a": ("theirs", (2, 2), (4, 4)), "b": ("tie", (3, 3), (3, 3))}
     against = {**split, "c": ("theirs", (1, 1), (5, 5)), "b": ("theirs", (1, 1), (5, 5))}
-    files = [fill_in(folders, f"{i}.csv", rows) for i, rows in enumerate((for_us, split, against))]
+    judges = ((for_us, 1), (split, 2), (against, 1))
+    files = [fill_in(folders, f"{i}.csv", *judge) for i, judge in enumerate(judges)]
     verdict = score_answers(folders / "blind", files)
     assert verdict.judges == 3
     assert verdict.preferred == {
@@ -183,7 +186,7 @@ def test_scores(folders):
         "e": (3, 0, 0),
     }
     assert verdict.majority == (3, 1, 1)
-    assert verdict.sides[0] == verdict.sides[1] == 14
+    assert sum(verdict.sides) == 14
     assert verdict.style == pytest.approx((49 / 15, 41 / 15))
     assert verdict.artefacts == pytest.approx((60 / 15, 32 / 15), abs=0.5)
     text = compare_blind(None, None, None, folders / "blind", answers=[str(f) for f in files])
@@ -194,23 +197,15 @@ def test_scores(folders):
 
 
 @pytest.mark.parametrize("side", ["A", "B"])
-def test_a_judge_who_always_prefers_one_side_prefers_nothing(folders, side):
+def test_what_judges_have_for_a_side_cancels_out(folders, side):
     sheets(folders)
-    path = fill_in(folders, "answers.csv", ALIKE)
-    path.write_text(path.read_text().replace(",tie,", f",{side},"))
-    verdict = score_answers(folders / "blind", [path])
-    assert set(verdict.preferred.values()) == {(0, 0, 1)}
+    files = [fill_in(folders, f"{half}.csv", ALIKE, half) for half in (1, 2)]
+    for path in files:
+        path.write_text(path.read_text().replace(",tie,", f",{side},"))
+    verdict = score_answers(folders / "blind", files)
+    assert set(verdict.preferred.values()) == {(1, 1, 0)}
+    assert verdict.majority == (0, 0, 5)
     assert verdict.sides == {"A": (10, 0), "B": (0, 10)}[side]
-
-
-def test_who_prefers_it_once_prefers_it(folders):
-    sheets(folders)
-    path = fill_in(folders, "answers.csv", dict.fromkeys(NAMES, ("ours", (3, 3), (3, 3))))
-    lines = path.read_text().splitlines()
-    second = [",".join([line.split(",")[0], "tie", *line.split(",")[2:]]) for line in lines[6:]]
-    path.write_text("\n".join([*lines[:6], *second]))
-    verdict = score_answers(folders / "blind", [path])
-    assert set(verdict.preferred.values()) == {(1, 0, 0)}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +250,7 @@ def test_a_damaged_key(folders, key):
     sheets(folders)
     (folders / "blind" / "key.json").write_text(key)
     with pytest.raises(ArgumentError, match=r"^output=.*: holds no key of a blind comparison"):
-        score_answers(folders / "blind", [folders / "blind" / "answers.csv"])
+        score_answers(folders / "blind", [folders / "blind" / "answers_1.csv"])
 
 
 def test_fewer_sheets_than_before(folders):
