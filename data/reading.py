@@ -17,7 +17,8 @@ def refused(argument: str, path: str | os.PathLike, expected: str) -> Iterator[N
     """Turn whatever reading a file raises into an `ArgumentError`.
 
     What damaged bytes make the libraries below us raise has no end, and none of it is a defect of
-    ours: this is the one place that knows.
+    ours: this is the one place that knows. Memory that runs out may mean either, and the error says
+    so.
 
     Args:
         argument: the caller's name for the file; errors of this name pass as they are.

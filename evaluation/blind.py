@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from photostyle.data.image_io import load_image, load_photo
@@ -108,22 +110,21 @@ def write_sheets(
     found = [pair for pair in found if pair.name in ours]
     theirs = _other_results(other, found) if of_folder else {p.name: p.baseline for p in found}
     output = prepare_output(output, _OWN_FILE, "a blind comparison", overwrite)
-    shown = _in_random_order(found, seed)
-    drawn, key = [], {}
-    for number, (pair, first) in enumerate(tqdm(shown, "sheets", file=standard_error()), 1):
-        sides = dict(zip(SIDES if first == "A" else SIDES[::-1], ("results", "blind"), strict=True))
-        files = {"results": ours[pair.name], "blind": theirs[pair.name]}
-        drawn.append(_sheet(pair, files, sides, size, number))
-        key[str(number)] = {"pair": pair.name, "results": first}
+    pictures = {
+        pair.name: _pictures(pair, ours[pair.name], theirs[pair.name], size)
+        for pair in tqdm(found, "sheets", unit="pair", file=standard_error())
+    }
+    shown = [*enumerate(_in_random_order([*pictures], seed), 1)]
     # All can be read, so an earlier comparison may go; its key would be taken for that of new ones.
     for name in ("key.json", "answers_1.csv", "answers_2.csv"):
         (output / name).unlink(missing_ok=True)
     sheets = [
-        write_picture(output / f"sheet_{number:02d}.png", sheet)
-        for number, sheet in enumerate(drawn, 1)
+        write_picture(output / f"sheet_{number:02d}.png", _sheet(pictures[pair], side, number))
+        for number, (pair, side) in shown
     ]
     for path in {*own_files(output, _OWN_FILE)} - {*sheets}:  # of an earlier comparison
         path.unlink()
+    key = {str(number): {"pair": pair, "results": side} for number, (pair, side) in shown}
     write_text(output / "key.json", json.dumps(key, indent=2) + "\n")
     write_text(output / "question.txt", QUESTION)
     lines = [f"{number}{',' * (len(COLUMNS) - 1)}" for number in key]
@@ -187,8 +188,7 @@ def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike
     sheets = _read_key(folder)
     if not answers:
         raise ArgumentError("answers", list(answers), "give at least one file")
-    pairs = sorted({pair for pair, _ in sheets.values()})
-    preferred = {pair: [0, 0, 0] for pair in pairs}
+    preferred = {pair: [0, 0, 0] for pair in sorted({pair for pair, _ in sheets.values()})}
     by_side = dict.fromkeys((*SIDES, TIE), 0)
     grades = {"style": [], "artefacts": []}
     for path in answers:
@@ -203,7 +203,7 @@ def score_answers(folder: str | os.PathLike, answers: Sequence[str | os.PathLike
     return Verdict(len(answers), preferred, (by_side["A"], by_side["B"]), **means)
 
 
-def _in_random_order(pairs: list[Pair], seed: int) -> list[tuple[Pair, str]]:
+def _in_random_order(pairs: list[str], seed: int) -> list[tuple[str, str]]:
     """All pairs and the side of the results, and then all once more, on the other side."""
     shuffle = random.Random(seed)
     first = [(pair, shuffle.choice(SIDES)) for pair in shuffle.sample(pairs, len(pairs))]
@@ -231,18 +231,24 @@ def _other_results(folder: str | os.PathLike, pairs: list[Pair]) -> dict[str, Pa
     return files
 
 
-def _sheet(pair: Pair, files: dict[str, Path], sides: dict[str, str], size: int, number: int):
-    """The picture of a pair, of which ``files`` and ``sides`` say whose is where, by argument."""
+def _pictures(pair: Pair, results: Path, other: Path, size: int) -> tuple[Tensor, ...]:
+    """Content, style, the results' picture and the other one, (1, 3, h, w) in [0, 1] each."""
     photo = load_photo(pair.content, argument="pairs")
     content = photo.tensor(size)
-    pictures = {
-        f"{number}  content": content,
-        "style": load_image(pair.style, size, argument="pairs"),
-    }
-    for side in SIDES:
-        argument = sides[side]
-        pictures[side] = load_like(photo, content, files[argument], argument)
-    cells = [cell(image, title, width=CELL_WIDTH) for title, image in pictures.items()]
+    return (
+        content,
+        load_image(pair.style, size, argument="pairs"),
+        load_like(photo, content, results, "results"),
+        load_like(photo, content, other, "blind"),
+    )
+
+
+def _sheet(pictures: tuple[Tensor, ...], side: str, number: int) -> Image.Image:
+    """``pictures`` as of `_pictures`, with the results on a side."""
+    content, style, *both = pictures
+    titles = f"{number}  content", "style", *SIDES
+    shown = content, style, *(both if side == "A" else both[::-1])
+    cells = [cell(*titled, width=CELL_WIDTH) for titled in zip(shown, titles, strict=True)]
     return stack([stack(cells[:2], axis=1), stack(cells[2:], axis=1)], axis=0)
 
 

@@ -89,7 +89,23 @@ def describe(
     """
     network = encoder(LAYERS).to(photo.device)
     network.convolve_in(convolution_dtype("auto", photo.device))
-    return _described(network, photo, weights)
+    small = _at_size(photo)
+    with torch.autocast(photo.device.type, enabled=False):
+        features = network(small)
+    features = {layer: maps.float() for layer, maps in features.items()}
+    fine, middle, coarse = (features[layer] for layer in LAYERS)
+    size = tuple(middle.shape[2:])
+    fine = F.interpolate(fine, size, mode="area")
+    coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    counted = _counted(size, weights).to(photo.device)
+    roots = [maps.sqrt() for maps in (fine, middle, coarse)]
+    features = [_normalised(maps, counted) / maps.shape[1] ** 0.5 for maps in roots]
+    colours = F.interpolate(small, size, mode="area")
+    own = [maps[0][:, counted].T for maps in (roots[1], colours)]
+    is_plain = _contrast(own[0], own[0]) < PLAIN and _spread(own[1]) < PLAIN_COLOURS
+    heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
+    cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, *own, counted)
+    return Described(photo, cells, is_plain)
 
 
 @torch.no_grad()
@@ -129,26 +145,6 @@ def segment_together(
         ]
     order = masks[0].flatten(1).sum(1).argsort(descending=True)
     return masks[0][order], masks[1][order]
-
-
-def _described(network: nn.Module, image: Tensor, weights: Tensor | None) -> Described:
-    photo = _at_size(image)
-    with torch.autocast(image.device.type, enabled=False):
-        features = network(photo)
-    features = {layer: maps.float() for layer, maps in features.items()}
-    fine, middle, coarse = (features[layer] for layer in LAYERS)
-    size = tuple(middle.shape[2:])
-    fine = F.interpolate(fine, size, mode="area")
-    coarse = F.interpolate(coarse, size, mode="bilinear", align_corners=False)
-    counted = _counted(size, weights).to(photo.device)
-    roots = [maps.sqrt() for maps in (fine, middle, coarse)]
-    features = [_normalised(maps, counted) / maps.shape[1] ** 0.5 for maps in roots]
-    colours = F.interpolate(photo, size, mode="area")
-    own = [maps[0][:, counted].T for maps in (roots[1], colours)]
-    is_plain = _contrast(own[0], own[0]) < PLAIN and _spread(own[1]) < PLAIN_COLOURS
-    heights = torch.linspace(-1, 1, size[0])[:, None].expand(size)[counted.cpu()]
-    cells = _Cells(torch.cat(features, 1), _normalised(colours, counted), heights, *own, counted)
-    return Described(image, cells, is_plain)
 
 
 def _counted(size: tuple[int, int], weights: Tensor | None) -> Tensor:
